@@ -1,0 +1,227 @@
+//! Where WebSocket frames begin and end (RFC 6455 5.2), without looking into them.
+
+use crate::freeze::{Frozen, put_u64};
+
+const OP_CLOSE: u8 = 0x8;
+const FIN: u8 = 0x80;
+const MASK: u8 = 0x80;
+
+/// RFC 6455 7.1.5: what a Close frame without a status code stands for.
+const NO_STATUS: u16 = 1005;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Not WebSocket, or not what RFC 6455 allows: nothing is known.
+    Opaque,
+    /// From a client: every frame is masked (5.1).
+    Masked,
+    /// From a server: no frame is.
+    Unmasked,
+}
+
+/// Follows the frames of one direction by their headers. The payload is skipped, so that the
+/// cost is per frame, not per byte. A header that RFC 6455 does not allow ends the tracking.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    /// Bytes of the present frame still to come, the masking key among them.
+    left: u64,
+    /// The present frame's header as far as it came; of a Close frame also what follows up to
+    /// the status code.
+    head: [u8; 10],
+    have: u8,
+    mode: Mode,
+    /// The status code of the Close frame that went by; 0 before.
+    code: u16,
+}
+
+impl Tracker {
+    /// For what a client sends, from its first frame on.
+    pub fn client_to_backend() -> Self {
+        Self::new(Mode::Masked)
+    }
+
+    /// For what a back end sends, from its first frame on.
+    pub fn backend_to_client() -> Self {
+        Self::new(Mode::Unmasked)
+    }
+
+    /// For a direction that is not WebSocket, or whose beginning was not seen.
+    pub fn opaque() -> Self {
+        Self::new(Mode::Opaque)
+    }
+
+    fn new(mode: Mode) -> Self {
+        Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0 }
+    }
+
+    /// Its state as bytes.
+    pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
+        out.push(match self.mode {
+            Mode::Opaque => 0,
+            Mode::Masked => 1,
+            Mode::Unmasked => 2,
+        });
+        put_u64(out, self.left);
+        out.push(self.have);
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&self.code.to_le_bytes());
+    }
+
+    /// The tracker that [`freeze`](Self::freeze) was called on.
+    pub(crate) fn thaw(from: &mut Frozen<'_>) -> Option<Self> {
+        let mode = match from.u8()? {
+            0 => Mode::Opaque,
+            1 => Mode::Masked,
+            2 => Mode::Unmasked,
+            _ => return None,
+        };
+        let left = from.u64()?;
+        let have = from.u8()?;
+        let tracker = Tracker {
+            left,
+            head: from.array()?,
+            have,
+            mode,
+            code: from.array().map(u16::from_le_bytes)?,
+        };
+        // A header of which more came than it has would be read past its end. What is opaque
+        // keeps the header that made it so and reads it no more.
+        let is_whole = usize::from(have) >= tracker.needed();
+        (mode == Mode::Opaque || have == 0 || !is_whole).then_some(tracker)
+    }
+
+    /// Whether a frame may follow here: between two frames, and no Close frame went by
+    /// (RFC 6455 5.5.1: nothing follows it).
+    pub fn at_boundary(&self) -> bool {
+        self.mode != Mode::Opaque && self.left == 0 && self.have == 0 && self.code == 0
+    }
+
+    /// The status code of the Close frame that went by; 1005 if it had none.
+    pub fn close_code(&self) -> Option<u16> {
+        (self.code != 0).then_some(self.code)
+    }
+
+    /// Takes note of `bytes`, the next of the direction.
+    #[inline]
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while self.mode != Mode::Opaque {
+            let skipped = self.left.min(bytes.len() as u64);
+            self.left -= skipped;
+            // Not above bytes.len(), so it is a usize.
+            bytes = &bytes[skipped as usize..];
+            if bytes.is_empty() {
+                return;
+            }
+            bytes = self.collect(bytes);
+        }
+    }
+
+    /// Collects header bytes and acts when the header is whole. Returns the rest.
+    fn collect<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let have = usize::from(self.have);
+        let taken = (self.needed() - have).min(bytes.len());
+        self.head[have..have + taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken as u8;
+        if self.have == 2 && !self.is_valid_start() {
+            self.mode = Mode::Opaque;
+        } else if usize::from(self.have) == self.needed() {
+            self.begin_payload();
+        }
+        &bytes[taken..]
+    }
+
+    /// How many bytes of the header to collect, as far as that is known.
+    fn needed(&self) -> usize {
+        if self.have < 2 {
+            return 2;
+        }
+        match self.head[1] & !MASK {
+            127 => 10,
+            126 => 4,
+            // Up to the status code.
+            2.. if self.opcode() == OP_CLOSE => 2 + self.key_length() + 2,
+            _ => 2,
+        }
+    }
+
+    fn opcode(&self) -> u8 {
+        self.head[0] & 0x0f
+    }
+
+    fn key_length(&self) -> usize {
+        if self.mode == Mode::Masked { 4 } else { 0 }
+    }
+
+    /// RFC 6455 5.1, 5.2 and 5.5. Reserved bits may be an extension's.
+    fn is_valid_start(&self) -> bool {
+        let [first, second, ..] = self.head;
+        let length = second & !MASK;
+        let masked_rightly = (second & MASK != 0) == (self.mode == Mode::Masked);
+        masked_rightly
+            && match self.opcode() {
+                0x0..=0x2 => true,
+                // A Close payload of one byte has no room for a status code (5.5.1).
+                OP_CLOSE => first & FIN != 0 && length <= 125 && length != 1,
+                0x9 | 0xa => first & FIN != 0 && length <= 125,
+                _ => false,
+            }
+    }
+
+    fn begin_payload(&mut self) {
+        let key = self.key_length() as u64;
+        let head = self.head;
+        self.have = 0;
+        let length = match head[1] & !MASK {
+            127 => {
+                let [_, _, eight @ ..] = head;
+                let length = u64::from_be_bytes(eight);
+                // The most significant bit must be 0, the encoding the shortest (5.2).
+                if !(0x1_0000..=i64::MAX as u64).contains(&length) {
+                    self.mode = Mode::Opaque;
+                    return;
+                }
+                length
+            }
+            126 => {
+                let length = u64::from(u16::from_be_bytes([head[2], head[3]]));
+                if length < 126 {
+                    self.mode = Mode::Opaque;
+                    return;
+                }
+                length
+            }
+            length => u64::from(length),
+        };
+        self.left = length + key;
+        if head[0] & 0x0f == OP_CLOSE {
+            self.code = NO_STATUS;
+            if length >= 2 {
+                self.code = if self.mode == Mode::Masked {
+                    u16::from_be_bytes([head[6] ^ head[2], head[7] ^ head[3]])
+                } else {
+                    u16::from_be_bytes([head[2], head[3]])
+                };
+                // 0 stands for "none yet"; a peer that sends it sent no code worth the name.
+                if self.code == 0 {
+                    self.code = NO_STATUS;
+                }
+                self.left -= key + 2;
+            }
+        }
+    }
+
+    /// A Close frame with this status code for this direction: masked towards a back end,
+    /// unmasked towards a client. Empty if the direction is opaque.
+    pub(crate) fn close_frame(&self, code: u16) -> Vec<u8> {
+        let [high, low] = code.to_be_bytes();
+        match self.mode {
+            Mode::Opaque => Vec::new(),
+            Mode::Unmasked => vec![FIN | OP_CLOSE, 2, high, low],
+            Mode::Masked => {
+                let key = crate::socket::random();
+                let [a, b, c, d] = key;
+                vec![FIN | OP_CLOSE, MASK | 2, a, b, c, d, high ^ a, low ^ b]
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Relays bytes between the two sides of tunnels for as long as they live.
+//!
+//! A [`Relay`] is a set of threads, each with a single-threaded runtime. A [`Tunnel`] given to it
+//! by [`Relay::adopt`] is pinned to one of them and costs, while no byte flows, two registered
+//! descriptors and a small task without a buffer. Its [`Record`] is told how it ended.
+//!
+//! Nothing happens before [`Relay::start`]: no thread, no static with a lifetime of its own, no
+//! thread-local with a destructor.
+
+mod counters;
+mod end;
+mod flow;
+mod frames;
+mod freeze;
+mod here;
+mod runtime;
+mod socket;
+mod stream;
+mod task;
+mod thread;
+mod tls;
+mod tunnel;
+
+pub use counters::Counters;
+pub use end::{AsAny, By, End, Order, Record, Why};
+pub use frames::Tracker;
+pub use freeze::FROZEN_VERSION;
+pub use here::end_here;
+pub use runtime::{Relay, Settings, spawn_without_signals};
+pub use tls::Tls;
+pub use tunnel::{Side, Tunnel};

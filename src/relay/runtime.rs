@@ -1,0 +1,343 @@
+//! The relay: its threads, and how tunnels come to them and leave them.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::counters::Counters;
+use crate::end::Order;
+use crate::thread::{self, Adopted, Message, Shared};
+use crate::tunnel::Tunnel;
+
+/// A relay thread calls nothing that needs more.
+const STACK_SIZE: usize = 512 * 1024;
+
+/// What [`Relay::end_all`] waits beyond its time for closes to be made.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How a relay is set up.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Relay threads, at least 1.
+    pub threads: usize,
+    /// The buffer each thread reads into, in bytes, at least 4096; also the bound of what is
+    /// kept per direction of a tunnel.
+    pub buffer_size: usize,
+    /// How long a tunnel ended by its idle timeout waits for its peers to end too.
+    pub linger: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { threads: 1, buffer_size: 64 * 1024, linger: Duration::from_secs(2) }
+    }
+}
+
+/// One relay thread as seen from outside.
+struct Handle {
+    shared: Arc<Shared>,
+    messages: UnboundedSender<Message>,
+    join: Mutex<Option<JoinHandle<Vec<Tunnel>>>>,
+}
+
+impl Handle {
+    fn is_alive(&self) -> bool {
+        self.shared.alive.load(Relaxed)
+    }
+
+    fn load(&self) -> usize {
+        self.shared.load.load(Relaxed)
+    }
+}
+
+/// Relay threads and the tunnels they carry.
+///
+/// Dropping it without [`stop`](Self::stop) closes the tunnels; the threads end by themselves.
+pub struct Relay {
+    threads: Vec<Handle>,
+    counters: &'static Counters,
+}
+
+impl Relay {
+    /// Starts the threads, with all signals blocked in them. `counters` may live in memory
+    /// shared with other processes, but are this relay's alone.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be made (EAGAIN, EMFILE); none is left running then.
+    pub fn start(settings: &Settings, counters: &'static Counters) -> io::Result<Self> {
+        let mut relay = Relay { threads: Vec::new(), counters };
+        for index in 0..settings.threads.max(1) {
+            let handle = spawn(index, settings, counters)?;
+            relay.threads.push(handle);
+        }
+        Ok(relay)
+    }
+
+    /// Gives a tunnel to the thread that has the fewest. From any thread.
+    ///
+    /// # Errors
+    /// The tunnel, when no relay thread is alive.
+    #[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
+    pub fn adopt(&self, tunnel: Tunnel) -> Result<(), Tunnel> {
+        let mut tunnel = tunnel;
+        loop {
+            let fewest = self
+                .threads
+                .iter()
+                .filter(|thread| thread.is_alive())
+                .min_by_key(|thread| thread.load());
+            let Some(thread) = fewest else {
+                return Err(tunnel);
+            };
+            match self.give(thread, tunnel) {
+                Ok(()) => return Ok(()),
+                Err(refused) => tunnel = refused,
+            }
+        }
+    }
+
+    #[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
+    fn give(&self, thread: &Handle, tunnel: Tunnel) -> Result<(), Tunnel> {
+        self.counters.count_adopted();
+        thread.shared.load.fetch_add(1, Relaxed);
+        let adopted = Box::new(Adopted {
+            tunnel: Some(tunnel),
+            shared: Arc::clone(&thread.shared),
+            counters: self.counters,
+        });
+        let Err(refused) = thread.messages.send(Message::Adopt(adopted)) else {
+            return Ok(());
+        };
+        // Stopped or dead between the look and the call.
+        thread.shared.alive.store(false, Relaxed);
+        match refused.0 {
+            Message::Adopt(mut adopted) => match adopted.tunnel.take() {
+                Some(tunnel) => {
+                    thread.shared.load.fetch_sub(1, Relaxed);
+                    self.counters.count_refused();
+                    Err(tunnel)
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Relay threads alive.
+    pub fn alive(&self) -> usize {
+        self.threads.iter().filter(|thread| thread.is_alive()).count()
+    }
+
+    /// Tunnels that the relay has.
+    pub fn open(&self) -> usize {
+        self.threads.iter().map(Handle::load).sum()
+    }
+
+    /// Stops and joins all threads. Every tunnel is given back as it is, so that this process,
+    /// or one forked after this call, can go on with it in another relay. Of tunnels given back
+    /// twice by a fork, only one may be used; the other may be dropped.
+    pub fn stop(&self) -> Vec<Tunnel> {
+        for thread in &self.threads {
+            // A dead thread hears nothing and has nothing.
+            let _ = thread.messages.send(Message::Stop);
+        }
+        let mut tunnels = Vec::new();
+        for thread in &self.threads {
+            let join = thread.join.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(Ok(given)) = join.map(JoinHandle::join) {
+                tunnels.extend(given);
+            }
+        }
+        tunnels
+    }
+
+    /// Ends all tunnels, those adopted meanwhile too, and waits until they are gone. Each side
+    /// gets what is kept for it, then a Close frame with `close_code` if it is between two
+    /// frames there (RFC 6455 7.4.1; none if `None`), then close_notify and FIN. Tunnels whose
+    /// peers have not ended `within` this time are closed. Returns how many are left: 0 unless
+    /// a thread hangs.
+    pub fn end_all(&self, order: Order, close_code: Option<u16>, within: Duration) -> usize {
+        let deadline = Instant::now() + within;
+        let (done, all_done) = mpsc::channel();
+        let mut told = 0;
+        for thread in &self.threads {
+            let message = Message::End { order, code: close_code, deadline, done: done.clone() };
+            told += usize::from(thread.messages.send(message).is_ok());
+        }
+        drop(done);
+        let patience = deadline + GRACE;
+        for _ in 0..told {
+            let rest = patience.saturating_duration_since(Instant::now());
+            match all_done.recv_timeout(rest) {
+                Ok(()) => {}
+                // Stopped or died meanwhile; the others are still to be heard.
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        self.open()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kill_thread(&self, index: usize) {
+        let _ = self.threads[index].messages.send(Message::Die);
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("alive", &self.alive())
+            .field("open", &self.open())
+            .finish_non_exhaustive()
+    }
+}
+
+fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::Result<Handle> {
+    let shared = Arc::new(Shared::default());
+    let (messages, received) = unbounded_channel();
+    let (ready, is_ready): (SyncSender<io::Result<()>>, Receiver<_>) = sync_channel(1);
+    let buffer_size = settings.buffer_size.max(4096);
+    let linger = settings.linger;
+    let thread_shared = Arc::clone(&shared);
+    let life = move || {
+        let runtime = match thread::runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return Vec::new();
+            }
+        };
+        thread_shared.alive.store(true, Relaxed);
+        counters.threads.fetch_add(1, Relaxed);
+        let _ = ready.send(Ok(()));
+        thread::run(runtime, thread_shared, counters, buffer_size, linger, received)
+    };
+    let join = spawn_without_signals(&format!("relay-{index}"), life)?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(Handle { shared, messages, join: Mutex::new(Some(join)) }),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::Error::other("a relay thread died at its start")),
+    }
+}
+
+/// Starts a thread that takes no signal: those of the process are for the threads it had before.
+///
+/// # Errors
+/// It cannot be started.
+pub fn spawn_without_signals<T: Send + 'static>(
+    name: &str,
+    life: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let _blocked = BlockedSignals::new();
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE).spawn(life)
+}
+
+/// All signals blocked in this thread, and so in the threads it makes, until dropped.
+struct BlockedSignals {
+    before: libc::sigset_t,
+}
+
+impl BlockedSignals {
+    fn new() -> Self {
+        let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+        let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigfillset initialises `all`, sigemptyset `before` (in case the call after it
+        // fails, which with these arguments it cannot); pthread_sigmask reads the one, writes
+        // the other.
+        let before = unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::sigemptyset(before.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            before.assume_init()
+        };
+        BlockedSignals { before }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: `before` was initialised by `new` and is only read.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::Duration;
+
+    use super::{Relay, Settings};
+    use crate::{By, Counters, End, Record, Side, Tracker, Tunnel, Why};
+
+    struct Told(Sender<End>);
+
+    impl Record for Told {
+        fn ended(&mut self, end: &End) {
+            let _ = self.0.send(end.clone());
+        }
+    }
+
+    #[test]
+    fn a_dead_thread_is_noticed() {
+        let counters: &'static Counters = Box::leak(Box::default());
+        let settings = Settings { threads: 2, ..Settings::default() };
+        let relay = Relay::start(&settings, counters).expect("relay");
+        let (sender, ends) = channel();
+        let mut peers = Vec::new();
+        let mut adopt = || {
+            let (client, a) = UnixStream::pair().expect("pair");
+            let (backend, b) = UnixStream::pair().expect("pair");
+            peers.push((client, backend));
+            relay
+                .adopt(Tunnel::new(
+                    Side::plain(a.into()),
+                    Side::plain(b.into()),
+                    [Tracker::opaque(), Tracker::opaque()],
+                    None,
+                    Box::new(Told(sender.clone())),
+                ))
+                .map_err(drop)
+        };
+        for _ in 0..40 {
+            adopt().expect("adopted");
+        }
+        let told = || ends.recv_timeout(Duration::from_secs(30)).expect("told");
+        relay.kill_thread(0);
+        for _ in 0..20 {
+            let end = told();
+            assert_eq!((end.by, end.why), (By::Us, Why::ThreadDied));
+        }
+        // The other one goes on, and takes what comes.
+        adopt().expect("adopted");
+        assert_eq!((relay.alive(), relay.open()), (1, 21));
+        relay.kill_thread(1);
+        for _ in 0..21 {
+            assert_eq!(told().why, Why::ThreadDied);
+        }
+        while adopt().is_ok() {
+            // Adopted by a thread that was about to die: its record is told too.
+            assert_eq!(told().why, Why::ThreadDied);
+        }
+        assert_eq!((relay.alive(), relay.open()), (0, 0));
+        assert_eq!(counters.open.load(Relaxed), 0);
+        assert_eq!(counters.threads.load(Relaxed), 0);
+        let died = counters.ended_by[Why::ThreadDied.kind()].load(Relaxed);
+        assert_eq!(died, counters.adopted.load(Relaxed));
+        for (mut client, mut backend) in peers {
+            assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+            assert_eq!(backend.read(&mut [0]).expect("an end"), 0);
+        }
+        assert!(relay.stop().is_empty());
+    }
+}

@@ -1,0 +1,113 @@
+//! The system calls on a side's descriptor.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_int, c_void, socklen_t};
+
+/// Receives what is there, without waiting. `Ok(0)` is the end.
+///
+/// # Errors
+/// `WouldBlock` if nothing is there.
+#[inline]
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel writes at most buffer.len() bytes into buffer, which is borrowed
+        // for the call; fd is open for as long as it is borrowed.
+        let n = unsafe {
+            libc::recv(
+                fd.as_raw_fd(),
+                buffer.as_mut_ptr().cast::<c_void>(),
+                buffer.len(),
+                libc::MSG_DONTWAIT,
+            )
+        };
+        if let Some(result) = returned(n) {
+            return result;
+        }
+    }
+}
+
+/// Sends what fits, without waiting and without SIGPIPE. `Ok(0)` means that nothing fits now.
+///
+/// # Errors
+/// Never `WouldBlock`.
+#[inline]
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel reads at most bytes.len() bytes from bytes, which is borrowed for
+        // the call; fd is open for as long as it is borrowed.
+        let n = unsafe {
+            libc::send(
+                fd.as_raw_fd(),
+                bytes.as_ptr().cast::<c_void>(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        match returned(n) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            Some(result) => return result,
+            None => {}
+        }
+    }
+}
+
+/// The result of a call that returned `n`; `None` if a signal came between.
+#[inline]
+fn returned(n: isize) -> Option<io::Result<usize>> {
+    match usize::try_from(n) {
+        Ok(n) => Some(Ok(n)),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => None,
+            error => Some(Err(error)),
+        },
+    }
+}
+
+/// Sends a FIN. That it cannot (a peer already gone) shows at the next read.
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
+    // SAFETY: a system call on an open descriptor, no memory involved.
+    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// Makes the close that follows a reset. Sockets that know no reset just close.
+pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the kernel reads size_of::<linger>() bytes of linger, which lives on the stack.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast::<c_void>(),
+            size_of::<libc::linger>() as socklen_t,
+        )
+    };
+}
+
+/// Takes the error that is pending on the socket.
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
+    let mut error: c_int = 0;
+    let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: the kernel writes at most length bytes into error, both live on the stack.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && error != 0).then(|| io::Error::from_raw_os_error(error))
+}
+
+/// Four unpredictable bytes (RFC 6455 5.3).
+pub(crate) fn random() -> [u8; 4] {
+    let mut key = [0; 4];
+    // SAFETY: the kernel writes at most key.len() bytes into key. Where the call fails the key
+    // is all zero: still a valid one.
+    unsafe { libc::getrandom(key.as_mut_ptr().cast::<c_void>(), key.len(), 0) };
+    key
+}

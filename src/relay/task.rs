@@ -1,0 +1,362 @@
+//! The task that carries one tunnel on a relay thread.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep_until};
+
+use crate::end::{By, Why};
+use crate::flow::{Fault, Flow};
+use crate::stream::Stream;
+use crate::thread::{Command, Thread};
+use crate::tunnel::{Core, Socket, Tunnel};
+
+/// The status code that tells a peer that this side goes away (RFC 6455 7.4.1).
+pub(crate) const GOING_AWAY: u16 = 1001;
+
+/// Who ended the tunnel, and why.
+struct Cause {
+    by: By,
+    why: Why,
+}
+
+/// The timer of a tunnel that has an idle timeout. It is not moved by bytes: when it fires, it
+/// looks when the last ones went.
+struct Idle {
+    sleep: Pin<Box<Sleep>>,
+    last: Instant,
+    timeout: Duration,
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        let last = Instant::now();
+        Idle { sleep: Box::pin(sleep_until((last + timeout).into())), last, timeout }
+    }
+
+    /// Ready when nothing moved for the timeout.
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let due = self.last + self.timeout;
+            if due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(due.into());
+        }
+        Poll::Pending
+    }
+}
+
+/// A tunnel with its sides registered on this thread.
+struct Carried {
+    client: Stream,
+    backend: Stream,
+    core: Core,
+    idle: Option<Box<Idle>>,
+}
+
+/// The future of one tunnel. Completes when the tunnel has ended or was given back.
+pub(crate) struct Task {
+    carried: Option<Carried>,
+    thread: Rc<Thread>,
+    /// Where the thread keeps this task's waker; none once the task is done.
+    seat: Option<usize>,
+    /// Whether it was polled, so that its waker is there.
+    polled: bool,
+}
+
+impl Task {
+    /// Registers both sides. A tunnel whose descriptors the kernel refuses ends here.
+    pub fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
+        let Tunnel { client, backend, mut core } = tunnel;
+        let sides = Stream::new(client.fd, client.tls)
+            .map_err(|(_, _, error)| (By::Client, error))
+            .and_then(|client| {
+                Stream::new(backend.fd, backend.tls)
+                    .map(|backend| (client, backend))
+                    .map_err(|(_, _, error)| (By::Backend, error))
+            });
+        match sides {
+            Ok((client, backend)) => {
+                // One that is ending lingers, as it did where it was before.
+                let timeout = match core.ending {
+                    Some(_) => Some(thread.linger),
+                    None => core.idle_timeout,
+                };
+                let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
+                Some(Task {
+                    carried: Some(Carried { client, backend, core, idle }),
+                    seat: Some(thread.sit()),
+                    thread,
+                    polled: false,
+                })
+            }
+            Err((by, error)) => {
+                report(&mut core, &thread, by, Why::from_error(&error));
+                None
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            self.thread.leave(seat);
+        }
+    }
+
+    fn finish(&mut self, cause: Cause) {
+        if let Some(carried) = self.carried.take() {
+            let Carried { client, backend, mut core, .. } = carried;
+            // A TLS session may be what panicked, and do so again.
+            let closed = catch_unwind(AssertUnwindSafe(|| close(client, backend, &cause)));
+            let why = if closed.is_ok() { cause.why } else { Why::Panic };
+            report(&mut core, &self.thread, cause.by, why);
+        }
+        self.leave();
+    }
+}
+
+/// Closes both sides so that the peers see what kind of end it is.
+fn close(mut client: Stream, mut backend: Stream, cause: &Cause) {
+    match (&cause.why, cause.by) {
+        // A TLS failure is told to the side it came from by an alert, to the other by a reset.
+        (Why::Tls(_), By::Backend) => {
+            backend.try_flush();
+            client.reset_on_close();
+        }
+        (Why::Tls(_), By::Client | By::Us) => {
+            client.try_flush();
+            backend.reset_on_close();
+        }
+        (why, _) if why.is_abrupt() => {
+            client.reset_on_close();
+            backend.reset_on_close();
+        }
+        _ => {}
+    }
+}
+
+/// Counts the end and tells the record.
+fn report(core: &mut Core, thread: &Thread, by: By, why: Why) {
+    thread.settle_ended(&why);
+    let told = catch_unwind(AssertUnwindSafe(|| core.report(by, why)));
+    if told.is_err() {
+        log::error!("a tunnel's record panicked");
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(carried) = &mut this.carried else {
+            return Poll::Ready(());
+        };
+        if !this.polled {
+            this.polled = true;
+            if let Some(seat) = this.seat {
+                this.thread.keep_waker(seat, cx.waker());
+            }
+        }
+        let thread = &*this.thread;
+        let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
+        match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Some(cause))) => this.finish(cause),
+            Ok(Poll::Ready(None)) => {
+                if let Some(carried) = this.carried.take() {
+                    this.thread.give_back(carried.into_tunnel());
+                }
+                this.leave();
+            }
+            Err(_) => this.finish(Cause { by: By::Us, why: Why::Panic }),
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Task {
+    /// A task dropped with its tunnel was carried by a thread that died.
+    fn drop(&mut self) {
+        self.finish(Cause { by: By::Us, why: Why::ThreadDied });
+    }
+}
+
+impl Carried {
+    /// Ready with the cause when the tunnel has ended, with none when it is to be given back.
+    fn poll(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Option<Cause>> {
+        match thread.command() {
+            Command::Carry => {}
+            Command::Return => return Poll::Ready(None),
+            Command::End(order, code) => self.begin_end(order.into(), code, thread),
+            Command::Close(order, code) => {
+                self.begin_end(order.into(), code, thread);
+                // What can still be said is said, but nobody is waited for.
+                let _ = self.poll_ending(cx, thread);
+                return Poll::Ready(Some(self.end_cause()));
+            }
+        }
+        self.client.recheck();
+        self.backend.recheck();
+        let cause = if self.core.ending.is_none() {
+            match self.poll_carry(cx, thread) {
+                Poll::Pending => self.poll_idle(cx, thread),
+                ready => ready,
+            }
+        } else {
+            match self.poll_ending(cx, thread) {
+                Poll::Pending => self.poll_linger(cx),
+                ready => ready,
+            }
+        };
+        cause.map(Some)
+    }
+
+    /// Carries bytes both ways.
+    fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        let up_before = self.core.up.delivered();
+        let down_before = self.core.down.delivered();
+        let cause = self.pump(cx, &mut thread.scratch());
+        let up = self.core.up.delivered() - up_before;
+        let down = self.core.down.delivered() - down_before;
+        if up > 0 {
+            thread.counters.bytes_up.fetch_add(up, Relaxed);
+        }
+        if down > 0 {
+            thread.counters.bytes_down.fetch_add(down, Relaxed);
+        }
+        if let Some(idle) = self.idle.as_mut().filter(|_| up + down > 0) {
+            idle.last = Instant::now();
+        }
+        cause
+    }
+
+    fn pump(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Cause> {
+        let Carried { client, backend, core, .. } = self;
+        if let Err(fault) = core.up.pump(cx, client, backend, scratch) {
+            return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
+        }
+        if core.first_end.is_none() && !core.up.is_open() {
+            core.first_end = Some((By::Client, client.closed_cleanly()));
+        }
+        if let Err(fault) = core.down.pump(cx, backend, client, scratch) {
+            return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
+        }
+        if core.first_end.is_none() && !core.down.is_open() {
+            core.first_end = Some((By::Backend, backend.closed_cleanly()));
+        }
+        if core.up.is_ended() && core.down.is_ended() {
+            let (by, clean) = core.first_end.unwrap_or((By::Us, true));
+            let why = if clean { Why::Closed } else { Why::Truncated };
+            return Poll::Ready(Cause { by, why });
+        }
+        // Reading may have made a side's TLS answer after it was last flushed.
+        for (by, side) in [(By::Client, client), (By::Backend, backend)] {
+            if let Poll::Ready(Err(error)) = side.poll_flush(cx) {
+                return Poll::Ready(Cause::from_error(&error, by));
+            }
+        }
+        self.poll_resets(cx)
+    }
+
+    /// A side that is neither read nor waited for may still reset.
+    fn poll_resets(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let Core { up, down, .. } = &self.core;
+        let up_blocked = up.is_blocked(&self.backend);
+        let down_blocked = down.is_blocked(&self.client);
+        if (!up.is_open() || up_blocked)
+            && !down_blocked
+            && let Poll::Ready(error) = self.client.poll_reset(cx)
+        {
+            return Poll::Ready(Cause::from_error(&error, By::Client));
+        }
+        if (!down.is_open() || down_blocked)
+            && !up_blocked
+            && let Poll::Ready(error) = self.backend.poll_reset(cx)
+        {
+            return Poll::Ready(Cause::from_error(&error, By::Backend));
+        }
+        Poll::Pending
+    }
+
+    fn poll_idle(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        let Some(idle) = &mut self.idle else {
+            return Poll::Pending;
+        };
+        if idle.poll_expired(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.begin_end(Why::IdleTimeout, Some(GOING_AWAY), thread);
+        match self.poll_ending(cx, thread) {
+            Poll::Pending => self.poll_linger(cx),
+            ready => ready,
+        }
+    }
+
+    /// Begins an orderly end, unless one has begun.
+    fn begin_end(&mut self, why: Why, code: Option<u16>, thread: &Thread) {
+        if self.core.ending.is_some() {
+            return;
+        }
+        // An order has a deadline of its own, for all tunnels at once.
+        self.idle = (why == Why::IdleTimeout).then(|| Box::new(Idle::new(thread.linger)));
+        self.core.ending = Some(why);
+        self.core.up.end(code);
+        self.core.down.end(code);
+    }
+
+    /// Says the last words to both sides and waits until both have ended too.
+    fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        let scratch = &mut thread.scratch();
+        let Carried { client, backend, core, .. } = self;
+        // A side that fails now is gone, which is all that is waited for.
+        let client_gone = core.down.pump(cx, backend, client, scratch).is_err()
+            || Flow::discard(cx, client, scratch).unwrap_or(true);
+        let backend_gone = core.up.pump(cx, client, backend, scratch).is_err()
+            || Flow::discard(cx, backend, scratch).unwrap_or(true);
+        if client_gone && backend_gone {
+            return Poll::Ready(self.end_cause());
+        }
+        Poll::Pending
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let Some(idle) = &mut self.idle else {
+            return Poll::Pending;
+        };
+        idle.poll_expired(cx).map(|()| self.end_cause())
+    }
+
+    fn end_cause(&self) -> Cause {
+        Cause { by: By::Us, why: self.core.ending.clone().unwrap_or(Why::Stopped) }
+    }
+
+    fn into_tunnel(self) -> Tunnel {
+        let (client_fd, client_tls) = self.client.into_parts();
+        let (backend_fd, backend_tls) = self.backend.into_parts();
+        Tunnel {
+            client: Socket { tls: client_tls, fd: client_fd },
+            backend: Socket { tls: backend_tls, fd: backend_fd },
+            core: self.core,
+        }
+    }
+}
+
+impl Cause {
+    fn from_error(error: &std::io::Error, by: By) -> Self {
+        Cause { by, why: Why::from_error(error) }
+    }
+
+    fn from_fault(fault: Fault, source: By, sink: By) -> Self {
+        match fault {
+            Fault::Source(error) => Cause::from_error(&error, source),
+            Fault::Sink(error) => Cause::from_error(&error, sink),
+        }
+    }
+}

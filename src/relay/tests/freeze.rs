@@ -1,0 +1,189 @@
+//! Tunnels that become bytes and tunnels again while bytes flow.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+
+use common::*;
+use relay::{Side, Tunnel, Why};
+
+/// The same tunnel, as another process would have it.
+fn refrozen(mut tunnel: Tunnel) -> Tunnel {
+    let frozen = tunnel.freeze().expect("a plain tunnel");
+    let [client, backend] =
+        tunnel.descriptors().map(|fd| -> OwnedFd { fd.try_clone_to_owned().expect("dup") });
+    let (nobody, _) = record();
+    let record = tunnel.replace_record(nobody);
+    drop(tunnel);
+    Tunnel::thaw(&frozen, client, backend, record).expect("what was frozen")
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_under_full_traffic() {
+    const TUNNELS: usize = 4;
+    const TOTAL: usize = 16 << 20;
+    let (mut relay, _) = relay(1);
+    let mut ends = Vec::new();
+    let mut with_kept = 0;
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for index in 0..TUNNELS {
+            // Their buffers are small, so that bytes are kept.
+            let (client, a) = unix_pair();
+            let (backend, b) = unix_pair();
+            let (tunnel, end) = tunnel(a, b);
+            relay.adopt(tunnel).expect("adopted");
+            ends.push(end);
+            let seed = index as u64 * 2;
+            let clones = (client.try_clone().expect("dup"), backend.try_clone().expect("dup"));
+            for (writer, mut reader, seed) in
+                [(clones.0, clones.1, seed), (backend, client, seed + 1)]
+            {
+                running.push(scope.spawn(move || {
+                    send_pattern(&writer, seed, TOTAL);
+                    writer.shutdown(Shutdown::Write).expect("shutdown");
+                }));
+                running.push(scope.spawn(move || {
+                    let mut pattern = Pattern::new(seed);
+                    let mut random = Random::new(seed);
+                    let mut buffer = vec![0; 300_000];
+                    loop {
+                        let most = 1 + random.below(300_000);
+                        let n = reader.read(&mut buffer[..most]).expect("read");
+                        if n == 0 {
+                            break;
+                        }
+                        pattern.check(&buffer[..n]);
+                        if random.below(100) == 0 {
+                            thread::sleep(Duration::from_millis(3));
+                        }
+                    }
+                }));
+            }
+        }
+        while running.iter().any(|thread| !thread.is_finished()) {
+            thread::sleep(Duration::from_millis(2));
+            let tunnels = relay.stop();
+            relay = self::relay(1).0;
+            for tunnel in tunnels {
+                with_kept += usize::from(tunnel.freeze().expect("plain").len() > 1000);
+                relay.adopt(refrozen(tunnel)).expect("adopted");
+            }
+        }
+    });
+    for end in ends {
+        let end = end.wait();
+        assert_eq!(end.why, Why::Closed);
+        assert_eq!((end.bytes_up, end.bytes_down), (TOTAL as u64, TOTAL as u64));
+    }
+    assert!(with_kept > 0, "some had bytes of their own");
+}
+
+#[test]
+fn half_closed_and_within_a_frame() {
+    let (client, a) = tcp_pair();
+    let (backend, b) = tcp_pair();
+    let (record, end) = record();
+    let sides = [a, b].map(|side| Side::plain(side.into()));
+    let [to_client, to_backend] = sides;
+    let tunnel =
+        Tunnel::new(to_client, to_backend, websocket(), Some(Duration::from_secs(600)), record);
+    let (first, _) = relay(1);
+    first.adopt(tunnel).expect("adopted");
+    // The back end ends; the client is within the header of a Close frame, code 4000.
+    backend.shutdown(Shutdown::Write).expect("shutdown");
+    (&client).write_all(&[0x88, 0x82, 0, 0]).expect("write");
+    expect_end(&client);
+    let mut got = [0; 4];
+    (&backend).read_exact(&mut got).expect("carried");
+    let second = relay(1).0;
+    for tunnel in first.stop() {
+        second.adopt(refrozen(tunnel)).expect("adopted");
+    }
+    (&client).write_all(&[0, 0, 0x0f, 0xa0]).expect("write");
+    (&backend).read_exact(&mut got).expect("carried");
+    assert_eq!(got, [0, 0, 0x0f, 0xa0]);
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    expect_end(&backend);
+    let end = end.wait();
+    assert_eq!((end.by, end.why.clone()), (relay::By::Backend, Why::Closed));
+    assert_eq!((end.bytes_up, end.bytes_down), (8, 0));
+    assert_eq!((end.client_close, end.backend_close), (Some(4000), None));
+}
+
+#[test]
+fn bytes_that_are_no_frames() {
+    let (client, a) = tcp_pair();
+    let (backend, b) = tcp_pair();
+    let (record, end) = record();
+    let [to_client, to_backend] = [a, b].map(|side| Side::plain(side.into()));
+    let tunnel = Tunnel::new(to_client, to_backend, websocket(), None, record);
+    let (first, _) = relay(1);
+    first.adopt(tunnel).expect("adopted");
+    let mut got = [0; 3];
+    for (mut from, mut to) in [(&client, &backend), (&backend, &client)] {
+        // An opcode that does not exist.
+        from.write_all(&[0x8f, 0xff, 0xff]).expect("write");
+        to.read_exact(&mut got).expect("carried");
+    }
+    let second = relay(1).0;
+    for tunnel in first.stop() {
+        second.adopt(refrozen(tunnel)).expect("adopted");
+    }
+    for (mut from, mut to) in [(&client, &backend), (&backend, &client)] {
+        from.write_all(b"raw").expect("write");
+        to.read_exact(&mut got).expect("carried");
+        assert_eq!(&got, b"raw");
+    }
+    client.shutdown(Shutdown::Write).expect("shutdown");
+    backend.shutdown(Shutdown::Write).expect("shutdown");
+    let end = end.wait();
+    assert_eq!((end.bytes_up, end.bytes_down), (6, 6));
+}
+
+#[test]
+fn other_bytes_are_refused() {
+    let made = || {
+        let (_, a) = unix_pair();
+        let (_, b) = unix_pair();
+        tunnel(a, b).0
+    };
+    let frozen = made().freeze().expect("a plain tunnel");
+    let thaw = |bytes: &[u8]| {
+        let [client, backend] = [unix_pair().0, unix_pair().0].map(OwnedFd::from);
+        Tunnel::thaw(bytes, client, backend, record().0).is_some()
+    };
+    assert!(thaw(&frozen));
+    for cut in 0..frozen.len() {
+        assert!(!thaw(&frozen[..cut]), "{cut}");
+    }
+    let mut longer = frozen.clone();
+    longer.push(0);
+    assert!(!thaw(&longer));
+    let mut random = Random::new(1);
+    // Whatever it is: no panic, there or when it is used.
+    let (relay, _) = relay(1);
+    for _ in 0..20_000 {
+        let mut bytes = frozen.clone();
+        for _ in 0..1 + random.below(4) {
+            let at = 2 + random.below(bytes.len() - 2);
+            bytes[at] = random.next() as u8;
+        }
+        let (mut client, a) = unix_pair();
+        let (_backend, b) = unix_pair();
+        if let Some(tunnel) = Tunnel::thaw(&bytes, a.into(), b.into(), record().0)
+            && random.below(20) == 0
+        {
+            let _ = client.write_all(&[0x81; 40]);
+            relay.adopt(tunnel).expect("adopted");
+        }
+    }
+    relay.end_all(relay::Order::Stop, Some(1001), Duration::from_secs(5));
+    let mut other = frozen;
+    other[0] ^= 1;
+    assert!(!thaw(&other), "another version");
+}

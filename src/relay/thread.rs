@@ -1,0 +1,322 @@
+//! One relay thread: a single-threaded runtime and the tunnels pinned to it.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::counters::Counters;
+use crate::end::{By, Order, Why};
+use crate::task::Task;
+use crate::tunnel::Tunnel;
+
+/// What other threads see of a relay thread.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub alive: AtomicBool,
+    /// Tunnels given to it that have neither ended nor been given back.
+    pub load: AtomicUsize,
+}
+
+/// A tunnel on its way to its thread. If it never gets there, its record is told.
+pub(crate) struct Adopted {
+    pub tunnel: Option<Tunnel>,
+    pub shared: Arc<Shared>,
+    pub counters: &'static Counters,
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if let Some(tunnel) = self.tunnel.take() {
+            self.shared.load.fetch_sub(1, Relaxed);
+            self.counters.count_ended(&Why::ThreadDied);
+            tunnel.end(By::Us, Why::ThreadDied);
+        }
+    }
+}
+
+/// What a thread is told.
+pub(crate) enum Message {
+    /// Carry this one.
+    Adopt(Box<Adopted>),
+    /// End every tunnel by the deadline, then say so.
+    End { order: Order, code: Option<u16>, deadline: Instant, done: Sender<()> },
+    /// Give every tunnel back and end.
+    Stop,
+    #[cfg(test)]
+    Die,
+}
+
+/// What every tunnel of a thread is to do.
+#[derive(Clone, Copy)]
+pub(crate) enum Command {
+    Carry,
+    /// Leave the thread as it is.
+    Return,
+    /// End in an orderly way.
+    End(Order, Option<u16>),
+    /// Close now.
+    Close(Order, Option<u16>),
+}
+
+/// What the tunnels of a thread share. Never leaves it.
+pub(crate) struct Thread {
+    pub counters: &'static Counters,
+    /// How long an idle tunnel that was ended waits for its peers.
+    pub linger: Duration,
+    shared: Arc<Shared>,
+    /// The buffer of every read on this thread.
+    scratch: RefCell<Box<[u8]>>,
+    command: Cell<Command>,
+    seats: RefCell<Seats>,
+    /// The waker of the thread's own future, for when the last tunnel leaves.
+    own: RefCell<Option<Waker>>,
+    returned: RefCell<Vec<Tunnel>>,
+}
+
+/// A seat for each task: its waker, once it was polled.
+#[derive(Default)]
+struct Seats {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Seats {
+    fn taken(&self) -> usize {
+        self.wakers.len() - self.free.len()
+    }
+}
+
+/// An orderly end under way.
+struct Ending {
+    order: Order,
+    code: Option<u16>,
+    deadline: Pin<Box<Sleep>>,
+    done: Vec<Sender<()>>,
+}
+
+enum Event {
+    Told(Option<Message>),
+    AllLeft,
+    Deadline,
+}
+
+impl Thread {
+    pub fn new(
+        shared: Arc<Shared>,
+        counters: &'static Counters,
+        buffer_size: usize,
+        linger: Duration,
+    ) -> Rc<Self> {
+        Rc::new(Thread {
+            counters,
+            linger,
+            shared,
+            scratch: RefCell::new(vec![0; buffer_size].into_boxed_slice()),
+            command: Cell::new(Command::Carry),
+            seats: RefCell::default(),
+            own: RefCell::default(),
+            returned: RefCell::default(),
+        })
+    }
+
+    pub fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
+        self.scratch.borrow_mut()
+    }
+
+    pub fn command(&self) -> Command {
+        self.command.get()
+    }
+
+    /// Takes a seat for a task.
+    pub fn sit(&self) -> usize {
+        let mut seats = self.seats.borrow_mut();
+        seats.free.pop().unwrap_or_else(|| {
+            seats.wakers.push(None);
+            seats.wakers.len() - 1
+        })
+    }
+
+    /// Keeps the waker of the task that has this seat.
+    pub fn keep_waker(&self, seat: usize, waker: &Waker) {
+        if let Some(place) = self.seats.borrow_mut().wakers.get_mut(seat) {
+            *place = Some(waker.clone());
+        }
+    }
+
+    /// Frees a seat.
+    pub fn leave(&self, seat: usize) {
+        let mut seats = self.seats.borrow_mut();
+        let waker = seats.wakers.get_mut(seat).and_then(Option::take);
+        seats.free.push(seat);
+        let empty = seats.taken() == 0;
+        if empty {
+            // What a crowd once needed is given back.
+            *seats = Seats::default();
+        }
+        drop(seats);
+        // Not under the borrow: it may be the task's last reference.
+        drop(waker);
+        if empty && let Some(own) = &*self.own.borrow() {
+            own.wake_by_ref();
+        }
+    }
+
+    /// Accounts for a tunnel that ended.
+    pub fn settle_ended(&self, why: &Why) {
+        self.shared.load.fetch_sub(1, Relaxed);
+        self.counters.count_ended(why);
+    }
+
+    /// Accounts for a tunnel that goes back to who gave it.
+    pub fn give_back(&self, tunnel: Tunnel) {
+        self.shared.load.fetch_sub(1, Relaxed);
+        self.counters.count_returned();
+        self.returned.borrow_mut().push(tunnel);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seats.borrow().taken() == 0
+    }
+
+    fn order(&self, command: Command) {
+        self.command.set(command);
+        for waker in self.seats.borrow().wakers.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn keep_own_waker(&self, cx: &Context<'_>) {
+        let mut own = self.own.borrow_mut();
+        if !own.as_ref().is_some_and(|own| own.will_wake(cx.waker())) {
+            *own = Some(cx.waker().clone());
+        }
+    }
+
+    fn carry(self: &Rc<Self>, mut adopted: Box<Adopted>) {
+        if let Some(tunnel) = adopted.tunnel.take()
+            && let Some(task) = Task::new(tunnel, Rc::clone(self))
+        {
+            tokio::task::spawn_local(task);
+        }
+    }
+
+    /// Does as told, until told to stop.
+    pub async fn serve(self: &Rc<Self>, messages: &mut UnboundedReceiver<Message>) {
+        let mut ending: Option<Ending> = None;
+        loop {
+            match poll_fn(|cx| self.poll_event(cx, messages, ending.as_mut())).await {
+                Event::Told(Some(Message::Adopt(adopted))) => self.carry(adopted),
+                Event::Told(Some(Message::End { order, code, deadline, done })) => {
+                    let mut waiting = ending.take().map(|ending| ending.done).unwrap_or_default();
+                    waiting.push(done);
+                    self.order(Command::End(order, code));
+                    ending = Some(Ending {
+                        order,
+                        code,
+                        deadline: Box::pin(sleep_until(deadline.into())),
+                        done: waiting,
+                    });
+                }
+                Event::Told(Some(Message::Stop)) => return self.stop(messages).await,
+                #[cfg(test)]
+                Event::Told(Some(Message::Die)) => panic!("the test told this thread to die"),
+                // Nobody is left who could ask for the tunnels.
+                Event::Told(None) => {
+                    self.order(Command::Close(Order::Stop, None));
+                    return poll_fn(|cx| self.poll_empty(cx)).await;
+                }
+                Event::Deadline => {
+                    if let Some(ending) = &ending {
+                        self.order(Command::Close(ending.order, ending.code));
+                    }
+                    poll_fn(|cx| self.poll_empty(cx)).await;
+                }
+                Event::AllLeft => {
+                    self.command.set(Command::Carry);
+                    for done in ending.take().map(|ending| ending.done).unwrap_or_default() {
+                        // Whoever waited may have gone.
+                        let _ = done.send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_event(
+        &self,
+        cx: &mut Context<'_>,
+        messages: &mut UnboundedReceiver<Message>,
+        ending: Option<&mut Ending>,
+    ) -> Poll<Event> {
+        if let Poll::Ready(message) = messages.poll_recv(cx) {
+            return Poll::Ready(Event::Told(message));
+        }
+        let Some(ending) = ending else {
+            return Poll::Pending;
+        };
+        if self.poll_empty(cx).is_ready() {
+            return Poll::Ready(Event::AllLeft);
+        }
+        ending.deadline.as_mut().poll(cx).map(|()| Event::Deadline)
+    }
+
+    fn poll_empty(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.keep_own_waker(cx);
+        if self.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Has every tunnel given back, those still waiting to be carried too.
+    async fn stop(&self, messages: &mut UnboundedReceiver<Message>) {
+        messages.close();
+        self.order(Command::Return);
+        poll_fn(|cx| self.poll_empty(cx)).await;
+        while let Some(message) = messages.recv().await {
+            if let Message::Adopt(mut adopted) = message
+                && let Some(tunnel) = adopted.tunnel.take()
+            {
+                self.give_back(tunnel);
+            }
+        }
+    }
+}
+
+/// The life of a relay thread. Returns the tunnels given back.
+pub(crate) fn run(
+    runtime: LocalRuntime,
+    shared: Arc<Shared>,
+    counters: &'static Counters,
+    buffer_size: usize,
+    linger: Duration,
+    mut messages: UnboundedReceiver<Message>,
+) -> Vec<Tunnel> {
+    let thread = Thread::new(Arc::clone(&shared), counters, buffer_size, linger);
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(thread.serve(&mut messages));
+    }));
+    shared.alive.store(false, Relaxed);
+    counters.threads.fetch_sub(1, Relaxed);
+    if served.is_err() {
+        log::error!("a relay thread died; its tunnels are closed");
+    }
+    // Ends the tasks that are left, and tells their records.
+    drop(runtime);
+    drop(messages);
+    thread.returned.take()
+}
+
+/// The runtime of a relay thread, to be made on that thread.
+pub(crate) fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())
+}

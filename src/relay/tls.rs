@@ -1,0 +1,45 @@
+//! What the relay asks of a TLS session.
+
+use std::io;
+
+/// One side's TLS session, which does its own I/O on that side's non-blocking descriptor.
+///
+/// Errors with an errno are the descriptor's, all others TLS's own (their text goes into the
+/// tunnel's record). After an error only `flush` and `Drop` follow.
+pub trait Tls: Send {
+    /// Reads decrypted bytes. `Ok(0)` is the end, see [`closed_cleanly`](Self::closed_cleanly).
+    ///
+    /// # Errors
+    /// `WouldBlock`: nothing is to be had until the descriptor is readable again, and nothing
+    /// that came is left inside except the first part of a record. `Interrupted`: much was done
+    /// without a byte to show for it; call again soon.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// The descriptor may have become readable since the last `read`: the next one must ask it.
+    /// A session that remembers having emptied its descriptor forgets that here.
+    fn recheck(&mut self) {}
+
+    /// Whether the end that `read` reported came with close_notify (RFC 8446 6.1).
+    fn closed_cleanly(&self) -> bool;
+
+    /// Encrypts all of `bytes`. Ciphertext that the descriptor does not take is kept inside.
+    ///
+    /// # Errors
+    /// Never `WouldBlock`.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Sends kept ciphertext.
+    ///
+    /// # Errors
+    /// `WouldBlock` while some remains.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Bytes of ciphertext kept.
+    fn kept(&self) -> usize;
+
+    /// Writes close_notify, once; nothing can be written afterwards.
+    ///
+    /// # Errors
+    /// As `write`.
+    fn close(&mut self) -> io::Result<()>;
+}

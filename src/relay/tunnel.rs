@@ -1,0 +1,140 @@
+//! A tunnel as it is handed to the relay and given back by it.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use crate::end::{By, End, Record, Why};
+use crate::flow::Flow;
+use crate::frames::Tracker;
+use crate::tls::Tls;
+
+/// One side of a new tunnel.
+pub struct Side {
+    /// Its socket (TCP or unix stream), ours alone. It need not be non-blocking for plain
+    /// sides. Options such as TCP_NODELAY and keepalive are set by whoever made it.
+    pub fd: OwnedFd,
+    /// Its TLS session, which works on the same descriptor.
+    pub tls: Option<Box<dyn Tls>>,
+    /// Bytes read from this side by its former owner, to be delivered to the other side before
+    /// anything else.
+    pub read_ahead: Vec<u8>,
+}
+
+impl Side {
+    /// A side without TLS of which nothing was read.
+    pub fn plain(fd: OwnedFd) -> Self {
+        Side { fd, tls: None, read_ahead: Vec::new() }
+    }
+}
+
+/// A side's descriptor and what speaks TLS on it.
+pub(crate) struct Socket {
+    // Before the descriptor it works on, so that it is dropped first.
+    pub tls: Option<Box<dyn Tls>>,
+    pub fd: OwnedFd,
+}
+
+/// What a tunnel is apart from its sockets, wherever it lives.
+pub(crate) struct Core {
+    /// From the client to the back end.
+    pub up: Flow,
+    /// From the back end to the client.
+    pub down: Flow,
+    pub record: Box<dyn Record>,
+    pub idle_timeout: Option<Duration>,
+    pub started: Instant,
+    /// The side whose bytes ended first, and whether it said so as it should.
+    pub first_end: Option<(By, bool)>,
+    /// Why the tunnel is being ended, once it is.
+    pub ending: Option<Why>,
+}
+
+impl Core {
+    /// Tells the record of the end.
+    pub fn report(&mut self, by: By, why: Why) -> End {
+        let end = End {
+            bytes_up: self.up.delivered(),
+            bytes_down: self.down.delivered(),
+            duration: self.started.elapsed(),
+            by,
+            why,
+            client_close: self.up.close_code(),
+            backend_close: self.down.close_code(),
+        };
+        self.record.ended(&end);
+        end
+    }
+}
+
+/// A tunnel: two sides whose bytes go to each other. Dropping one closes its descriptors and
+/// tells nobody.
+pub struct Tunnel {
+    pub(crate) client: Socket,
+    pub(crate) backend: Socket,
+    pub(crate) core: Core,
+}
+
+impl Tunnel {
+    /// A tunnel between `client` and `backend`.
+    ///
+    /// `frames` follow the frames each direction carries, starting with `read_ahead`: client to
+    /// back end, then back end to client. [`Tracker::opaque`] for what is not WebSocket.
+    pub fn new(
+        client: Side,
+        backend: Side,
+        frames: [Tracker; 2],
+        idle_timeout: Option<Duration>,
+        record: Box<dyn Record>,
+    ) -> Self {
+        let [up, down] = frames;
+        Tunnel {
+            client: Socket { tls: client.tls, fd: client.fd },
+            backend: Socket { tls: backend.tls, fd: backend.fd },
+            core: Core {
+                up: Flow::new(up, client.read_ahead),
+                down: Flow::new(down, backend.read_ahead),
+                record,
+                idle_timeout,
+                started: Instant::now(),
+                first_end: None,
+                ending: None,
+            },
+        }
+    }
+
+    /// The descriptors: the client's, the back end's.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.client.fd.as_fd(), self.backend.fd.as_fd()]
+    }
+
+    /// Whether neither side speaks TLS.
+    pub fn is_plain(&self) -> bool {
+        self.client.tls.is_none() && self.backend.tls.is_none()
+    }
+
+    /// The record that the tunnel was made with, if it is an `R`.
+    pub fn record<R: Record>(&mut self) -> Option<&mut R> {
+        // Through the box: the box itself is of some type too.
+        (*self.core.record).as_any_mut().downcast_mut()
+    }
+
+    /// Puts another record in the place of the tunnel's, and returns that.
+    pub fn replace_record(&mut self, record: Box<dyn Record>) -> Box<dyn Record> {
+        std::mem::replace(&mut self.core.record, record)
+    }
+
+    /// Ends the tunnel outside of a relay: tells its record and closes both sides.
+    pub fn end(mut self, by: By, why: Why) {
+        self.core.report(by, why);
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("client", &self.client.fd)
+            .field("backend", &self.backend.fd)
+            .finish_non_exhaustive()
+    }
+}
