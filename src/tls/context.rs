@@ -1,0 +1,58 @@
+//! What sessions have in common.
+
+use std::io;
+use std::ptr;
+
+use crate::library::Library;
+use crate::symbols::{BioMethod, CTRL_SET_SESS_CACHE_MODE, OP_NO_RENEGOTIATION, SslCtx};
+use crate::wire;
+
+/// What [`Session`](crate::Session)s are made with: an SSL_CTX without callbacks, session cache
+/// or certificates, and the BIO below them. One per process, made after any fork that precedes
+/// the sessions; a fork that takes sessions along takes it along.
+#[derive(Debug)]
+pub struct Context {
+    pub(crate) library: Library,
+    pub(crate) neutral: *mut SslCtx,
+    pub(crate) method: *mut BioMethod,
+}
+
+// SAFETY: nothing in it changes after it is made; SSL_CTX counts its references atomically.
+unsafe impl Sync for Context {}
+// SAFETY: as above; OpenSSL ties neither object to a thread.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes the context, which lives as long as the process.
+    ///
+    /// # Errors
+    /// OpenSSL's, out of memory above all.
+    pub fn new(library: Library) -> io::Result<&'static Self> {
+        let context: &'static mut Context = Box::leak(Box::new(Context {
+            library,
+            neutral: ptr::null_mut(),
+            method: ptr::null_mut(),
+        }));
+        let functions = &library.functions;
+        // SAFETY: the method is a static of OpenSSL's, the SSL_CTX ours and checked.
+        unsafe {
+            (functions.ERR_clear_error)();
+            context.neutral = (functions.SSL_CTX_new)((functions.TLS_method)());
+            if context.neutral.is_null() {
+                return Err(library.last_error());
+            }
+            (functions.SSL_CTX_set_options)(context.neutral, OP_NO_RENEGOTIATION);
+            let off = 0;
+            (functions.SSL_CTX_ctrl)(
+                context.neutral,
+                CTRL_SET_SESS_CACHE_MODE,
+                off,
+                ptr::null_mut(),
+            );
+        }
+        let context: &'static mut Context = context;
+        let functions = Box::leak(Box::new(library.functions));
+        context.method = wire::method(functions).ok_or_else(|| library.last_error())?;
+        Ok(context)
+    }
+}

@@ -1,0 +1,20 @@
+//! TLS sessions taken over from the server that made them, for the relay to go on with.
+//!
+//! OpenSSL (1.1.1 or 3.x) is not linked: every function is looked up, by [`Library`], in the very
+//! libssl that the former owner of the sessions uses. A process may hold another one, and where
+//! there is no owner of sessions there need not be any.
+//!
+//! A [`Context`] is what is made once per process; [`Session::take_over`] makes of an `SSL *` a
+//! [`Session`] that the relay can carry: no callback of the former owner is called any more, and
+//! its I/O goes through a BIO of this crate's own.
+
+mod context;
+mod library;
+mod session;
+mod symbols;
+mod wire;
+
+pub use context::Context;
+pub use library::{Error, Library};
+pub use session::Session;
+pub use symbols::Ssl;

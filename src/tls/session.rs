@@ -1,0 +1,261 @@
+//! A TLS session that the relay carries.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use relay::Tls;
+
+use crate::context::Context;
+use crate::symbols::{
+    ERROR_SSL, ERROR_SYSCALL, ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_ZERO_RETURN,
+    MODE_ACCEPT_MOVING_WRITE_BUFFER, MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE,
+    MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS, OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN,
+    Ssl, SslSession,
+};
+use crate::wire::{self, Wire};
+
+/// Records without data that one read goes through before it gives way.
+const ROUNDS: usize = 64;
+
+/// A TLS session taken over from its former owner, with I/O on a non-blocking descriptor of the
+/// relay's.
+#[derive(Debug)]
+pub struct Session {
+    context: &'static Context,
+    ssl: *mut Ssl,
+    /// Owned by the SSL's BIO, so that it lives as long as `ssl` is ours.
+    wire: *mut Wire,
+    /// The SSL_SESSION whose id was emptied, only to be compared.
+    nameless: *mut SslSession,
+    clean: bool,
+    closed: bool,
+}
+
+// SAFETY: OpenSSL ties an SSL to no thread; it is used by one at a time, its owner.
+unsafe impl Send for Session {}
+
+unsafe extern "C" fn no_info(_: *const Ssl, _: c_int, _: c_int) {}
+
+impl Session {
+    /// Takes `ssl` over: its BIOs are replaced by one on `fd`, its SSL_CTX and callbacks by
+    /// ones that do nothing, `app_data` is put in the place of what the former owner's callbacks
+    /// would look at. The descriptor stays the caller's, to be closed after the session.
+    ///
+    /// Bytes that the former owner's BIOs hold are lost: they must be empty.
+    ///
+    /// # Errors
+    /// OpenSSL's, out of memory above all. The reference to `ssl` is given up then too.
+    ///
+    /// # Safety
+    /// `ssl` is a live SSL of the context's library whose handshake is finished, the reference
+    /// is the caller's and given to the session, and from now on nobody else uses it. `fd` is
+    /// its socket and open for as long as the session lives. `app_data` is whatever the former
+    /// owner's callbacks can stand, for as long as the process lives.
+    pub unsafe fn take_over(
+        context: &'static Context,
+        ssl: *mut Ssl,
+        fd: RawFd,
+        app_data: *mut c_void,
+    ) -> io::Result<Self> {
+        let functions = &context.library.functions;
+        let Some((bio, wire)) = wire::bio(functions, context.method, fd) else {
+            // SAFETY: the reference was given to us.
+            unsafe { (functions.SSL_free)(ssl) };
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        };
+        let mut session =
+            Session { context, ssl, wire, nameless: ptr::null_mut(), clean: false, closed: false };
+        // SAFETY: a live SSL that is ours alone, by the caller; the BIO is given to it. The order
+        // matters: while the former owner's BIOs go, their callbacks must see no connection
+        // (mod_ssl's look at app_data, and are content with none).
+        unsafe {
+            (functions.SSL_set_info_callback)(ssl, Some(no_info));
+            (functions.SSL_set_msg_callback)(ssl, ptr::null_mut());
+            (functions.SSL_set_ex_data)(ssl, 0, ptr::null_mut());
+            (functions.SSL_set_bio)(ssl, bio, bio);
+            (functions.SSL_set_verify)(ssl, 0, ptr::null_mut());
+            (functions.SSL_set_quiet_shutdown)(ssl, 0);
+            let shutdown = (functions.SSL_get_shutdown)(ssl);
+            (functions.SSL_set_shutdown)(ssl, shutdown & RECEIVED_SHUTDOWN);
+            (functions.SSL_set_options)(ssl, OP_NO_RENEGOTIATION);
+            (functions.SSL_clear_options)(ssl, OP_ENABLE_KTLS);
+            // Without AUTO_RETRY each read does one record, and its loop is ours to bound.
+            context.library.change_modes(
+                ssl,
+                MODE_RELEASE_BUFFERS | MODE_ACCEPT_MOVING_WRITE_BUFFER,
+                MODE_AUTO_RETRY | MODE_ENABLE_PARTIAL_WRITE,
+            );
+            // A whole record, and more, in one recv. Not on a client: a ticket must be dealt
+            // with (see `forget_session`) before what comes after it is looked at.
+            let is_server = (functions.SSL_is_server)(ssl);
+            (functions.SSL_set_read_ahead)(ssl, is_server);
+            if (functions.SSL_set_SSL_CTX)(ssl, context.neutral).is_null() {
+                return Err(context.library.last_error());
+            }
+            (functions.SSL_set_ex_data)(ssl, 0, app_data);
+        }
+        session.forget_session();
+        Ok(session)
+    }
+
+    /// Empties the id of the SSL_SESSION. A fatal error would remove the session from the cache
+    /// of the SSL_CTX it was made with, and so call the former owner back; one without an id is
+    /// in no cache. A ticket that a client is sent makes a new SSL_SESSION with an id.
+    fn forget_session(&mut self) {
+        let functions = &self.context.library.functions;
+        // SAFETY: a live SSL of ours; the SSL_SESSION is its own, and lives as long.
+        unsafe {
+            let session = (functions.SSL_get_session)(self.ssl);
+            if !session.is_null() && session != self.nameless {
+                (functions.SSL_SESSION_set1_id)(session, c"".as_ptr().cast(), 0);
+            }
+            self.nameless = session;
+        }
+    }
+
+    /// The wire. Not to be held over a call of OpenSSL's.
+    fn wire(&mut self) -> &mut Wire {
+        // SAFETY: freed with the BIO, which the SSL owns, which is ours; OpenSSL's functions
+        // refer to it only during calls that `self` makes, and none is made while it is lent.
+        unsafe { &mut *self.wire }
+    }
+
+    /// What went wrong at the wire, if something did.
+    fn check_wire(&mut self) -> io::Result<()> {
+        let wire = self.wire();
+        if let Some(errno) = wire.errno {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        if wire.overflowed {
+            return Err(io::Error::other("the peer asks for more answers than it reads"));
+        }
+        Ok(())
+    }
+
+    /// One SSL_read: its error code, or how much it read.
+    fn read_once(&mut self, buffer: &mut [u8]) -> Result<usize, c_int> {
+        let functions = &self.context.library.functions;
+        let room = c_int::try_from(buffer.len()).unwrap_or(c_int::MAX);
+        // SAFETY: a live SSL of ours; buffer has room for that much.
+        unsafe {
+            (functions.ERR_clear_error)();
+            let n = (functions.SSL_read)(self.ssl, buffer.as_mut_ptr().cast(), room);
+            match usize::try_from(n) {
+                Ok(n) if n > 0 => Ok(n),
+                _ => Err((functions.SSL_get_error)(self.ssl, n)),
+            }
+        }
+    }
+
+    fn has_pending(&self) -> bool {
+        // SAFETY: a live SSL of ours.
+        unsafe { self.context.library.has_pending(self.ssl) }
+    }
+}
+
+impl Tls for Session {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let may_be_starved = self.wire().empty;
+        if may_be_starved && !self.has_pending() {
+            self.wire().empty = false;
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        for _ in 0..ROUNDS {
+            self.wire().starved = false;
+            let error = match self.read_once(buffer) {
+                Ok(n) => return Ok(n),
+                Err(error) => error,
+            };
+            match error {
+                ERROR_ZERO_RETURN => {
+                    self.clean = true;
+                    return Ok(0);
+                }
+                ERROR_WANT_READ | ERROR_WANT_WRITE => {}
+                ERROR_SSL => return Err(self.context.library.last_error()),
+                ERROR_SYSCALL => {
+                    self.check_wire()?;
+                    return Err(self.context.library.last_error());
+                }
+                other => return Err(io::Error::other(format!("SSL_get_error says {other}"))),
+            }
+            self.forget_session();
+            self.check_wire()?;
+            let wire = self.wire();
+            if wire.ended {
+                return Ok(0);
+            }
+            if wire.starved {
+                wire.empty = false;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            // A record without data was dealt with.
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn recheck(&mut self) {
+        self.wire().empty = false;
+    }
+
+    fn closed_cleanly(&self) -> bool {
+        self.clean
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let functions = &self.context.library.functions;
+        for part in bytes.chunks(c_int::MAX as usize) {
+            self.wire().lift_limit();
+            let length = part.len() as c_int;
+            // SAFETY: a live SSL of ours; part has that many bytes.
+            let written = unsafe {
+                (functions.ERR_clear_error)();
+                (functions.SSL_write)(self.ssl, part.as_ptr().cast(), length)
+            };
+            self.wire().set_limit();
+            self.check_wire()?;
+            if written != length {
+                return Err(self.context.library.last_error());
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.wire().flush()
+    }
+
+    fn kept(&self) -> usize {
+        // SAFETY: as in `wire`.
+        unsafe { (*self.wire).kept() }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        if self.closed {
+            return Ok(());
+        }
+        self.closed = true;
+        self.wire().lift_limit();
+        // SAFETY: a live SSL of ours.
+        let result = unsafe { self.context.library.send_close_notify(self.ssl) };
+        let wire = self.wire();
+        wire.set_limit();
+        // RFC 8446 6.1: nothing follows close_notify.
+        wire.finished = true;
+        result
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let functions = &self.context.library.functions;
+        // SAFETY: our reference, given up once; the BIO and the wire go with it. An SSL that
+        // counts as shut down leaves its session alone.
+        unsafe {
+            (functions.SSL_set_shutdown)(self.ssl, SENT_SHUTDOWN | RECEIVED_SHUTDOWN);
+            (functions.SSL_free)(self.ssl);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What the tests of TLS share: certificates, peers by the openssl crate, sessions taken over.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::ffi::{c_int, c_void};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::ssl::{
+    Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode, SslVersion,
+};
+use openssl::x509::{X509, X509NameBuilder};
+use tls::{Context, Library, Session};
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Functions of the OpenSSL that the openssl crate links, which it has no names for.
+pub mod raw {
+    use std::ffi::{c_int, c_void};
+
+    unsafe extern "C" {
+        pub fn SSL_key_update(ssl: *mut c_void, kind: c_int) -> c_int;
+        pub fn SSL_renegotiate(ssl: *mut c_void) -> c_int;
+        pub fn SSL_do_handshake(ssl: *mut c_void) -> c_int;
+        pub fn SSL_set_post_handshake_auth(ssl: *mut c_void, on: c_int);
+        pub fn SSL_verify_client_post_handshake(ssl: *mut c_void) -> c_int;
+        pub fn SSL_new_session_ticket(ssl: *mut c_void) -> c_int;
+    }
+}
+
+pub const KEY_UPDATE_NOT_REQUESTED: c_int = 0;
+pub const KEY_UPDATE_REQUESTED: c_int = 1;
+
+fn identity() -> &'static (X509, PKey<Private>) {
+    static IDENTITY: OnceLock<(X509, PKey<Private>)> = OnceLock::new();
+    IDENTITY.get_or_init(|| {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("group");
+        let key = PKey::from_ec_key(EcKey::generate(&group).expect("key")).expect("key");
+        let mut name = X509NameBuilder::new().expect("name");
+        name.append_entry_by_text("CN", "localhost").expect("name");
+        let name = name.build();
+        let mut certificate = X509::builder().expect("certificate");
+        certificate.set_version(2).expect("version");
+        certificate.set_subject_name(&name).expect("subject");
+        certificate.set_issuer_name(&name).expect("issuer");
+        certificate.set_pubkey(&key).expect("key");
+        let (from, to) = (Asn1Time::days_from_now(0), Asn1Time::days_from_now(1));
+        certificate.set_not_before(&from.expect("time")).expect("time");
+        certificate.set_not_after(&to.expect("time")).expect("time");
+        certificate.sign(&key, MessageDigest::sha256()).expect("sign");
+        (certificate.build(), key)
+    })
+}
+
+/// A context builder for either side, as mod_ssl would have it.
+pub fn builder(version: SslVersion) -> SslContextBuilder {
+    let (certificate, key) = identity();
+    let mut builder = SslContext::builder(SslMethod::tls()).expect("context");
+    builder.set_min_proto_version(Some(version)).expect("version");
+    builder.set_max_proto_version(Some(version)).expect("version");
+    builder.set_certificate(certificate).expect("certificate");
+    builder.set_private_key(key).expect("key");
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_session_id_context(b"test").expect("context id");
+    builder.clear_options(SslOptions::NO_RENEGOTIATION);
+    builder
+}
+
+pub fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
+    let one = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+    let (two, _) = listener.accept().expect("accept");
+    for socket in [&one, &two] {
+        socket.set_nodelay(true).expect("nodelay");
+    }
+    one.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    one.set_write_timeout(Some(PATIENCE)).expect("timeout");
+    (one, two)
+}
+
+/// The context of the sessions under test, on a libssl found as at run time.
+pub fn context() -> &'static Context {
+    static CONTEXT: OnceLock<&'static Context> = OnceLock::new();
+    CONTEXT.get_or_init(|| Context::new(library()).expect("context"))
+}
+
+pub fn library() -> Library {
+    // SAFETY: a function of an object that stays loaded, the libssl linked by the openssl crate.
+    unsafe { Library::used_at(openssl_sys::SSL_read as *const c_void) }.expect("library")
+}
+
+/// The peer, and the end of a connection that is to be taken over, after the handshake.
+pub fn connect(
+    peer: &SslContext,
+    ours: &SslContext,
+    ours_is_server: bool,
+) -> (SslStream<TcpStream>, SslStream<TcpStream>) {
+    let (one, two) = tcp_pair();
+    connect_over(one, two, peer, ours, ours_is_server)
+}
+
+pub fn connect_over(
+    one: TcpStream,
+    two: TcpStream,
+    peer: &SslContext,
+    ours: &SslContext,
+    ours_is_server: bool,
+) -> (SslStream<TcpStream>, SslStream<TcpStream>) {
+    let ours = Ssl::new(ours).expect("ssl");
+    let peer = Ssl::new(peer).expect("ssl");
+    thread::scope(|scope| {
+        let ours = scope.spawn(move || {
+            let mut stream = SslStream::new(ours, two).expect("stream");
+            if ours_is_server {
+                stream.accept().expect("accept");
+            } else {
+                stream.connect().expect("connect");
+            }
+            stream
+        });
+        let mut stream = SslStream::new(peer, one).expect("stream");
+        if ours_is_server {
+            stream.connect().expect("connect");
+        } else {
+            // SAFETY: a live SSL, not in its handshake yet; only heeded by clients.
+            unsafe { raw::SSL_set_post_handshake_auth(stream.ssl().as_raw(), 0) };
+            stream.accept().expect("accept");
+        }
+        (stream, ours.join().expect("handshake"))
+    })
+}
+
+/// The pointer behind an SslStream.
+pub trait AsRaw {
+    fn as_raw(&self) -> *mut c_void;
+}
+
+impl AsRaw for openssl::ssl::SslRef {
+    fn as_raw(&self) -> *mut c_void {
+        use foreign_types_shared::ForeignTypeRef as _;
+        self.as_ptr().cast()
+    }
+}
+
+/// Takes a connection over from the openssl crate, as the module does from mod_ssl: another
+/// reference and another descriptor, then the former owner lets go.
+pub fn take_over(ours: SslStream<TcpStream>) -> (Session, TcpStream) {
+    let socket = ours.get_ref().try_clone().expect("dup");
+    socket.set_nonblocking(true).expect("nonblocking");
+    let ssl = ours.ssl().as_raw().cast::<tls::Ssl>();
+    let context = context();
+    // SAFETY: a live SSL whose handshake is finished; the reference is given to the session,
+    // which is the only one to use it; the socket is kept by the caller.
+    let session = unsafe {
+        library().up_ref(ssl);
+        Session::take_over(context, ssl, socket.as_raw_fd(), std::ptr::null_mut())
+    };
+    drop(ours);
+    (session.expect("taken over"), socket)
+}
+
+/// Has the peer send a KeyUpdate.
+pub fn key_update(peer: &SslStream<TcpStream>, kind: c_int) {
+    // SAFETY: a live SSL of TLS 1.3 that this thread alone uses.
+    unsafe {
+        assert_eq!(raw::SSL_key_update(peer.ssl().as_raw(), kind), 1);
+        assert_eq!(raw::SSL_do_handshake(peer.ssl().as_raw()), 1);
+    }
+}
+
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,377 @@
+//! Sessions by themselves, without a relay.
+
+mod common;
+
+use std::ffi::c_void;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use openssl::ssl::{SslSessionCacheMode, SslStream, SslVersion};
+use relay::Tls;
+use tls::{Error, Library, Session};
+
+const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+
+fn pair(version: SslVersion, ours_is_server: bool) -> (SslStream<TcpStream>, Session, TcpStream) {
+    let context = builder(version).build();
+    let (peer, ours) = connect(&context, &context, ours_is_server);
+    let (session, socket) = take_over(ours);
+    (peer, session, socket)
+}
+
+/// Reads as the relay does, but polling. `None` is the end.
+fn read(session: &mut Session, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        session.recheck();
+        match session.read(buffer) {
+            Ok(0) => return Ok(None),
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "nothing to read");
+                thread::sleep(Duration::from_micros(200));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn read_exact(session: &mut Session, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    let mut at = 0;
+    while at < got.len() {
+        at += read(session, &mut got[at..]).expect("read").expect("no end yet");
+    }
+    assert!(got == expected, "wrong bytes");
+}
+
+fn flush(session: &mut Session) {
+    until("all is flushed", || match session.flush() {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            false
+        }
+    });
+    assert_eq!(session.kept(), 0);
+}
+
+#[test]
+fn the_library_is_found_by_whoever_uses_it() {
+    // SAFETY: libssl stays loaded, as the test links it.
+    let by_handle = unsafe {
+        let handle = libc::dlopen(c"libssl.so.3".as_ptr(), libc::RTLD_LAZY);
+        assert!(!handle.is_null());
+        Library::used_by_handle(handle)
+    };
+    assert!(by_handle.is_ok());
+    // A function of this very program, which depends on libssl.
+    // SAFETY: the program stays loaded.
+    let by_user = unsafe { Library::used_at(flush as *const c_void) };
+    assert!(by_user.is_ok());
+    // SAFETY: nothing is found there, so nothing is used.
+    unsafe {
+        let handle = libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY);
+        assert_eq!(Library::used_by_handle(handle).err(), Some(Error::NoLibssl));
+        let nowhere = std::ptr::null();
+        assert_eq!(Library::used_at(nowhere).err(), Some(Error::NoObject));
+    }
+}
+
+#[test]
+fn bytes_go_both_ways() {
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            let (mut peer, mut session, _socket) = pair(version, ours_is_server);
+            peer.write_all(b"hello").expect("write");
+            read_exact(&mut session, b"hello");
+            session.write(b"world").expect("write");
+            let mut got = [0; 5];
+            peer.read_exact(&mut got).expect("read");
+            assert_eq!(&got, b"world");
+            let error = session.read(&mut [0; 10]).expect_err("nothing there");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        }
+    }
+}
+
+#[test]
+fn close_notify_is_told_from_a_bare_end() {
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            for clean in [true, false] {
+                let (mut peer, mut session, socket) = pair(version, ours_is_server);
+                peer.write_all(b"last").expect("write");
+                if clean {
+                    peer.shutdown().expect("close_notify");
+                }
+                peer.get_ref().shutdown(Shutdown::Write).expect("shutdown");
+                read_exact(&mut session, b"last");
+                assert_eq!(read(&mut session, &mut [0; 9]).expect("an end"), None);
+                assert_eq!(session.closed_cleanly(), clean);
+                // Either way the other direction lives on.
+                session.write(b"more").expect("write");
+                let mut got = [0; 4];
+                if clean {
+                    // The openssl crate reads no more after its own close_notify on 1.2, so
+                    // only that something came is seen.
+                    assert!(session.kept() == 0);
+                } else {
+                    peer.read_exact(&mut got).expect("read");
+                    assert_eq!(&got, b"more");
+                }
+                session.close().expect("close");
+                session.close().expect("only once");
+                assert!(session.write(b"late").is_err());
+                flush(&mut session);
+                socket.shutdown(Shutdown::Write).expect("shutdown");
+                if !clean {
+                    assert_eq!(peer.read(&mut got).expect("close_notify"), 0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reset_is_an_error_of_the_socket() {
+    let (peer, mut session, _socket) = pair(SslVersion::TLS1_3, true);
+    // Unread bytes (session tickets are read by then) make the close a reset.
+    session.write(b"unread").expect("write");
+    thread::sleep(Duration::from_millis(20));
+    drop(peer);
+    let error = read(&mut session, &mut [0; 9]).expect_err("a reset");
+    assert_eq!(error.raw_os_error(), Some(libc::ECONNRESET));
+}
+
+#[test]
+fn writes_always_complete_and_are_kept() {
+    for version in VERSIONS {
+        let (mut peer, mut session, _socket) = pair(version, true);
+        let bytes: Vec<u8> = (0..12 << 20).map(|n: usize| (n * 7 % 251) as u8).collect();
+        for chunk in bytes.chunks(65_536) {
+            session.write(chunk).expect("write");
+        }
+        assert!(session.kept() > 1 << 20);
+        assert_eq!(session.flush().expect_err("nobody reads").kind(), ErrorKind::WouldBlock);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut got = vec![0; bytes.len()];
+                peer.read_exact(&mut got).expect("read");
+                assert!(got == bytes);
+            });
+            flush(&mut session);
+        });
+    }
+}
+
+#[test]
+fn key_updates_go_on_while_writes_are_blocked() {
+    for ours_is_server in [true, false] {
+        for kind in [KEY_UPDATE_REQUESTED, KEY_UPDATE_NOT_REQUESTED] {
+            let (mut peer, mut session, _socket) = pair(SslVersion::TLS1_3, ours_is_server);
+            let bytes = vec![42; 12 << 20];
+            session.write(&bytes).expect("write");
+            let kept = session.kept();
+            assert!(kept > 1 << 20);
+            for round in 0..20_u8 {
+                key_update(&peer, kind);
+                peer.write_all(&[round; 100]).expect("write");
+                read_exact(&mut session, &[round; 100]);
+                session.write(&[round]).expect("write");
+            }
+            assert!(session.kept() > kept);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut got = vec![0; bytes.len() + 20];
+                    peer.read_exact(&mut got).expect("read");
+                    assert!(got[..bytes.len()] == bytes);
+                    assert_eq!(got[bytes.len()..], (0..20).collect::<Vec<u8>>());
+                });
+                flush(&mut session);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_key_updates_is_bounded() {
+    let (peer, mut session, _socket) = pair(SslVersion::TLS1_3, true);
+    peer.get_ref().set_nonblocking(true).expect("nonblocking");
+    // The way of the answers is blocked.
+    session.write(&vec![1; 12 << 20]).expect("write");
+    let kept = session.kept();
+    assert!(kept > 1 << 20);
+    let mut error = None;
+    for _ in 0..100_000 {
+        // SAFETY: a live SSL that this thread alone uses. That it cannot write is no matter.
+        unsafe {
+            raw::SSL_key_update(peer.ssl().as_raw(), KEY_UPDATE_REQUESTED);
+            raw::SSL_do_handshake(peer.ssl().as_raw());
+        }
+        session.recheck();
+        match session.read(&mut [0; 10]) {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) => {
+                error = Some(e);
+                break;
+            }
+            Ok(n) => panic!("read {n} bytes"),
+        }
+        assert!(session.kept() <= kept + 256 * 1024);
+    }
+    let error = error.expect("the flood is stopped").to_string();
+    assert!(error.contains("more answers"), "{error}");
+}
+
+#[test]
+fn renegotiation_is_refused() {
+    for ours_is_server in [true, false] {
+        let (peer, mut session, _socket) = pair(SslVersion::TLS1_2, ours_is_server);
+        peer.get_ref().set_nonblocking(true).expect("nonblocking");
+        // SAFETY: a live SSL that this thread alone uses.
+        unsafe {
+            assert_eq!(raw::SSL_renegotiate(peer.ssl().as_raw()), 1);
+            raw::SSL_do_handshake(peer.ssl().as_raw());
+        }
+        thread::sleep(Duration::from_millis(20));
+        session.recheck();
+        let error = session.read(&mut [0; 10]).expect_err("no bytes");
+        let peer_says = {
+            let mut peer = peer;
+            peer.get_ref().set_nonblocking(false).expect("blocking");
+            peer.read(&mut [0; 10]).expect_err("refused").to_string()
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(peer_says.contains("no renegotiation"), "{peer_says}");
+    }
+}
+
+#[test]
+fn tickets_after_the_takeover_are_swallowed() {
+    for version in VERSIONS {
+        let (mut peer, mut session, _socket) = pair(version, false);
+        if version == SslVersion::TLS1_3 {
+            for _ in 0..5 {
+                // SAFETY: a live SSL that this thread alone uses.
+                assert_eq!(unsafe { raw::SSL_new_session_ticket(peer.ssl().as_raw()) }, 1);
+                // SAFETY: as above.
+                unsafe { raw::SSL_do_handshake(peer.ssl().as_raw()) };
+            }
+        }
+        peer.write_all(b"after").expect("write");
+        read_exact(&mut session, b"after");
+    }
+}
+
+/// A backend asks for a certificate after the handshake: the answer is an empty one, and the
+/// former owner's callback is not called.
+#[test]
+fn post_handshake_authentication_gets_an_empty_certificate() {
+    static CALLED: AtomicUsize = AtomicUsize::new(0);
+    unsafe extern "C" fn client_cert(
+        _: *mut openssl_sys::SSL,
+        _: *mut *mut openssl_sys::X509,
+        _: *mut *mut openssl_sys::EVP_PKEY,
+    ) -> std::ffi::c_int {
+        CALLED.fetch_add(1, Relaxed);
+        0
+    }
+    unsafe extern "C" {
+        fn SSL_CTX_set_client_cert_cb(
+            ctx: *mut openssl_sys::SSL_CTX,
+            callback: unsafe extern "C" fn(
+                *mut openssl_sys::SSL,
+                *mut *mut openssl_sys::X509,
+                *mut *mut openssl_sys::EVP_PKEY,
+            ) -> std::ffi::c_int,
+        );
+        fn SSL_CTX_set_post_handshake_auth(ctx: *mut openssl_sys::SSL_CTX, on: std::ffi::c_int);
+    }
+    use foreign_types_shared::ForeignType as _;
+    let ours = builder(SslVersion::TLS1_3).build();
+    // SAFETY: a live context that nobody else uses yet.
+    unsafe {
+        SSL_CTX_set_client_cert_cb(ours.as_ptr(), client_cert);
+        SSL_CTX_set_post_handshake_auth(ours.as_ptr(), 1);
+    }
+    let (mut peer, ours) = connect(&builder(SslVersion::TLS1_3).build(), &ours, false);
+    let (mut session, _socket) = take_over(ours);
+    peer_asks(&mut peer);
+    peer.write_all(b"asked").expect("write");
+    read_exact(&mut session, b"asked");
+    flush(&mut session);
+    session.write(b"answered").expect("write");
+    let mut got = [0; 8];
+    peer.read_exact(&mut got).expect("read");
+    assert_eq!(&got, b"answered");
+    assert!(peer.ssl().peer_certificate().is_none());
+    assert_eq!(CALLED.load(Relaxed), 0, "the former owner was called");
+}
+
+fn peer_asks(peer: &mut SslStream<TcpStream>) {
+    unsafe extern "C" {
+        fn SSL_set_verify(ssl: *mut c_void, mode: std::ffi::c_int, callback: *mut c_void);
+    }
+    let ssl = peer.ssl().as_raw();
+    // SAFETY: a live server SSL that this thread alone uses; no callback.
+    unsafe {
+        SSL_set_verify(ssl, 1, std::ptr::null_mut());
+        assert_eq!(
+            raw::SSL_verify_client_post_handshake(ssl),
+            1,
+            "{:?}",
+            openssl::error::ErrorStack::get()
+        );
+        assert_eq!(raw::SSL_do_handshake(ssl), 1);
+    }
+}
+
+/// Fatal errors and frees must not remove sessions from the former owner's cache, by calling it.
+#[test]
+fn the_former_owners_session_cache_is_left_alone() {
+    static REMOVED: AtomicUsize = AtomicUsize::new(0);
+    static SERIAL: Mutex<()> = Mutex::new(());
+    let _serial = SERIAL.lock();
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            for fatal in [true, false] {
+                let mut ours = builder(version);
+                ours.set_session_cache_mode(SslSessionCacheMode::BOTH);
+                ours.set_remove_session_callback(|_, _| {
+                    REMOVED.fetch_add(1, Relaxed);
+                });
+                let ours = ours.build();
+                let (mut peer, stream) = connect(&builder(version).build(), &ours, ours_is_server);
+                let (mut session, socket) = take_over(stream);
+                if !ours_is_server && version == SslVersion::TLS1_3 {
+                    // SAFETY: a live SSL that this thread alone uses.
+                    unsafe {
+                        raw::SSL_new_session_ticket(peer.ssl().as_raw());
+                        raw::SSL_do_handshake(peer.ssl().as_raw());
+                    }
+                }
+                peer.write_all(b"x").expect("write");
+                read_exact(&mut session, b"x");
+                if fatal {
+                    peer.get_ref().write_all(&[0x55; 200]).expect("write");
+                    let error = read(&mut session, &mut [0; 10]).expect_err("no TLS");
+                    assert_eq!(error.raw_os_error(), None);
+                }
+                let before = REMOVED.load(Relaxed);
+                drop(session);
+                drop(socket);
+                assert_eq!((before, REMOVED.load(Relaxed)), (0, 0), "{version:?} {fatal}");
+                drop(peer);
+                drop(ours);
+                REMOVED.store(0, Relaxed);
+            }
+        }
+    }
+}

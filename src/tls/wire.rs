@@ -1,0 +1,287 @@
+//! The BIO below a session: a socket that takes everything it is given.
+//!
+//! What the socket does not take is kept, so that `SSL_write` always completes. An unfinished
+//! write would be in the way of whatever a read has to answer (OpenSSL fails with "bad length"
+//! on a KeyUpdate then). Errors and the end never pass through OpenSSL, which would make them
+//! its own and forbid the other direction: they are noted here, and OpenSSL is told to retry.
+
+use std::ffi::{c_char, c_int, c_long, c_void};
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+use std::{ptr, slice};
+
+use crate::symbols::{
+    BIO_CTRL_DUP, BIO_CTRL_FLUSH, BIO_FLAGS_READ, BIO_FLAGS_RWS, BIO_FLAGS_SHOULD_RETRY,
+    BIO_TYPE_SOURCE_SINK, Bio, BioMethod, Functions,
+};
+
+/// The most ciphertext that reading may add to what is kept, in bytes: a peer that asks for
+/// answers (KeyUpdate) without reading them gets no further.
+pub(crate) const ANSWERS: usize = 256 * 1024;
+
+/// What the BIO's functions need of OpenSSL: they get nothing but the BIO. Written by every
+/// `method`, before any BIO is made with it.
+static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
+
+/// The socket and what is kept for it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    fd: RawFd,
+    kept: Vec<u8>,
+    sent: usize,
+    /// The most that may be kept.
+    limit: usize,
+    /// The socket was found empty and not asked again since.
+    pub empty: bool,
+    /// The last read was told to come again for want of bytes.
+    pub starved: bool,
+    /// The socket came to its end.
+    pub ended: bool,
+    /// More than `limit` would have been kept.
+    pub overflowed: bool,
+    /// Nothing more may be written: it is dropped silently.
+    pub finished: bool,
+    /// The socket's error.
+    pub errno: Option<i32>,
+}
+
+impl Wire {
+    pub fn kept(&self) -> usize {
+        self.kept.len() - self.sent
+    }
+
+    /// Whatever is written now comes from us and is kept, be it much.
+    pub fn lift_limit(&mut self) {
+        self.limit = usize::MAX;
+    }
+
+    /// What is written from now on answers the peer.
+    pub fn set_limit(&mut self) {
+        self.limit = self.kept().saturating_add(ANSWERS);
+    }
+
+    /// Sends what is kept; `WouldBlock` while some remains.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.kept() > 0 {
+            match send(self.fd, &self.kept[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(error) => return Err(error),
+            }
+        }
+        // The capacity goes too: an idle session keeps nothing.
+        self.kept = Vec::new();
+        self.sent = 0;
+        self.set_limit();
+        Ok(())
+    }
+
+    /// Sends, and keeps what the socket does not take. Never fails: see `errno`, `overflowed`.
+    fn write(&mut self, mut bytes: &[u8]) {
+        if self.finished || self.errno.is_some() {
+            return;
+        }
+        while self.kept() == 0 && !bytes.is_empty() {
+            match send(self.fd, bytes) {
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.errno = error.raw_os_error();
+                    return;
+                }
+            }
+        }
+        if self.kept().saturating_add(bytes.len()) > self.limit {
+            self.overflowed = true;
+        } else {
+            self.kept.extend_from_slice(bytes);
+        }
+    }
+
+    /// Receives. `None` when OpenSSL is to come again, for the reason noted.
+    fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if self.empty {
+            self.starved = true;
+            return None;
+        }
+        match receive(self.fd, buffer) {
+            Ok(0) => {
+                self.ended = true;
+                None
+            }
+            Ok(n) => {
+                // Readiness is told by its edges: a short read has emptied the socket.
+                self.empty = n < buffer.len();
+                Some(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.empty = true;
+                self.starved = true;
+                None
+            }
+            Err(error) => {
+                self.errno = error.raw_os_error();
+                None
+            }
+        }
+    }
+}
+
+fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel reads at most bytes.len() bytes from bytes, borrowed for the call.
+        let n = unsafe {
+            libc::send(
+                fd,
+                bytes.as_ptr().cast::<c_void>(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        match returned(n) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        // SAFETY: the kernel writes at most buffer.len() bytes into buffer, borrowed for the call.
+        let n = unsafe {
+            libc::recv(fd, buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), libc::MSG_DONTWAIT)
+        };
+        match returned(n) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn returned(n: isize) -> io::Result<usize> {
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+/// Makes the BIO_METHOD. Never freed, as its BIOs may outlive any owner of it.
+pub(crate) fn method(functions: &'static Functions) -> Option<*mut BioMethod> {
+    FUNCTIONS.store(ptr::from_ref(functions).cast_mut(), Relaxed);
+    // No index of its own (there are only 128 of them per process): nobody looks for this type.
+    // SAFETY: the name is a static C string; the functions have the types that BIO_meth_set_*
+    // take and live as long as this module is loaded, which who uses BIOs of it sees to.
+    unsafe {
+        let method = (functions.BIO_meth_new)(BIO_TYPE_SOURCE_SINK, c"relayed socket".as_ptr());
+        if method.is_null() {
+            return None;
+        }
+        (functions.BIO_meth_set_read)(method, bio_read);
+        (functions.BIO_meth_set_write)(method, bio_write);
+        (functions.BIO_meth_set_ctrl)(method, bio_ctrl);
+        (functions.BIO_meth_set_destroy)(method, bio_destroy);
+        Some(method)
+    }
+}
+
+/// Makes a BIO on `fd`, and its wire, which is freed with the BIO.
+pub(crate) fn bio(
+    functions: &Functions,
+    method: *const BioMethod,
+    fd: RawFd,
+) -> Option<(*mut Bio, *mut Wire)> {
+    // SAFETY: the method was made by `method`.
+    let bio = unsafe { (functions.BIO_new)(method) };
+    if bio.is_null() {
+        return None;
+    }
+    let wire = Box::into_raw(Box::new(Wire {
+        fd,
+        kept: Vec::new(),
+        sent: 0,
+        limit: ANSWERS,
+        empty: false,
+        starved: false,
+        ended: false,
+        overflowed: false,
+        finished: false,
+        errno: None,
+    }));
+    // SAFETY: a live BIO of ours; bio_destroy frees the wire.
+    unsafe {
+        (functions.BIO_set_data)(bio, wire.cast::<c_void>());
+        (functions.BIO_set_init)(bio, 1);
+    }
+    Some((bio, wire))
+}
+
+/// The functions and the wire of a BIO.
+///
+/// # Safety
+/// `bio` was made by [`bio`] and is alive. The wire is not referred to by anyone else for as
+/// long as the reference is used: the session refers to it only outside of OpenSSL's calls.
+unsafe fn wire_of<'a>(bio: *mut Bio) -> Option<(&'a Functions, &'a mut Wire)> {
+    // SAFETY: set by `method` to functions that live forever, before there was a BIO.
+    let functions = unsafe { FUNCTIONS.load(Relaxed).as_ref() }?;
+    // SAFETY: a live BIO whose data is null or its wire, by the caller.
+    let wire = unsafe { (functions.BIO_get_data)(bio).cast::<Wire>().as_mut() }?;
+    Some((functions, wire))
+}
+
+unsafe extern "C" fn bio_read(bio: *mut Bio, buffer: *mut c_char, length: c_int) -> c_int {
+    let Ok(length) = usize::try_from(length) else {
+        return -1;
+    };
+    // SAFETY: OpenSSL calls this with a BIO of ours, during a call of the session's.
+    let Some((functions, wire)) = (unsafe { wire_of(bio) }) else {
+        return -1;
+    };
+    // SAFETY: OpenSSL gives room for length bytes; recv only writes to it.
+    let buffer = unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
+    let received = wire.read(buffer);
+    // SAFETY: a live BIO.
+    unsafe { (functions.BIO_clear_flags)(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY) };
+    match received.map(c_int::try_from) {
+        Some(Ok(n)) => n,
+        _ => {
+            // SAFETY: a live BIO.
+            unsafe { (functions.BIO_set_flags)(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY) };
+            -1
+        }
+    }
+}
+
+unsafe extern "C" fn bio_write(bio: *mut Bio, bytes: *const c_char, length: c_int) -> c_int {
+    // SAFETY: OpenSSL calls this with a BIO of ours, during a call of the session's.
+    let (Ok(size), Some((functions, wire))) = (usize::try_from(length), unsafe { wire_of(bio) })
+    else {
+        return -1;
+    };
+    // SAFETY: a live BIO.
+    unsafe { (functions.BIO_clear_flags)(bio, BIO_FLAGS_RWS | BIO_FLAGS_SHOULD_RETRY) };
+    // SAFETY: OpenSSL gives length bytes.
+    wire.write(unsafe { slice::from_raw_parts(bytes.cast::<u8>(), size) });
+    length
+}
+
+unsafe extern "C" fn bio_ctrl(_: *mut Bio, command: c_int, _: c_long, _: *mut c_void) -> c_long {
+    match command {
+        BIO_CTRL_FLUSH | BIO_CTRL_DUP => 1,
+        // Not at the end of a file (the session looks after that), no kernel TLS, nothing else.
+        _ => 0,
+    }
+}
+
+unsafe extern "C" fn bio_destroy(bio: *mut Bio) -> c_int {
+    // SAFETY: the same functions as in `wire_of`.
+    let Some(functions) = (unsafe { FUNCTIONS.load(Relaxed).as_ref() }) else {
+        return 0;
+    };
+    // SAFETY: the BIO is being freed; its data, if any, is the wire that `bio` boxed, and no one
+    // uses it after the SSL that owned the BIO.
+    unsafe {
+        let wire = (functions.BIO_get_data)(bio).cast::<Wire>();
+        if !wire.is_null() {
+            (functions.BIO_set_data)(bio, ptr::null_mut());
+            drop(Box::from_raw(wire));
+        }
+    }
+    1
+}
