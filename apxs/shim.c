@@ -1,0 +1,41 @@
+#include "shim.h"
+
+#include "apr_errno.h"
+#include "unixd.h"
+
+int wsf_conn_aborted(const conn_rec *c)
+{
+    return c->aborted;
+}
+
+void wsf_conn_set_aborted(conn_rec *c)
+{
+    c->aborted = 1;
+}
+
+int wsf_status_is_eagain(apr_status_t rv)
+{
+    return APR_STATUS_IS_EAGAIN(rv);
+}
+
+int wsf_status_is_timeup(apr_status_t rv)
+{
+    return APR_STATUS_IS_TIMEUP(rv);
+}
+
+int wsf_status_is_eof(apr_status_t rv)
+{
+    return APR_STATUS_IS_EOF(rv);
+}
+
+int wsf_mpm_restart_pending(void)
+{
+    ap_unixd_mpm_retained_data *mpm = ap_unixd_mpm_get_retained_data();
+    return mpm && mpm->restart_pending;
+}
+
+int wsf_mpm_is_ungraceful(void)
+{
+    ap_unixd_mpm_retained_data *mpm = ap_unixd_mpm_get_retained_data();
+    return mpm && mpm->is_ungraceful;
+}

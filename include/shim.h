@@ -1,0 +1,23 @@
+/*
+ * The few things of httpd's C API that are macros, inline code or bitfields,
+ * whose layout only a C compiler with httpd's own headers is sure of.
+ */
+#ifndef WSF_SHIM_H
+#define WSF_SHIM_H
+
+#include "httpd.h"
+
+/* conn_rec.aborted is a bitfield. */
+int wsf_conn_aborted(const conn_rec *c);
+void wsf_conn_set_aborted(conn_rec *c);
+
+/* Macros of apr_errno.h. */
+int wsf_status_is_eagain(apr_status_t rv);
+int wsf_status_is_timeup(apr_status_t rv);
+int wsf_status_is_eof(apr_status_t rv);
+
+/* What the parent's MPM was told to do: fields of unixd.h. */
+int wsf_mpm_restart_pending(void);
+int wsf_mpm_is_ungraceful(void);
+
+#endif

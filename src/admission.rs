@@ -1,0 +1,167 @@
+//! Limits, decided before mod_proxy picks a worker, so that no balancer member
+//! is blamed for them: neither the MPM nor mod_qos sees a relayed tunnel.
+
+use std::cell::Cell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::Hooks;
+use crate::child;
+use crate::config::DirConfig;
+use crate::ffi::log::{self, Level};
+use crate::ffi::module::dir_config;
+use crate::ffi::request::Request;
+use crate::handler;
+use crate::message::REFUSED;
+use crate::shared::{Slot, shared};
+
+/// Seconds after which a refused client may try again.
+const RETRY_AFTER: &str = "10";
+
+/// Why an upgrade request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// WSForwardMaxTunnels.
+    Tunnels,
+    /// The limit of descriptors of the process.
+    Descriptors,
+    /// WSForwardMaxTunnelsPerClient.
+    Client,
+}
+
+impl Refusal {
+    /// How many there are.
+    pub const KINDS: usize = 3;
+    /// Their names for status pages, in the order of the variants.
+    pub const NAMES: [&'static str; Self::KINDS] =
+        ["max-tunnels", "descriptors", "max-tunnels-per-client"];
+}
+
+/// What a request holds until it is over, or until its tunnel does.
+pub struct Reservation {
+    place: Cell<Option<Place>>,
+}
+
+impl Reservation {
+    /// Makes the place the tunnel's.
+    pub fn take(&self) -> Option<Place> {
+        self.place.take()
+    }
+}
+
+/// A place among the tunnels, for one that is not counted as open yet.
+pub struct Place {
+    slot: &'static Slot,
+    /// Where its client is counted, until the tunnel's record has it.
+    client_entry: Option<u32>,
+}
+
+impl Place {
+    fn take(slot: &'static Slot) -> Self {
+        slot.reserved.fetch_add(1, SeqCst);
+        Self { slot, client_entry: None }
+    }
+
+    /// Makes the client's entry the record's.
+    pub fn take_client_entry(&mut self) -> Option<u32> {
+        self.client_entry.take()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.slot.reserved.fetch_sub(1, SeqCst);
+        if let (Some(entry), Some(shared)) = (self.client_entry.take(), shared()) {
+            shared.forget_client(entry);
+        }
+    }
+}
+
+/// The key under which a client is counted. Never 0 in its upper 48 bits.
+fn client_key(client: IpAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    hasher.finish() | 1 << 16
+}
+
+/// Lets a request pass, or refuses it with 503. Only an upgrade request that may
+/// become a relayed tunnel is looked at; whether it really is one is decided by
+/// handler.rs, on the headers as they are then.
+///
+/// # Errors
+/// It is to be answered with 503.
+pub fn admit(r: Request<'_>) -> Result<(), ()> {
+    let config = dir_config::<Hooks>(r);
+    if !config.forward() || !config.relay() || !is_candidate(r, &config) || !child::has_relay() {
+        return Ok(());
+    }
+    let Some(slot) = child::slot() else { return Ok(()) };
+    match check(r, slot) {
+        Ok(place) => {
+            r.keep(Reservation { place: Cell::new(Some(place)) });
+            Ok(())
+        }
+        Err((why, text)) => {
+            slot.counts.refused[why as usize].fetch_add(1, Relaxed);
+            let level = if is_first_this_second() { Level::Error } else { Level::Debug };
+            let line = format_args!("upgrade request refused with 503: {text}");
+            log::request(r, level, REFUSED, line);
+            r.set_error_header(c"Retry-After", RETRY_AFTER);
+            Err(())
+        }
+    }
+}
+
+fn is_candidate(r: Request<'_>, config: &DirConfig) -> bool {
+    r.status() == 200
+        && !r.is_subrequest()
+        && r.will_be_proxied()
+        && r.connection().is_some_and(|client| !client.is_secondary())
+        && handler::decide(r, config).is_ok()
+}
+
+/// A place for the request. It is taken before anything is counted: of several at
+/// a time none slips through.
+fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)> {
+    let settings = child::settings();
+    let mut place = Place::take(slot);
+    let here = slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst) - 1;
+    let capacity = slot.capacity.load(Relaxed);
+    if here >= capacity {
+        let text = format!(
+            "this process has {here} tunnels, its limit of descriptors (ulimit -n) allows {capacity}"
+        );
+        return Err((Refusal::Descriptors, text));
+    }
+    let Some(shared) = shared() else { return Ok(place) };
+    if let Some(most) = settings.max_tunnels {
+        let open: u64 = shared
+            .processes()
+            .map(|slot| slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst))
+            .sum();
+        if open > u64::from(most) {
+            let text = format!("WSForwardMaxTunnels {most} is reached");
+            return Err((Refusal::Tunnels, text));
+        }
+    }
+    let (Some(most), Some(client)) = (settings.max_per_client, r.useragent_ip()) else {
+        return Ok(place);
+    };
+    let key = client_key(client);
+    place.client_entry = shared.count_client(key, slot);
+    if shared.open_of_client(key) > most as usize {
+        let text = format!("WSForwardMaxTunnelsPerClient {most} is reached by {client}");
+        return Err((Refusal::Client, text));
+    }
+    Ok(place)
+}
+
+/// A full server says so once a second, not once for each request.
+fn is_first_this_second() -> bool {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+    LAST.swap(now, Relaxed) != now
+}

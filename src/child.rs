@@ -1,0 +1,240 @@
+//! One child process: its relay, from the first request to the process's end.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use once_cell::sync::OnceCell;
+use relay::{End, Order, Relay, Settings as RelaySettings, Tunnel};
+
+use crate::config::{self, Settings};
+use crate::drain::{self, GOING_AWAY, Prepared, Terms};
+use crate::ffi::ending::Ending;
+use crate::ffi::log::{Level, Server};
+use crate::ffi::module::Process;
+use crate::handover::Fallback;
+use crate::keeper::Keeper;
+use crate::logger;
+use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY, TUNNEL_ENDED, TUNNEL_LOST};
+use crate::record::{EndLine, TunnelRecord};
+use crate::shared::{Shared, Slot, shared};
+use crate::socket;
+
+/// What a child has. Empty in the parent.
+static CHILD: OnceCell<Child> = OnceCell::new();
+
+struct Child {
+    settings: Settings,
+    server: Server,
+    relay: Option<Relay>,
+    slot: &'static Slot,
+    /// What a drain process will need.
+    prepared: io::Result<Prepared>,
+    keeper: Option<Keeper>,
+}
+
+/// Where a process counts for which no slot is left.
+static UNSHARED: Slot = Slot::new();
+
+/// Descriptors that stay for httpd: listeners, logs, files, connections.
+const RESERVE: u64 = 256;
+
+/// The child has started. A relay is started if any section of the configuration
+/// turns one on; its threads block all signals.
+pub fn start(process: Process<'_>) {
+    let settings = config::settings();
+    let server = process.main_server();
+    logger::install(server);
+    let slot = shared().and_then(Shared::claim).unwrap_or(&UNSHARED);
+    let relay = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
+    let prepared = match relay {
+        Some(_) => Prepared::new(),
+        None => Err(io::ErrorKind::Unsupported.into()),
+    };
+    if let (Some(_), Err(error)) = (&relay, &prepared) {
+        let text = format_args!("tunnels will not outlive this process: {error}");
+        server.log(Level::Warn, NO_DRAIN, text);
+    }
+    let keeper = match (&relay, shared().and_then(Shared::records)) {
+        (Some(_), Some([read, _])) => Keeper::start(read, server, end_tunnels).ok(),
+        _ => None,
+    };
+    // A child starts once.
+    let _ = CHILD.set(Child { settings, server, relay, slot, prepared, keeper });
+}
+
+fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Option<Relay> {
+    let start = || -> io::Result<Relay> {
+        let limit = socket::raise_limit()?;
+        // A small limit is shared half and half.
+        let reserve = RESERVE.min(limit / 2);
+        slot.capacity.store((limit - reserve) / 2, Relaxed);
+        Relay::start(
+            &RelaySettings {
+                threads: settings.threads,
+                buffer_size: settings.buffer_size,
+                ..RelaySettings::default()
+            },
+            &slot.counts.relay,
+        )
+    };
+    match start() {
+        Ok(relay) => Some(relay),
+        Err(error) => {
+            let text = format_args!("no relay in this process, tunnels stay in threads: {error}");
+            server.log(Level::Error, NO_RELAY, text);
+            None
+        }
+    }
+}
+
+/// The settings of the server that this process was started with.
+pub fn settings() -> Settings {
+    CHILD.get().map_or_else(config::settings, |child| child.settings)
+}
+
+/// Whether a relay thread is there to take a tunnel.
+pub fn has_relay() -> bool {
+    relay().is_some_and(|relay| relay.alive() > 0)
+}
+
+fn relay() -> Option<&'static Relay> {
+    CHILD.get()?.relay.as_ref()
+}
+
+/// Gives a tunnel to the relay.
+pub fn adopt(tunnel: Tunnel) {
+    let refused = match relay() {
+        Some(relay) => relay.adopt(tunnel),
+        None => Err(tunnel),
+    };
+    if let Err(tunnel) = refused {
+        tunnel.end(relay::By::Us, relay::Why::ThreadDied);
+    }
+}
+
+/// A tunnel was lost on its way to the relay.
+pub fn lost(record: &TunnelRecord, why: &str) {
+    forget(record);
+    if let Some(child) = CHILD.get() {
+        child.server.log(Level::Error, TUNNEL_LOST, format_args!("tunnel {record} lost: {why}"));
+    }
+}
+
+/// A tunnel's client has one less.
+fn forget(record: &TunnelRecord) {
+    if let (Some(entry), Some(shared)) = (record.client_entry(), shared()) {
+        shared.forget_client(entry);
+    }
+}
+
+/// The process's place in shared memory.
+pub fn slot() -> Option<&'static Slot> {
+    Some(CHILD.get()?.slot)
+}
+
+/// A tunnel was handed over.
+pub fn count_handed_over() {
+    if let Some(slot) = slot() {
+        slot.counts.handed_over.fetch_add(1, Relaxed);
+    }
+}
+
+/// A tunnel stayed in its thread.
+pub fn count_fallback(why: Fallback) {
+    if let Some(slot) = slot() {
+        slot.counts.fallen_back[why as usize].fetch_add(1, Relaxed);
+    }
+}
+
+/// A relayed tunnel ended, in a child or in a drain process.
+pub fn ended(record: &TunnelRecord, end: &End) {
+    forget(record);
+    let line = EndLine(record, end);
+    if !drain::ended(&line)
+        && let Some(child) = CHILD.get()
+    {
+        child.server.log(Level::Info, TUNNEL_ENDED, format_args!("{line}"));
+    }
+}
+
+/// How long peers get to answer a Close where there is no process to go on in,
+/// at the most.
+const IN_PLACE: Duration = Duration::from_secs(30);
+/// The same when the server stops.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// The child ends. Its tunnels go on in a drain process, or end in an orderly
+/// way if the server stops.
+pub fn stop(ending: Ending) {
+    let Some(child) = CHILD.get() else { return };
+    if ending == Ending::InHandler {
+        // The slot is given back when the process is found dead.
+        if let Some(keeper) = &child.keeper {
+            keeper.end_tunnels();
+        }
+        return;
+    }
+    if let Some(keeper) = &child.keeper {
+        keeper.stop();
+    }
+    if let Some(relay) = &child.relay {
+        if relay.open() > 0 {
+            // When the server stops too: the parent waits for its children in steps
+            // that grow to a second, but for drain processes as long as they need.
+            drain(child, relay, ending);
+        } else {
+            drop(relay.stop());
+        }
+    }
+    // Does nothing if the slot is a drain process's by now.
+    child.slot.release();
+}
+
+/// Ends all tunnels because the server stops.
+fn end_tunnels() {
+    if let Some(relay) = relay() {
+        relay.end_all(Order::Stop, Some(GOING_AWAY), AT_ONCE);
+    }
+}
+
+fn drain(child: &Child, relay: &Relay, ending: Ending) {
+    let settings = &child.settings;
+    let stops = ending != Ending::Graceful;
+    let terms = Terms {
+        buffer_size: settings.buffer_size,
+        timeout: settings.drain_timeout,
+        // They all end now.
+        max_processes: if stops { usize::MAX } else { settings.max_drain_processes },
+    };
+    let handed_on = match &child.prepared {
+        Ok(prepared) => drain::hand_on(prepared, child.slot, terms, relay.stop()),
+        Err(error) => Err((io::Error::other(error.to_string()), relay.stop())),
+    };
+    let (error, tunnels) = match handed_on {
+        Ok(0) => return,
+        Ok(evicted) => {
+            let most = settings.max_drain_processes;
+            let text = format_args!(
+                "WSForwardMaxDrainProcesses {most}: tunnels of the {evicted} oldest drain processes end"
+            );
+            child.server.log(Level::Warn, DRAIN_EVICTED, text);
+            return;
+        }
+        Err(left) => left,
+    };
+    let relay_settings =
+        RelaySettings { buffer_size: settings.buffer_size, ..RelaySettings::default() };
+    let counters = &child.slot.counts.relay;
+    let close = Some(GOING_AWAY);
+    if stops {
+        relay::end_here(&relay_settings, counters, tunnels, Order::Stop, close, AT_ONCE);
+        return;
+    }
+    let count = tunnels.len();
+    let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
+    let text = format_args!("no process for {count} tunnels, they end within {within:?}: {error}");
+    child.server.log(Level::Error, NO_DRAIN, text);
+    // Where no process is to be had no thread may be.
+    relay::end_here(&relay_settings, counters, tunnels, Order::DrainTimeout, close, within);
+}

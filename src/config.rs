@@ -1,0 +1,285 @@
+//! The one table of directives, and how sections merge.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use protocol::upgrade::{WEBSOCKET, is_protocol};
+
+use crate::ffi::command::{Arguments, Context, Directive, number};
+use crate::ffi::pool::PoolText;
+use crate::socket::KeepAlive;
+
+/// Settings of a directory, location or server. A field that was not set is
+/// `None`, which is not the same as its default: it lets an outer section decide.
+#[derive(Clone, Copy, Default)]
+pub struct DirConfig {
+    forward: Option<bool>,
+    relay: Option<bool>,
+    protocols: Option<PoolText>,
+    handshake_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+}
+
+impl DirConfig {
+    /// Settings of a section within another.
+    pub fn merge(base: &Self, over: &Self) -> Self {
+        Self {
+            forward: over.forward.or(base.forward),
+            relay: over.relay.or(base.relay),
+            protocols: over.protocols.or(base.protocols),
+            handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
+            idle_timeout: over.idle_timeout.or(base.idle_timeout),
+        }
+    }
+
+    /// WSForward: take upgrade requests that are proxied from here.
+    pub fn forward(&self) -> bool {
+        self.forward.unwrap_or(false)
+    }
+
+    /// WSForwardRelay: give open tunnels to the relay.
+    pub fn relay(&self) -> bool {
+        self.relay.unwrap_or(false)
+    }
+
+    /// WSForwardProtocols: the Upgrade tokens that may pass, split by spaces.
+    pub fn protocols(&self) -> &[u8] {
+        self.protocols.as_ref().map_or(WEBSOCKET, PoolText::as_bytes)
+    }
+
+    /// WSForwardHandshakeTimeout, if set: how long a back end may take from the
+    /// connection to the end of its response head.
+    pub fn handshake_timeout(&self) -> Option<Duration> {
+        self.handshake_timeout
+    }
+
+    /// WSForwardIdleTimeout: how long a tunnel may be silent; `None` is for ever.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.filter(|timeout| !timeout.is_zero())
+    }
+}
+
+/// Settings of the server as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// WSForwardRelayThreads.
+    pub threads: usize,
+    /// WSForwardBufferSize, in bytes.
+    pub buffer_size: usize,
+    /// WSForwardKeepAlive; `None` is Off.
+    pub keep_alive: Option<KeepAlive>,
+    /// WSForwardMaxTunnels; `None` is by the limit of descriptors.
+    pub max_tunnels: Option<u32>,
+    /// WSForwardMaxTunnelsPerClient; `None` is no limit.
+    pub max_per_client: Option<u32>,
+    /// WSForwardDrainTimeout; `None` is until the tunnels end.
+    pub drain_timeout: Option<Duration>,
+    /// WSForwardMaxDrainProcesses.
+    pub max_drain_processes: usize,
+    /// `WSForward On` anywhere.
+    used: bool,
+    /// `WSForwardRelay On` anywhere.
+    relay: bool,
+}
+
+const DEFAULTS: Settings = Settings {
+    threads: 1,
+    buffer_size: 65536,
+    keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),
+    max_tunnels: None,
+    max_per_client: None,
+    drain_timeout: None,
+    max_drain_processes: 32,
+    used: false,
+    relay: false,
+};
+
+/// Those of the configuration that was read last.
+static SETTINGS: Mutex<Settings> = Mutex::new(DEFAULTS);
+
+fn change(change: impl FnOnce(&mut Settings)) {
+    change(&mut SETTINGS.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Back to the defaults, before a configuration is read.
+pub fn reset() {
+    change(|settings| *settings = DEFAULTS);
+}
+
+/// Settings of the server as a whole.
+pub fn settings() -> Settings {
+    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the configuration that was read says `WSForward On` anywhere.
+pub fn is_used() -> bool {
+    settings().used
+}
+
+/// Whether it says `WSForwardRelay On` anywhere.
+pub fn uses_relay() -> bool {
+    settings().relay
+}
+
+/// Every directive.
+pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
+    Directive {
+        name: c"WSForward",
+        context: Context::Override,
+        usage: c"On or Off: whether WebSocket upgrade requests that are proxied from here reach their back end",
+        set: |config, values| {
+            let on = values.flag()?;
+            config.forward = Some(on);
+            change(|settings| settings.used |= on);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardRelay",
+        context: Context::Directory,
+        usage: c"On or Off: whether an open tunnel leaves its worker thread for the relay",
+        set: |config, values| {
+            let on = values.flag()?;
+            config.relay = Some(on);
+            change(|settings| settings.relay |= on);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardProtocols",
+        context: Context::Directory,
+        usage: c"Upgrade tokens that may pass (default: websocket)",
+        set: |config, values| {
+            config.protocols = Some(protocols(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardHandshakeTimeout",
+        context: Context::Directory,
+        usage: c"time from the connection to the back end to the end of its response head, in seconds or with a unit (default: the worker's timeout)",
+        set: |config, values| {
+            let timeout = values.time()?;
+            if timeout.is_zero() {
+                return Err(format!("\"{}\" is not allowed, expected more than 0", values.one()?));
+            }
+            config.handshake_timeout = Some(timeout);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardIdleTimeout",
+        context: Context::Directory,
+        usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: 0)",
+        set: |config, values| {
+            config.idle_timeout = Some(values.time()?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxTunnels",
+        context: Context::Server,
+        usage: c"the most relayed tunnels open at a time in all processes; 0 is by the limit of descriptors (default: 0)",
+        set: |_, values| {
+            let most = values.number(0..=u32::MAX)?;
+            change(|settings| settings.max_tunnels = Some(most).filter(|most| *most > 0));
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxTunnelsPerClient",
+        context: Context::Server,
+        usage: c"the most relayed tunnels open at a time for one client address; 0 is no limit (default: 0)",
+        set: |_, values| {
+            let most = values.number(0..=u32::MAX)?;
+            change(|settings| settings.max_per_client = Some(most).filter(|most| *most > 0));
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardRelayThreads",
+        context: Context::Server,
+        usage: c"relay threads of each child process (default: 1)",
+        set: |_, values| {
+            let threads = values.number(1..=64)?;
+            change(|settings| settings.threads = threads as usize);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardBufferSize",
+        context: Context::Server,
+        usage: c"bytes of each relay thread's buffer, and the most kept for each direction of a tunnel (default: 65536)",
+        set: |_, values| {
+            let bytes = values.number(4096..=1_048_576)?;
+            change(|settings| settings.buffer_size = bytes as usize);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardDrainTimeout",
+        context: Context::Server,
+        usage: c"how long tunnels may outlive their child process, in seconds or with a unit; 0 is until they end (default: 0)",
+        set: |_, values| {
+            let timeout = values.time()?;
+            change(|settings| {
+                settings.drain_timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
+            });
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxDrainProcesses",
+        context: Context::Server,
+        usage: c"the most processes that carry tunnels of children that are gone; beyond it the oldest ends its tunnels (default: 32)",
+        set: |_, values| {
+            let most = values.number(1..=1024)?;
+            change(|settings| settings.max_drain_processes = most as usize);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardKeepAlive",
+        context: Context::Server,
+        usage: c"Off, or the seconds of silence before the first TCP keepalive probe, the seconds between probes, and how many go unanswered (default: 60 20 3)",
+        set: |_, values| {
+            let keep_alive = keep_alive(values)?;
+            change(|settings| settings.keep_alive = keep_alive);
+            Ok(())
+        },
+    },
+];
+
+fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
+    match values.all() {
+        [off] if off.eq_ignore_ascii_case("off") => Ok(None),
+        [idle, interval, count] => Ok(Some(KeepAlive {
+            idle: number(idle, 1..=32767)?,
+            interval: number(interval, 1..=32767)?,
+            count: number(count, 1..=127)?,
+        })),
+        other => {
+            Err(format!("takes Off, or three numbers such as 60 20 3, got \"{}\"", other.join(" ")))
+        }
+    }
+}
+
+fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
+    if values.all().is_empty() {
+        return Err("takes at least one Upgrade token, such as websocket".to_owned());
+    }
+    for token in values.all() {
+        if !is_protocol(token.as_bytes()) {
+            return Err(format!("\"{token}\" is not an Upgrade token, such as websocket"));
+        }
+        // These switch the connection to another HTTP, which is httpd's own
+        // business and no tunnel.
+        let name = token.split('/').next().unwrap_or_default();
+        if ["h2c", "HTTP", "TLS"].iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
+            return Err(format!(
+                "\"{token}\" cannot be tunnelled, expected a token such as websocket"
+            ));
+        }
+    }
+    Ok(values.keep(&values.all().join(" ")))
+}

@@ -1,0 +1,65 @@
+//! Bucket brigades, as far as an input filter meets them: plain bytes.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::status::Status;
+use super::sys;
+
+/// A brigade borrowed from the caller of a filter.
+pub struct Brigade<'b>(NonNull<sys::apr_bucket_brigade>, PhantomData<&'b mut ()>);
+
+impl Brigade<'_> {
+    /// # Safety
+    /// `bb` is a valid brigade that nobody else uses during the borrow.
+    pub(super) unsafe fn from_raw(bb: *mut sys::apr_bucket_brigade) -> Option<Self> {
+        NonNull::new(bb).map(|bb| Self(bb, PhantomData))
+    }
+
+    pub(super) fn as_ptr(&mut self) -> *mut sys::apr_bucket_brigade {
+        self.0.as_ptr()
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        // SAFETY: the brigade is ours for the borrow; `bytes` is copied.
+        Status::check(unsafe {
+            sys::apr_brigade_write(
+                self.as_ptr(),
+                None,
+                std::ptr::null_mut(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+            )
+        })
+    }
+
+    /// Moves all bytes into `to`, and empties the brigade.
+    pub fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
+        let mut length: sys::apr_off_t = 0;
+        // SAFETY: the brigade is ours; `length` is written before it is read.
+        Status::check(unsafe { sys::apr_brigade_length(self.as_ptr(), 1, &raw mut length) })?;
+        let mut length = usize::try_from(length).unwrap_or(0);
+        to.reserve(length);
+        let start = to.len();
+        // SAFETY: at least `length` bytes are reserved behind `start`; flatten
+        // writes at most that many and says how many.
+        Status::check(unsafe {
+            sys::apr_brigade_flatten(
+                self.as_ptr(),
+                to.as_mut_ptr().add(start).cast(),
+                &raw mut length,
+            )
+        })?;
+        // SAFETY: that many bytes were just written.
+        unsafe { to.set_len(start + length) };
+        self.clear();
+        Ok(())
+    }
+
+    /// Deletes every bucket.
+    pub fn clear(&mut self) {
+        // SAFETY: the brigade is ours for the borrow.
+        unsafe { sys::apr_brigade_cleanup(self.as_ptr().cast()) };
+    }
+}

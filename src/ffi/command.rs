@@ -1,0 +1,175 @@
+//! The directives, in the form that httpd reads.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::guard::guard;
+use super::pool::{Pool, PoolText, c_string};
+use super::sys;
+
+/// Where a directive may stand.
+#[derive(Debug, Clone, Copy)]
+pub enum Context {
+    /// Server, virtual host, directory, and .htaccess under AllowOverride FileInfo.
+    Override,
+    /// Server, virtual host, directory.
+    Directory,
+    /// The server as a whole, outside of any section.
+    Server,
+}
+
+impl Context {
+    const fn bits(self) -> c_int {
+        let directory = sys::RSRC_CONF | sys::ACCESS_CONF;
+        (match self {
+            Self::Override => directory | sys::OR_FILEINFO,
+            Self::Directory => directory,
+            Self::Server => sys::RSRC_CONF,
+        }) as c_int
+    }
+}
+
+/// One directive: how it is spelt and what it does to the configuration `C` of
+/// the section that it stands in.
+pub struct Directive<C: 'static> {
+    /// As users type it.
+    pub name: &'static CStr,
+    /// Where it may stand.
+    pub context: Context,
+    /// What it takes and is for; mod_info and error messages show it.
+    pub usage: &'static CStr,
+    /// Stores the values, or says what is allowed.
+    pub set: fn(&mut C, &Arguments<'_>) -> Result<(), String>,
+}
+
+/// What stands behind a directive.
+pub struct Arguments<'a> {
+    values: Vec<&'a str>,
+    pool: Pool<'a>,
+}
+
+impl<'a> Arguments<'a> {
+    /// All values.
+    pub fn all(&self) -> &[&'a str] {
+        &self.values
+    }
+
+    /// The value of a directive that takes exactly one.
+    pub fn one(&self) -> Result<&'a str, String> {
+        match self.values[..] {
+            [value] => Ok(value),
+            _ => Err(format!("takes one value, got {}", self.values.len())),
+        }
+    }
+
+    /// On or Off.
+    pub fn flag(&self) -> Result<bool, String> {
+        let value = self.one()?;
+        match value {
+            _ if value.eq_ignore_ascii_case("on") => Ok(true),
+            _ if value.eq_ignore_ascii_case("off") => Ok(false),
+            _ => Err(format!("\"{value}\" is not allowed, expected On or Off")),
+        }
+    }
+
+    /// A time in httpd's syntax: seconds, or a number with a unit (ms, s, min, h).
+    pub fn time(&self) -> Result<Duration, String> {
+        let value = self.one()?;
+        let text = c_string(value);
+        let mut micros: sys::apr_interval_time_t = 0;
+        // SAFETY: the strings are NUL-terminated, `micros` is ours.
+        let rv = unsafe {
+            sys::ap_timeout_parameter_parse(text.as_ptr(), &raw mut micros, c"s".as_ptr())
+        };
+        match u64::try_from(micros) {
+            // A unit alone counts as 0 for httpd.
+            Ok(micros) if rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()) => {
+                Ok(Duration::from_micros(micros))
+            }
+            _ => Err(format!("\"{value}\" is not a time such as 30, 30s, 500ms or 5min")),
+        }
+    }
+
+    /// A number in `allowed`.
+    pub fn number(&self, allowed: RangeInclusive<u32>) -> Result<u32, String> {
+        number(self.one()?, allowed)
+    }
+
+    /// Keeps a text for as long as the configuration lives.
+    pub fn keep(&self, text: &str) -> PoolText {
+        self.pool.text(text)
+    }
+}
+
+/// `text` as a number in `allowed`.
+pub fn number(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
+    text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
+        let (least, most) = (allowed.start(), allowed.end());
+        format!("\"{text}\" is not allowed, expected a number from {least} to {most}")
+    })
+}
+
+/// The entry of httpd's command table for a directive.
+pub const fn entry<C: 'static>(directive: &'static Directive<C>) -> sys::command_rec {
+    sys::command_rec {
+        name: directive.name.as_ptr(),
+        func: sys::cmd_func { take_argv: Some(set::<C>) },
+        cmd_data: std::ptr::from_ref(directive).cast_mut().cast(),
+        req_override: directive.context.bits(),
+        args_how: sys::TAKE_ARGV,
+        errmsg: directive.usage.as_ptr(),
+    }
+}
+
+/// The entry that ends httpd's command table.
+pub const END: sys::command_rec = sys::command_rec {
+    name: std::ptr::null(),
+    func: sys::cmd_func { take_argv: None },
+    cmd_data: std::ptr::null_mut(),
+    req_override: 0,
+    args_how: sys::TAKE_ARGV,
+    errmsg: std::ptr::null(),
+};
+
+/// What httpd calls for each directive of the table. NULL means success.
+unsafe extern "C" fn set<C: 'static>(
+    parms: *mut sys::cmd_parms,
+    config: *mut c_void,
+    argc: c_int,
+    argv: *const *mut c_char,
+) -> *const c_char {
+    guard(c"mod_wsforward: a bug in a directive".as_ptr(), || {
+        // SAFETY: httpd passes its own parms, whose info is `entry`'s cmd_data.
+        let (parms, directive) = unsafe { (&*parms, &*(*parms).info.cast::<Directive<C>>()) };
+        if matches!(directive.context, Context::Server) {
+            let raw = std::ptr::from_ref(parms).cast_mut();
+            // SAFETY: httpd's own parms; the answer is NULL or a message of its pool.
+            let wrong = unsafe { sys::ap_check_cmd_context(raw, sys::GLOBAL_ONLY) };
+            if !wrong.is_null() {
+                return wrong;
+            }
+        }
+        // SAFETY: httpd passes what this module's create_dir_config made: a C.
+        let config = unsafe { &mut *config.cast::<C>() };
+        // SAFETY: the configuration's pool outlives it.
+        let Some(pool) = (unsafe { Pool::from_raw(parms.pool) }) else { return std::ptr::null() };
+        let mut values = Vec::new();
+        for at in 0..usize::try_from(argc).unwrap_or(0) {
+            // SAFETY: argv holds argc NUL-terminated strings.
+            let value = unsafe { CStr::from_ptr(*argv.add(at)) };
+            match value.to_str() {
+                Ok(value) => values.push(value),
+                Err(_) => return message(pool, directive.name, "a value is not valid UTF-8"),
+            }
+        }
+        match (directive.set)(config, &Arguments { values, pool }) {
+            Ok(()) => std::ptr::null(),
+            Err(why) => message(pool, directive.name, &why),
+        }
+    })
+}
+
+fn message(pool: Pool<'_>, name: &CStr, why: &str) -> *const c_char {
+    pool.copy(format!("{}: {why}", name.to_string_lossy()).as_bytes()).as_ptr()
+}

@@ -1,0 +1,265 @@
+//! `conn_rec` and its socket.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use tls::Session;
+
+use super::brigade::Brigade;
+use super::pool::Pool;
+use super::status::Status;
+use super::sys;
+use super::tls::SslRef;
+
+/// A connection, to a client or to a back end, that lives at least as long as `'c`.
+#[derive(Clone, Copy)]
+pub struct Connection<'c>(NonNull<sys::conn_rec>, PhantomData<&'c ()>);
+
+impl<'c> Connection<'c> {
+    /// # Safety
+    /// `c` lives at least as long as `'c`, and is used by one thread at a time.
+    pub(super) unsafe fn from_raw(c: *mut sys::conn_rec) -> Option<Self> {
+        NonNull::new(c).map(|c| Self(c, PhantomData))
+    }
+
+    pub(super) fn as_ptr(self) -> *mut sys::conn_rec {
+        self.0.as_ptr()
+    }
+
+    fn record(&self) -> &sys::conn_rec {
+        // SAFETY: alive for `'c`; nobody writes to it while the borrow lasts,
+        // since one thread at a time works on a connection.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The connection's pool.
+    pub fn pool(self) -> Option<Pool<'c>> {
+        // SAFETY: the pool lives as long as the connection.
+        unsafe { Pool::from_raw(self.record().pool) }
+    }
+
+    /// Whether this is a stream of another connection (HTTP/2).
+    pub fn is_secondary(self) -> bool {
+        !self.record().master.is_null()
+    }
+
+    /// How many requests before this one kept the connection open.
+    pub fn keepalives(self) -> i32 {
+        self.record().keepalives
+    }
+
+    /// Sets [`Self::keepalives`].
+    pub fn set_keepalives(self, keepalives: i32) {
+        // SAFETY: alive for `'c`, written by the thread that works on it.
+        unsafe { (*self.as_ptr()).keepalives = keepalives };
+    }
+
+    /// Closes the connection after the current request instead of keeping it.
+    pub fn close_after_request(self) {
+        // SAFETY: alive for `'c`, written by the thread that works on it.
+        unsafe { (*self.as_ptr()).keepalive = sys::AP_CONN_CLOSE };
+    }
+
+    /// The connection's own socket.
+    pub fn socket(self) -> Option<Socket<'c>> {
+        // SAFETY: alive for `'c`; core sets the socket before any hook of ours.
+        let socket = unsafe { sys::ap_get_conn_socket(self.as_ptr()) };
+        // SAFETY: the socket is the connection's and lives as long.
+        unsafe { Socket::from_raw(socket) }
+    }
+
+    /// Sets the connection up for this module. From the first of the
+    /// pre_connection hooks, so that the state goes last: pools run their
+    /// cleanups in reverse, mod_ssl's before this one.
+    pub(super) fn prepare(self) {
+        if let Some(pool) = self.pool() {
+            let state = pool.own(State { ssl: Cell::new(None), handed_over: Cell::new(None) });
+            super::module::set_config_of(self.record().conn_config, state.as_ptr().cast());
+        }
+    }
+
+    fn state(&self) -> Option<&State> {
+        let state = super::module::config_of(self.record().conn_config).cast::<State>();
+        // SAFETY: NULL, or what `prepare` made, which lives as long as the connection.
+        unsafe { state.as_ref() }
+    }
+
+    pub(super) fn ssl(&self) -> Option<NonNull<tls::Ssl>> {
+        self.state()?.ssl.get()
+    }
+
+    pub(super) fn set_ssl(&self, ssl: Option<NonNull<tls::Ssl>>) {
+        if let Some(state) = self.state() {
+            state.ssl.set(ssl);
+        }
+    }
+
+    /// Takes the socket, and the TLS session, away from httpd: `fd` is a
+    /// duplicate of the socket, and `then` is called with both when httpd has
+    /// closed its own. Until then nobody may touch them. httpd is made to
+    /// believe that the peer is gone, so that it sends no close_notify and does
+    /// no shutdown.
+    pub fn hand_over(&self, fd: OwnedFd, then: Released) {
+        // Without a state `then` is dropped, and with it what it was to get.
+        if let Some(state) = self.state() {
+            state.handed_over.set(Some(HandedOver { fd, ssl: SslRef::of(*self), then }));
+        }
+    }
+
+    /// Whether the connection was handed over.
+    pub fn is_handed_over(&self) -> bool {
+        self.state().is_some_and(|state| {
+            let handed_over = state.handed_over.take();
+            let is = handed_over.is_some();
+            state.handed_over.set(handed_over);
+            is
+        })
+    }
+
+    /// Makes httpd believe that the peer is gone.
+    pub fn abort(self) {
+        // SAFETY: alive for `'c`, written by the thread that works on it.
+        unsafe { sys::wsf_conn_set_aborted(self.as_ptr()) };
+    }
+
+    /// Whether output waits in the connection's filters.
+    pub fn has_pending_output(self) -> bool {
+        self.record().data_in_output_filters != 0
+    }
+
+    /// The names of the connection's filters, input and output.
+    pub fn filter_names(&self) -> Vec<String> {
+        let record = self.record();
+        let mut names = super::filter::names(record.input_filters);
+        names.extend(super::filter::names(record.output_filters));
+        names
+    }
+
+    /// Reads what has arrived, without waiting, through all of the input filters.
+    pub fn read_available(self, to: &mut Vec<u8>, bytes: usize) -> Result<(), Status> {
+        // SAFETY: pool and allocator live as long as the connection.
+        let bb = unsafe { sys::apr_brigade_create(self.record().pool, self.record().bucket_alloc) };
+        // SAFETY: just made, and ours.
+        let Some(mut out) = (unsafe { Brigade::from_raw(bb) }) else {
+            return Err(Status::GENERAL);
+        };
+        let bytes = sys::apr_off_t::try_from(bytes).unwrap_or(sys::apr_off_t::MAX);
+        // SAFETY: the chain lives as long as the connection.
+        let result = Status::check(unsafe {
+            sys::ap_get_brigade(
+                self.record().input_filters,
+                out.as_ptr(),
+                sys::AP_MODE_READBYTES,
+                sys::APR_NONBLOCK_READ,
+                bytes,
+            )
+        });
+        let result = result.and_then(|()| out.drain_into(to));
+        // SAFETY: ours, and not used again.
+        unsafe { sys::apr_brigade_destroy(bb) };
+        result
+    }
+
+    /// Whether its socket has something to be read now.
+    pub fn is_readable(self) -> bool {
+        let Some(socket) = self.socket() else { return false };
+        socket.fd().is_some_and(crate::socket::is_readable)
+    }
+
+    /// The number that httpd gave the connection.
+    pub fn id(self) -> i64 {
+        self.record().id
+    }
+
+    /// The peer's address and port, as text.
+    pub fn peer(self) -> String {
+        let record = self.record();
+        // SAFETY: the address lives as long as the connection.
+        let Some(address) = (unsafe { record.client_addr.as_ref() }) else { return String::new() };
+        // SAFETY: httpd fills in the text of each connection's peer.
+        match (!record.client_ip.is_null()).then(|| unsafe { CStr::from_ptr(record.client_ip) }) {
+            // The path of a unix socket, whose port is whatever the path's bytes make of it.
+            Some(ip) if ip.to_bytes().starts_with(b"/") => format!("unix:{}", ip.to_string_lossy()),
+            Some(path) if address.family == libc::AF_UNIX => {
+                format!("unix:{}", path.to_string_lossy())
+            }
+            Some(ip) if ip.to_bytes().contains(&b':') => {
+                format!("[{}]:{}", ip.to_string_lossy(), address.port)
+            }
+            Some(ip) if !ip.is_empty() => format!("{}:{}", ip.to_string_lossy(), address.port),
+            _ => "unknown".to_owned(),
+        }
+    }
+}
+
+/// What happens to a socket and its TLS session when httpd has let go of both.
+pub type Released = Box<dyn FnOnce(OwnedFd, Option<io::Result<Session>>) + Send>;
+
+/// This module's state of a connection.
+struct State {
+    ssl: Cell<Option<NonNull<tls::Ssl>>>,
+    handed_over: Cell<Option<HandedOver>>,
+}
+
+struct HandedOver {
+    fd: OwnedFd,
+    ssl: Option<SslRef>,
+    then: Released,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let Some(HandedOver { fd, ssl, then }) = self.handed_over.take() else { return };
+        // SAFETY: this runs as a cleanup of the connection's pool that was
+        // registered before mod_ssl's (`prepare`), so mod_ssl has given up its
+        // reference, and the pool's memory is valid until all cleanups ran. The
+        // session goes where the descriptor goes, and is dropped before it.
+        let session = ssl.map(|ssl| unsafe { ssl.take_over(fd.as_raw_fd()) });
+        then(fd, session);
+    }
+}
+
+/// A socket of a connection.
+#[derive(Clone, Copy)]
+pub struct Socket<'c>(NonNull<sys::apr_socket_t>, PhantomData<&'c ()>);
+
+impl Socket<'_> {
+    /// # Safety
+    /// `socket` lives at least as long as the wrapper's lifetime.
+    pub(super) unsafe fn from_raw(socket: *mut sys::apr_socket_t) -> Option<Self> {
+        NonNull::new(socket).map(|socket| Self(socket, PhantomData))
+    }
+
+    /// The descriptor.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let mut fd: sys::apr_os_sock_t = -1;
+        // SAFETY: the socket is alive; `fd` is ours.
+        let rv = unsafe { sys::apr_os_sock_get(&raw mut fd, self.0.as_ptr()) };
+        // SAFETY: the socket owns the descriptor and lives as long as the borrow.
+        (rv == 0 && fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// How long a blocking operation may wait; `None` is for ever.
+    pub fn timeout(self) -> Option<Duration> {
+        let mut timeout: sys::apr_interval_time_t = -1;
+        // SAFETY: the socket is alive; `timeout` is ours.
+        unsafe { sys::apr_socket_timeout_get(self.0.as_ptr(), &raw mut timeout) };
+        u64::try_from(timeout).ok().map(Duration::from_micros)
+    }
+
+    /// Sets [`Self::timeout`]. APR has the socket block or not by it, so a
+    /// timeout of nothing is one microsecond.
+    pub fn set_timeout(self, timeout: Option<Duration>) -> Result<(), Status> {
+        let timeout = match timeout {
+            None => -1,
+            Some(t) => i64::try_from(t.as_micros()).unwrap_or(i64::MAX).max(1),
+        };
+        // SAFETY: the socket is alive.
+        Status::check(unsafe { sys::apr_socket_timeout_set(self.0.as_ptr(), timeout) })
+    }
+}

@@ -1,0 +1,103 @@
+//! How processes end: what the MPM tells, and what it leaves to be found out.
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use super::guard::guard;
+use super::log::Server;
+use super::module::Hooks;
+use super::{proxy, sys};
+
+/// How a child process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Reload, MaxConnectionsPerChild, too many idle, or a graceful stop: what it
+    /// holds may live on.
+    Graceful,
+    /// Stop, or a restart without grace.
+    AtOnce,
+    /// The same, within the handler of a signal (prefork): nothing may be called
+    /// there that takes a lock or memory.
+    InHandler,
+}
+
+/// Whether the MPM told its child to end gracefully; see `ending`.
+static GRACEFUL: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn ending() -> Ending {
+    let mut threaded: c_int = 0;
+    // SAFETY: `threaded` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
+    if threaded == 0 {
+        // prefork says nothing. It stops within the handler of the signal, which
+        // is blocked for as long; a graceful end comes from its main loop.
+        let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
+        return if in_handler { Ending::InHandler } else { Ending::Graceful };
+    }
+    if GRACEFUL.load(Ordering::Relaxed) { Ending::Graceful } else { Ending::AtOnce }
+}
+
+fn is_blocked(signal: c_int) -> bool {
+    let mut mask = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: asks for this thread's mask, which is written to `mask`.
+    let rv = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr()) };
+    // SAFETY: written by the call above, which then returned 0.
+    rv == 0 && unsafe { libc::sigismember(mask.as_ptr(), signal) } == 1
+}
+
+unsafe extern "C" fn child_stopping(_pool: *mut sys::apr_pool_t, graceful: c_int) {
+    GRACEFUL.store(graceful != 0, Ordering::Relaxed);
+}
+
+/// httpd has the hook from 2.4.49 on. Without it every end is one at once.
+pub(super) fn register() {
+    type Register = unsafe extern "C" fn(
+        Option<unsafe extern "C" fn(*mut sys::apr_pool_t, c_int)>,
+        *const *const c_char,
+        *const *const c_char,
+        c_int,
+    );
+    let hook = proxy::symbol(c"ap_hook_child_stopping");
+    if hook.is_null() {
+        return;
+    }
+    // SAFETY: mpm_common.h declares the function of this name with this type.
+    let hook: Register = unsafe { std::mem::transmute(hook) };
+    let none = std::ptr::null();
+    // SAFETY: the callback stays loaded for as long as the hook.
+    unsafe { hook(Some(child_stopping), none, none, sys::APR_HOOK_MIDDLE as c_int) };
+}
+
+/// The process that reads the configuration: children inherit its cleanups, and
+/// run them too when they exit.
+static PARENT: AtomicI32 = AtomicI32::new(0);
+
+/// Has [`Hooks::parent_ends`] called when this configuration goes away.
+pub(super) fn watch_config<H: Hooks>(pconf: *mut sys::apr_pool_t, main: *mut sys::server_rec) {
+    // SAFETY: asks for a number.
+    PARENT.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+    // Before any cleanup: one of the MPM's forgets what it was told, one of
+    // mod_so's unloads this module.
+    // SAFETY: the pool is alive, and the callback loaded until then.
+    unsafe {
+        sys::apr_pool_pre_cleanup_register(pconf, main.cast(), Some(config_gone::<H>));
+    }
+}
+
+unsafe extern "C" fn config_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status_t {
+    guard((), || {
+        // SAFETY: asks for a number.
+        if unsafe { libc::getpid() } != PARENT.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: reads what the MPM keeps in the parent. A graceful stop forgets
+        // that it was told to stop, so what is no restart is a stop.
+        let (restarts, ungraceful) =
+            unsafe { (sys::wsf_mpm_restart_pending() != 0, sys::wsf_mpm_is_ungraceful() != 0) };
+        if !restarts || ungraceful {
+            // The main server, part of the configuration that goes away after this.
+            H::parent_ends(Server::new(main.cast()));
+        }
+    });
+    sys::APR_SUCCESS as sys::apr_status_t
+}

@@ -1,0 +1,171 @@
+//! Input filters of a connection.
+
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::brigade::Brigade;
+use super::connection::Connection;
+use super::guard::guard;
+use super::status::Status;
+use super::sys;
+
+/// How a filter is read (`ap_input_mode_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Mode {
+    ReadBytes,
+    GetLine,
+    EatCrlf,
+    Speculative,
+    Exhaustive,
+    Init,
+}
+
+/// One read: what is wanted, and whether to wait for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// What is wanted.
+    pub mode: Mode,
+    /// Whether to wait for it.
+    pub block: bool,
+    /// The most bytes wanted, where the mode has a bound.
+    pub bytes: usize,
+}
+
+/// A filter on a connection, owned by the connection's pool.
+///
+/// A filter is never entered again while it runs: reads only go down a chain.
+pub trait InputFilter: Sized {
+    /// Answers a read by bytes in `out`.
+    fn read(
+        &mut self,
+        c: Connection<'_>,
+        next: &mut Next<'_>,
+        out: &mut Brigade<'_>,
+        read: Read,
+    ) -> Result<(), Status>;
+}
+
+/// The rest of the chain below a filter.
+pub struct Next<'f>(*mut sys::ap_filter_t, PhantomData<&'f ()>);
+
+impl Next<'_> {
+    /// Reads from the filter below.
+    pub fn read(&mut self, out: &mut Brigade<'_>, read: Read) -> Result<(), Status> {
+        let mode = match read.mode {
+            Mode::ReadBytes => sys::AP_MODE_READBYTES,
+            Mode::GetLine => sys::AP_MODE_GETLINE,
+            Mode::EatCrlf => sys::AP_MODE_EATCRLF,
+            Mode::Speculative => sys::AP_MODE_SPECULATIVE,
+            Mode::Exhaustive => sys::AP_MODE_EXHAUSTIVE,
+            Mode::Init => sys::AP_MODE_INIT,
+        };
+        let block = if read.block { sys::APR_BLOCK_READ } else { sys::APR_NONBLOCK_READ };
+        let bytes = sys::apr_off_t::try_from(read.bytes).unwrap_or(sys::apr_off_t::MAX);
+        // SAFETY: httpd keeps the chain below a filter alive while it runs.
+        Status::check(unsafe { sys::ap_get_brigade(self.0, out.as_ptr(), mode, block, bytes) })
+    }
+}
+
+/// Where in the chain a filter sits.
+#[derive(Debug, Clone, Copy)]
+pub enum Layer {
+    /// Above TLS: sees plain text.
+    AboveTls,
+    /// Between TLS and the socket.
+    BelowTls,
+}
+
+/// A kind of filter, known to httpd from [`Kind::register`] on.
+pub struct Kind<F>(AtomicPtr<sys::ap_filter_rec_t>, PhantomData<fn() -> F>);
+
+impl<F: InputFilter> Kind<F> {
+    /// Not yet registered.
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
+    }
+
+    /// Makes the filter known to httpd, under a name for its logs. Once per
+    /// load of the module, from `register_hooks`.
+    pub fn register(&self, name: &'static CStr, layer: Layer) {
+        let kind = match layer {
+            // mod_ssl's filter is CONNECTION + 5, core's socket filter NETWORK.
+            Layer::AboveTls => sys::AP_FTYPE_CONNECTION,
+            Layer::BelowTls => sys::AP_FTYPE_NETWORK - 2,
+        };
+        // SAFETY: httpd copies the name; the function lives as long as the module.
+        let record =
+            unsafe { sys::ap_register_input_filter(name.as_ptr(), Some(enter::<F>), None, kind) };
+        self.0.store(record, Ordering::Relaxed);
+    }
+
+    /// Puts `filter` on a connection, for as long as that lives.
+    pub fn add(&self, c: Connection<'_>, filter: F) -> Result<(), Status> {
+        let record = self.0.load(Ordering::Relaxed);
+        let pool = c.pool().ok_or(Status::GENERAL)?;
+        if record.is_null() {
+            return Err(Status::GENERAL);
+        }
+        let context = pool.own(filter);
+        // SAFETY: registered for F by this `Kind`; the context lives as long as
+        // the connection, as the filter does.
+        let added = unsafe {
+            sys::ap_add_input_filter_handle(
+                record,
+                context.as_ptr().cast(),
+                std::ptr::null_mut(),
+                c.as_ptr(),
+            )
+        };
+        if added.is_null() { Err(Status::GENERAL) } else { Ok(()) }
+    }
+}
+
+/// The names of a chain of filters, in lower case as httpd keeps them.
+pub(super) fn names(chain: *const sys::ap_filter_t) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut at = chain;
+    // SAFETY: chains end with NULL, and live as long as whoever they belong to.
+    while let Some(filter) = unsafe { at.as_ref() } {
+        // SAFETY: every filter has a record, which has a name.
+        let name = unsafe { CStr::from_ptr((*filter.frec).name) };
+        names.push(name.to_string_lossy().to_ascii_lowercase());
+        at = filter.next;
+    }
+    names
+}
+
+/// What httpd calls: the C side of [`InputFilter::read`].
+unsafe extern "C" fn enter<F: InputFilter>(
+    f: *mut sys::ap_filter_t,
+    bb: *mut sys::apr_bucket_brigade,
+    mode: sys::ap_input_mode_t,
+    block: sys::apr_read_type_e,
+    bytes: sys::apr_off_t,
+) -> sys::apr_status_t {
+    guard(sys::APR_EGENERAL as c_int, || {
+        // SAFETY: httpd passes the filter it calls; `add` set its context to an F
+        // of the connection's pool; filters are not entered twice at a time.
+        let (context, c, next) = unsafe { (&mut *(*f).ctx.cast::<F>(), (*f).c, (*f).next) };
+        // SAFETY: httpd passes the filter's live connection and a brigade for
+        // the length of the call.
+        let (c, out) = unsafe { (Connection::from_raw(c), Brigade::from_raw(bb)) };
+        let (Some(c), Some(mut out)) = (c, out) else { return sys::APR_EGENERAL as c_int };
+        let mode = match mode {
+            sys::AP_MODE_READBYTES => Mode::ReadBytes,
+            sys::AP_MODE_GETLINE => Mode::GetLine,
+            sys::AP_MODE_EATCRLF => Mode::EatCrlf,
+            sys::AP_MODE_SPECULATIVE => Mode::Speculative,
+            sys::AP_MODE_EXHAUSTIVE => Mode::Exhaustive,
+            _ => Mode::Init,
+        };
+        let read = Read {
+            mode,
+            block: block == sys::APR_BLOCK_READ,
+            bytes: usize::try_from(bytes).unwrap_or(0),
+        };
+        let mut next = Next(next, PhantomData);
+        Status::into_raw(context.read(c, &mut next, &mut out, read))
+    })
+}

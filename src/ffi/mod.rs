@@ -1,0 +1,37 @@
+//! All of the C: httpd, APR and mod_proxy behind small safe wrappers. Nothing
+//! outside of this folder names a C type or a raw pointer of theirs.
+
+/// httpd's headers as bindgen reads them.
+#[allow(
+    clippy::all,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unnecessary_transmutes,
+    unsafe_op_in_unsafe_fn
+)]
+pub(crate) mod sys {
+    include!(concat!(env!("OUT_DIR"), "/httpd_api.rs"));
+}
+
+pub mod brigade;
+pub mod command;
+pub mod connection;
+pub mod digest;
+pub mod ending;
+pub mod filter;
+pub mod guard;
+pub mod log;
+pub mod module;
+pub mod pool;
+pub mod proxy;
+pub mod request;
+pub mod scope;
+pub mod shared;
+pub mod status;
+mod statuspage;
+pub mod table;
+pub mod tls;

@@ -1,0 +1,316 @@
+//! The module record, and the hooks that httpd calls.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use super::connection::{Connection, Socket};
+use super::ending::{self, Ending};
+use super::guard::guard;
+use super::pool::Pool;
+use super::proxy::{self, Answer, Names, SchemeCall};
+use super::request::Request;
+use super::{statuspage as status, sys, tls};
+
+/// `module` of http_config.h.
+pub type ModuleRecord = sys::module;
+/// `command_rec` of http_config.h.
+pub type CommandRecord = sys::command_rec;
+
+/// httpd's version as it runs, not as it was built against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub struct Version {
+    pub major: i32,
+    pub minor: i32,
+    pub patch: i32,
+}
+
+/// What the module does at each hook.
+pub trait Hooks {
+    /// Configuration of a directory; merged section by section.
+    type DirConfig: Copy + Default;
+
+    /// What holds in a section `over` within (or after) `base`.
+    fn merge(base: &Self::DirConfig, over: &Self::DirConfig) -> Self::DirConfig;
+    /// Filters and the like, once per load of the module.
+    fn register();
+    /// Before the configuration is read. `Err` ends the start.
+    fn pre_config(httpd: Version) -> Result<(), String>;
+    /// After the configuration was read. `Err` fails `configtest`.
+    fn check_config() -> Result<(), String>;
+    /// The configuration is final. `Err` ends the start. In the parent.
+    fn post_config() -> Result<(), String>;
+    /// What this module adds to mod_status, as HTML or as `?auto`.
+    fn status(auto: bool) -> String;
+    /// Before the handler. `Err` answers 503.
+    fn fixups(r: Request<'_>) -> Result<(), ()>;
+    /// A child process has started, and serves nothing yet.
+    fn child_init(process: Process<'_>);
+    /// A child process ends: its workers are gone, its pool is about to be.
+    fn child_exit(ending: Ending);
+    /// The configuration goes away in the parent, because the server stops or
+    /// restarts without grace. Not called for a graceful reload.
+    fn parent_ends(main: super::log::Server);
+    /// A connection to a client or to a back end is being set up.
+    fn pre_connection(c: Connection<'_>, socket: Socket<'_>);
+    /// mod_proxy asks who serves a URL.
+    fn scheme_handler(call: &SchemeCall<'_>) -> Answer;
+}
+
+/// The module record for hooks `H`.
+pub const fn record<H: Hooks>(name: &'static CStr, commands: *const CommandRecord) -> ModuleRecord {
+    ModuleRecord {
+        version: sys::MODULE_MAGIC_NUMBER_MAJOR as c_int,
+        minor_version: sys::MODULE_MAGIC_NUMBER_MINOR as c_int,
+        module_index: -1,
+        name: name.as_ptr(),
+        dynamic_load_handle: std::ptr::null_mut(),
+        next: std::ptr::null_mut(),
+        magic: sys::MODULE_MAGIC_COOKIE as std::ffi::c_ulong,
+        rewrite_args: None,
+        create_dir_config: Some(create_dir_config::<H>),
+        merge_dir_config: Some(merge_dir_config::<H>),
+        create_server_config: None,
+        merge_server_config: None,
+        cmds: commands,
+        register_hooks: Some(register_hooks::<H>),
+        flags: 0,
+    }
+}
+
+unsafe extern "C" {
+    /// The record itself (lib.rs), where httpd writes the module's index.
+    static wsforward_module: ModuleRecord;
+}
+
+/// The module's place in httpd's configuration vectors and log levels.
+pub(super) fn module_index() -> c_int {
+    // SAFETY: a static of this library; httpd writes it while it loads modules,
+    // before any thread runs.
+    unsafe { (&raw const wsforward_module.module_index).read() }
+}
+
+/// This module's entry of a configuration vector.
+pub(super) fn config_of(vector: *mut sys::ap_conf_vector_t) -> *mut c_void {
+    match (usize::try_from(module_index()), vector.is_null()) {
+        // SAFETY: httpd makes every vector with one entry for each module
+        // (ap_get_module_config of http_config.h).
+        (Ok(index), false) => unsafe { *vector.cast::<*mut c_void>().add(index) },
+        _ => std::ptr::null_mut(),
+    }
+}
+
+/// Sets this module's entry of a configuration vector.
+pub(super) fn set_config_of(vector: *mut sys::ap_conf_vector_t, value: *mut c_void) {
+    if let (Ok(index), false) = (usize::try_from(module_index()), vector.is_null()) {
+        // SAFETY: as in `config_of`; the vector's owner works on it in one thread.
+        unsafe { *vector.cast::<*mut c_void>().add(index) = value };
+    }
+}
+
+/// This module's configuration for a request.
+pub fn dir_config<H: Hooks>(r: Request<'_>) -> H::DirConfig {
+    let config = r.dir_config_ptr().cast::<H::DirConfig>();
+    // SAFETY: NULL, or made by create_dir_config or merge_dir_config below.
+    unsafe { config.as_ref() }.copied().unwrap_or_default()
+}
+
+unsafe extern "C" fn create_dir_config<H: Hooks>(
+    pool: *mut sys::apr_pool_t,
+    _directory: *mut c_char,
+) -> *mut c_void {
+    // SAFETY: httpd passes the pool that the configuration is to live in.
+    match unsafe { Pool::from_raw(pool) } {
+        Some(pool) => pool.alloc(H::DirConfig::default()).as_ptr().cast(),
+        None => std::ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn merge_dir_config<H: Hooks>(
+    pool: *mut sys::apr_pool_t,
+    base: *mut c_void,
+    over: *mut c_void,
+) -> *mut c_void {
+    guard(base, || {
+        // SAFETY: both were made by these two functions.
+        let (base, over) =
+            unsafe { (&*base.cast::<H::DirConfig>(), &*over.cast::<H::DirConfig>()) };
+        // SAFETY: httpd passes the pool that the configuration is to live in.
+        match unsafe { Pool::from_raw(pool) } {
+            Some(pool) => pool.alloc(H::merge(base, over)).as_ptr().cast(),
+            None => std::ptr::null_mut(),
+        }
+    })
+}
+
+unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
+    static BEFORE_SSL: Names<2> = Names([c"mod_ssl.c".as_ptr(), std::ptr::null()]);
+    guard((), || {
+        let middle = sys::APR_HOOK_MIDDLE as c_int;
+        let first = sys::APR_HOOK_REALLY_FIRST as c_int;
+        let none = std::ptr::null();
+        // SAFETY: httpd copies nothing but the pointers: functions and names of
+        // this library, which stays loaded for as long as its hooks.
+        unsafe {
+            sys::ap_hook_pre_config(Some(pre_config::<H>), none, none, middle);
+            sys::ap_hook_check_config(Some(check_config::<H>), none, none, middle);
+            sys::ap_hook_post_config(Some(post_config::<H>), none, none, middle);
+            sys::ap_hook_fixups(Some(fixups::<H>), none, none, sys::APR_HOOK_LAST as c_int);
+            sys::ap_hook_child_init(Some(child_init::<H>), none, none, first);
+            sys::ap_hook_pre_close_connection(Some(pre_close), none, none, middle);
+            sys::ap_hook_pre_connection(
+                Some(pre_connection::<H>),
+                none,
+                BEFORE_SSL.0.as_ptr(),
+                first,
+            );
+        }
+        ending::register();
+        tls::register();
+        status::register::<H>();
+        H::register();
+    });
+}
+
+const FAILED: c_int = sys::HTTP_INTERNAL_SERVER_ERROR as c_int;
+const OK: c_int = sys::OK as c_int;
+
+unsafe extern "C" fn pre_config<H: Hooks>(
+    _pconf: *mut sys::apr_pool_t,
+    _plog: *mut sys::apr_pool_t,
+    _ptemp: *mut sys::apr_pool_t,
+) -> c_int {
+    guard(FAILED, || {
+        // SAFETY: a plain structure of numbers and a pointer, filled below.
+        let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
+        // SAFETY: fills the structure it is given.
+        unsafe { sys::ap_get_server_revision(&raw mut version) };
+        let version = Version { major: version.major, minor: version.minor, patch: version.patch };
+        match H::pre_config(version) {
+            Ok(()) => {
+                proxy::register::<H>();
+                OK
+            }
+            Err(why) => refuse(&why),
+        }
+    })
+}
+
+unsafe extern "C" fn check_config<H: Hooks>(
+    _pconf: *mut sys::apr_pool_t,
+    _plog: *mut sys::apr_pool_t,
+    _ptemp: *mut sys::apr_pool_t,
+    _server: *mut sys::server_rec,
+) -> c_int {
+    guard(FAILED, || match H::check_config() {
+        Ok(()) => OK,
+        Err(why) => refuse(&why),
+    })
+}
+
+unsafe extern "C" fn post_config<H: Hooks>(
+    pconf: *mut sys::apr_pool_t,
+    _plog: *mut sys::apr_pool_t,
+    _ptemp: *mut sys::apr_pool_t,
+    server: *mut sys::server_rec,
+) -> c_int {
+    guard(FAILED, || {
+        // SAFETY: asks for a number. At its start httpd reads all of its
+        // configuration twice, the first time only to see whether it is right.
+        let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE as c_int) };
+        if state == sys::AP_SQ_MS_CREATE_PRE_CONFIG as c_int {
+            return OK;
+        }
+        ending::watch_config::<H>(pconf, server);
+        match H::post_config() {
+            Ok(()) => OK,
+            Err(why) => refuse(&why),
+        }
+    })
+}
+
+unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
+    guard(sys::DECLINED, || {
+        // SAFETY: httpd passes a live request for the length of the call.
+        match unsafe { Request::from_raw(r) }.map(H::fixups) {
+            Some(Err(())) => sys::HTTP_SERVICE_UNAVAILABLE as c_int,
+            _ => sys::DECLINED,
+        }
+    })
+}
+
+/// Ends the start with a reason.
+fn refuse(why: &str) -> c_int {
+    super::log::startup(
+        super::log::Level::Error,
+        crate::message::CANNOT_START,
+        format_args!("{why}"),
+    );
+    FAILED
+}
+
+unsafe extern "C" fn pre_connection<H: Hooks>(c: *mut sys::conn_rec, csd: *mut c_void) -> c_int {
+    guard((), || {
+        // SAFETY: httpd passes a live connection and its socket.
+        let (c, socket) = unsafe { (Connection::from_raw(c), Socket::from_raw(csd.cast())) };
+        if let (Some(c), Some(socket)) = (c, socket) {
+            c.prepare();
+            H::pre_connection(c, socket);
+        }
+    });
+    OK
+}
+
+unsafe extern "C" fn child_init<H: Hooks>(
+    pool: *mut sys::apr_pool_t,
+    server: *mut sys::server_rec,
+) {
+    guard((), || {
+        // SAFETY: httpd passes the child's pool, which lives as long as the child.
+        let Some(process) = (unsafe { Pool::from_raw(pool) }).map(|pool| Process { pool, server })
+        else {
+            return;
+        };
+        tls::init(pool, server);
+        // First of all modules, so that by LIFO it runs last: nobody else's
+        // cleanup finds our threads gone, and the workers are joined before.
+        // SAFETY: the pool is alive; the callback stays loaded with the child.
+        unsafe {
+            sys::apr_pool_pre_cleanup_register(pool, std::ptr::null(), Some(child_exit::<H>));
+        }
+        H::child_init(process);
+    });
+}
+
+unsafe extern "C" fn child_exit<H: Hooks>(_data: *mut c_void) -> sys::apr_status_t {
+    guard((), || H::child_exit(ending::ending()));
+    sys::APR_SUCCESS as sys::apr_status_t
+}
+
+/// httpd is about to close a client's connection, or to linger until the client
+/// has: not one that was handed over.
+unsafe extern "C" fn pre_close(c: *mut sys::conn_rec) -> c_int {
+    guard((), || {
+        // SAFETY: httpd passes a live connection.
+        if let Some(c) = unsafe { Connection::from_raw(c) }
+            && c.is_handed_over()
+        {
+            c.abort();
+        }
+    });
+    OK
+}
+
+/// The child process that httpd has started.
+#[derive(Clone, Copy)]
+pub struct Process<'p> {
+    #[expect(dead_code, reason = "holds the lifetime of `server`")]
+    pool: Pool<'p>,
+    server: *mut sys::server_rec,
+}
+
+impl Process<'_> {
+    /// The main server, for log lines that belong to no request.
+    pub fn main_server(&self) -> super::log::Server {
+        super::log::Server::new(self.server)
+    }
+}

@@ -1,0 +1,104 @@
+//! APR pools: memory that lives as long as a request, a connection or a
+//! configuration.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+
+use super::guard::guard;
+use super::sys;
+
+/// A pool that lives at least as long as `'p`.
+#[derive(Clone, Copy)]
+pub struct Pool<'p>(NonNull<sys::apr_pool_t>, PhantomData<&'p ()>);
+
+impl<'p> Pool<'p> {
+    /// # Safety
+    /// `pool` is a pool that lives at least as long as `'p`, and is used by one
+    /// thread at a time.
+    pub(super) unsafe fn from_raw(pool: *mut sys::apr_pool_t) -> Option<Self> {
+        NonNull::new(pool).map(|pool| Self(pool, PhantomData))
+    }
+
+    pub(super) fn as_ptr(self) -> *mut sys::apr_pool_t {
+        self.0.as_ptr()
+    }
+
+    /// Gives `value` to the pool, which drops it when it is cleared.
+    pub fn own<T>(self, value: T) -> NonNull<T> {
+        unsafe extern "C" fn drop_box<T>(data: *mut c_void) -> sys::apr_status_t {
+            guard((), || {
+                // SAFETY: `data` came from Box::into_raw below; APR runs a
+                // cleanup once.
+                drop(unsafe { Box::from_raw(data.cast::<T>()) });
+            });
+            sys::APR_SUCCESS as sys::apr_status_t
+        }
+        let value = NonNull::from(Box::leak(Box::new(value)));
+        // SAFETY: the pool is alive (`'p`); the callbacks match APR's types. A
+        // child that execs must not drop it: apr_pool_cleanup_null.
+        unsafe {
+            sys::apr_pool_cleanup_register(
+                self.as_ptr(),
+                value.as_ptr().cast(),
+                Some(drop_box::<T>),
+                Some(sys::apr_pool_cleanup_null),
+            );
+        }
+        value
+    }
+
+    /// A plain value in pool memory. `T: Copy` has no drop to forget.
+    pub fn alloc<T: Copy>(self, value: T) -> NonNull<T> {
+        const { assert!(align_of::<T>() <= 8, "APR aligns to 8 bytes") };
+        // SAFETY: the pool is alive; APR aborts the process rather than return
+        // NULL (httpd sets an abort function on its pools).
+        let memory = unsafe { sys::apr_palloc(self.as_ptr(), size_of::<T>()) }.cast::<T>();
+        // SAFETY: fresh memory of the size of T, aligned for it (asserted above).
+        unsafe { memory.write(value) };
+        // SAFETY: not NULL, see above.
+        unsafe { NonNull::new_unchecked(memory) }
+    }
+
+    /// A NUL-terminated copy of `text`, cut at its first NUL.
+    pub(super) fn copy(self, text: &[u8]) -> NonNull<c_char> {
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        // SAFETY: the pool is alive; `text` is readable for its length. The copy
+        // is never NULL, as in `alloc`.
+        unsafe {
+            NonNull::new_unchecked(sys::apr_pstrmemdup(
+                self.as_ptr(),
+                text.as_ptr().cast(),
+                text.len(),
+            ))
+        }
+    }
+
+    /// A copy of `text` that lives as long as the pool.
+    pub fn text(self, text: &str) -> PoolText {
+        PoolText(self.copy(text.as_bytes()))
+    }
+}
+
+/// Text in a pool that outlives whoever holds this: configuration.
+#[derive(Clone, Copy)]
+pub struct PoolText(NonNull<c_char>);
+
+impl PoolText {
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        // SAFETY: NUL-terminated by `Pool::copy`; its pool outlives the
+        // configuration that holds it, by `Pool::text`'s callers in config.rs.
+        unsafe { CStr::from_ptr(self.0.as_ptr()) }.to_bytes()
+    }
+}
+
+// SAFETY: read-only text; the pool is not used through it.
+unsafe impl Send for PoolText {}
+// SAFETY: as above.
+unsafe impl Sync for PoolText {}
+
+/// `text` as a C string, without the NUL bytes that it cannot hold.
+pub fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}

@@ -1,0 +1,212 @@
+//! mod_proxy and mod_proxy_http, found at run time: they may be loaded before
+//! us, after us, or not at all, and a direct link would fail in two of the three.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::guard::guard;
+use super::module::Hooks;
+use super::request::Request;
+use super::sys;
+
+/// Names for APR's hook sorting, ended by NULL.
+#[repr(transparent)]
+pub(super) struct Names<const N: usize>(pub(super) [*const c_char; N]);
+
+// SAFETY: pointers to string literals, only read.
+unsafe impl<const N: usize> Sync for Names<N> {}
+
+/// They register FIRST as well, so the order among the first is to be said.
+static SUCCESSORS: Names<3> =
+    Names([c"mod_proxy_http.c".as_ptr(), c"mod_proxy_wstunnel.c".as_ptr(), std::ptr::null()]);
+
+type SchemeHandler = unsafe extern "C" fn(
+    *mut sys::request_rec,
+    *mut sys::proxy_worker,
+    *mut sys::proxy_server_conf,
+    *mut c_char,
+    *const c_char,
+    sys::apr_port_t,
+) -> c_int;
+
+type CanUpgrade = unsafe extern "C" fn(
+    *mut sys::apr_pool_t,
+    *const sys::proxy_worker,
+    *const c_char,
+    *const c_char,
+) -> c_int;
+
+/// mod_proxy_http's scheme handler. Written anew for every configuration that is
+/// read, before it is used: the modules may have moved in between.
+static HTTP_HANDLER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+/// `ap_proxy_worker_can_upgrade()`, likewise.
+static CAN_UPGRADE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// What a scheme handler answers, in httpd's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer(pub(super) c_int);
+
+impl Answer {
+    /// Not ours: the next handler may take the request.
+    pub const DECLINED: Self = Self(sys::DECLINED);
+    /// 500, after a bug.
+    pub(super) const FAILED: Self = Self(sys::HTTP_INTERNAL_SERVER_ERROR as c_int);
+
+    /// An HTTP status for the client.
+    pub fn status(code: u16) -> Self {
+        Self(c_int::from(code))
+    }
+
+    /// Whether it is this HTTP status.
+    pub fn is_status(self, code: u16) -> bool {
+        self == Self::status(code)
+    }
+}
+
+pub(super) fn symbol(name: &CStr) -> *mut c_void {
+    // SAFETY: looks `name` up in what is loaded; httpd loads modules globally.
+    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// Registers our scheme handler with mod_proxy, if that is loaded. Hooks are
+/// sorted after all pre_config hooks ran, so this is early enough.
+pub(super) fn register<H: Hooks>() {
+    type Register = unsafe extern "C" fn(
+        sys::proxy_HOOK_scheme_handler_t,
+        *const *const c_char,
+        *const *const c_char,
+        c_int,
+    );
+    HTTP_HANDLER.store(std::ptr::null_mut(), Ordering::Relaxed);
+    CAN_UPGRADE.store(symbol(c"ap_proxy_worker_can_upgrade"), Ordering::Relaxed);
+    let hook = symbol(c"proxy_hook_scheme_handler");
+    if hook.is_null() {
+        return;
+    }
+    // SAFETY: mod_proxy.h declares the function of this name with this type.
+    let hook: Register = unsafe { std::mem::transmute(hook) };
+    // SAFETY: the callback lives as long as this load of the module, as the hook does.
+    unsafe {
+        hook(
+            Some(scheme_handler::<H>),
+            std::ptr::null(),
+            SUCCESSORS.0.as_ptr(),
+            sys::APR_HOOK_FIRST as c_int,
+        );
+    }
+}
+
+/// Looks for mod_proxy_http's handler among those registered. `false` if
+/// mod_proxy or mod_proxy_http is not loaded, or too old to upgrade.
+pub fn find_http_handler() -> bool {
+    type Handlers = unsafe extern "C" fn() -> *mut sys::apr_array_header_t;
+    let get = symbol(c"proxy_hook_get_scheme_handler");
+    if get.is_null() || CAN_UPGRADE.load(Ordering::Relaxed).is_null() {
+        return false;
+    }
+    // SAFETY: APR_DECLARE_EXTERNAL_HOOK declares the function of this name so.
+    let get: Handlers = unsafe { std::mem::transmute(get) };
+    // SAFETY: no arguments; the result is NULL or an array of hook entries.
+    let Some(handlers) = (unsafe { get().as_ref() }) else { return false };
+    let entries = handlers.elts.cast::<sys::proxy_LINK_scheme_handler_t>();
+    for at in 0..usize::try_from(handlers.nelts).unwrap_or(0) {
+        // SAFETY: within the array; its entries are of the LINK type that
+        // mod_proxy.h declares for this hook.
+        let entry = unsafe { &*entries.add(at) };
+        if entry.szName.is_null() {
+            continue;
+        }
+        // SAFETY: names of hooks are NUL-terminated.
+        let name = unsafe { CStr::from_ptr(entry.szName) };
+        if name == c"mod_proxy_http.c"
+            && let Some(handler) = entry.pFunc
+        {
+            HTTP_HANDLER.store(handler as *mut c_void, Ordering::Relaxed);
+            return true;
+        }
+    }
+    false
+}
+
+/// One run of the scheme_handler hook: a request, and where mod_proxy wants it to go.
+pub struct SchemeCall<'r> {
+    /// The request.
+    pub request: Request<'r>,
+    worker: *mut sys::proxy_worker,
+    conf: *mut sys::proxy_server_conf,
+    url: &'r CStr,
+    proxy_host: *const c_char,
+    proxy_port: sys::apr_port_t,
+}
+
+impl SchemeCall<'_> {
+    /// The URL at the back end.
+    pub fn url(&self) -> &[u8] {
+        self.url.to_bytes()
+    }
+
+    /// Whether the request goes through ProxyRemote.
+    pub fn is_through_proxy(&self) -> bool {
+        !self.proxy_host.is_null()
+    }
+
+    /// Whether the worker's `upgrade=` parameter (WebSocket if it has none) lets
+    /// `token` pass.
+    pub fn worker_allows(&self, token: &[u8]) -> bool {
+        let function = CAN_UPGRADE.load(Ordering::Relaxed);
+        let Some(pool) = self.request.pool() else { return false };
+        if function.is_null() {
+            return false;
+        }
+        // SAFETY: mod_proxy.h declares the function of this name with this type.
+        let can_upgrade: CanUpgrade = unsafe { std::mem::transmute(function) };
+        let token = pool.copy(token);
+        // SAFETY: pool and worker are alive during the hook; the default is what
+        // mod_proxy_http passes for ws: URLs.
+        unsafe {
+            can_upgrade(pool.as_ptr(), self.worker, token.as_ptr(), c"WebSocket".as_ptr()) != 0
+        }
+    }
+
+    /// Has mod_proxy_http serve the request, from `url` instead of its own.
+    pub fn delegate(&self, url: &[u8]) -> Answer {
+        let handler = HTTP_HANDLER.load(Ordering::Relaxed);
+        let Some(pool) = self.request.pool() else { return Answer::DECLINED };
+        if handler.is_null() {
+            return Answer::DECLINED;
+        }
+        // SAFETY: `find_http_handler` stored a function of this type.
+        let handler: SchemeHandler = unsafe { std::mem::transmute(handler) };
+        let url = pool.copy(url);
+        // SAFETY: the very arguments that mod_proxy gave this hook, but for the
+        // URL, a copy in the request's pool that the handler may write to.
+        Answer(unsafe {
+            handler(
+                self.request.as_ptr(),
+                self.worker,
+                self.conf,
+                url.as_ptr(),
+                self.proxy_host,
+                self.proxy_port,
+            )
+        })
+    }
+}
+
+unsafe extern "C" fn scheme_handler<H: Hooks>(
+    r: *mut sys::request_rec,
+    worker: *mut sys::proxy_worker,
+    conf: *mut sys::proxy_server_conf,
+    url: *mut c_char,
+    proxy_host: *const c_char,
+    proxy_port: sys::apr_port_t,
+) -> c_int {
+    guard(Answer::FAILED, || {
+        // SAFETY: mod_proxy passes a live request for the length of the call.
+        let Some(request) = (unsafe { Request::from_raw(r) }) else { return Answer::DECLINED };
+        // SAFETY: and a NUL-terminated URL in the request's pool.
+        let url = unsafe { CStr::from_ptr(url) };
+        H::scheme_handler(&SchemeCall { request, worker, conf, url, proxy_host, proxy_port })
+    })
+    .0
+}

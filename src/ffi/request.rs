@@ -1,0 +1,210 @@
+//! `request_rec`.
+
+use std::any::Any;
+use std::ffi::CStr;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::ptr::NonNull;
+
+use super::connection::Connection;
+use super::pool::Pool;
+use super::sys;
+use super::table::Table;
+
+/// A request that lives at least as long as `'r`.
+#[derive(Clone, Copy)]
+pub struct Request<'r>(NonNull<sys::request_rec>, PhantomData<&'r ()>);
+
+impl<'r> Request<'r> {
+    /// # Safety
+    /// `r` lives at least as long as `'r`, and is used by one thread at a time.
+    pub(super) unsafe fn from_raw(r: *mut sys::request_rec) -> Option<Self> {
+        NonNull::new(r).map(|r| Self(r, PhantomData))
+    }
+
+    pub(super) fn as_ptr(self) -> *mut sys::request_rec {
+        self.0.as_ptr()
+    }
+
+    fn record(&self) -> &sys::request_rec {
+        // SAFETY: alive for `'r`; one thread at a time works on a request, and
+        // none of its fields is written while this borrow lasts.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The request's pool.
+    pub fn pool(self) -> Option<Pool<'r>> {
+        // SAFETY: the pool lives as long as the request.
+        unsafe { Pool::from_raw(self.record().pool) }
+    }
+
+    /// The client's connection.
+    pub fn connection(self) -> Option<Connection<'r>> {
+        // SAFETY: a request never outlives its connection.
+        unsafe { Connection::from_raw(self.record().connection) }
+    }
+
+    /// Proxied for a site of this server (not as a forward proxy).
+    pub fn is_reverse_proxied(self) -> bool {
+        self.record().proxyreq == sys::PROXYREQ_REVERSE as i32
+    }
+
+    /// Whether mod_proxy will serve it, as far as can be said before the handler.
+    pub fn will_be_proxied(&self) -> bool {
+        let record = self.record();
+        if record.proxyreq != sys::PROXYREQ_NONE as i32 {
+            return record.proxyreq == sys::PROXYREQ_REVERSE as i32;
+        }
+        // SAFETY: NULL, or NUL-terminated and as old as the request.
+        let handler =
+            (!record.handler.is_null()).then(|| unsafe { CStr::from_ptr(record.handler) });
+        handler.is_some_and(|handler| handler.to_bytes().starts_with(b"proxy:"))
+    }
+
+    /// Sets a header field of the response, whatever the response will be.
+    pub fn set_error_header(self, name: &CStr, value: &str) {
+        if let Some(headers) = self.table(self.record().err_headers_out) {
+            headers.set(name, value.as_bytes());
+        }
+    }
+
+    /// A subrequest, such as an SSI include.
+    pub fn is_subrequest(self) -> bool {
+        !self.record().main.is_null()
+    }
+
+    /// The status so far.
+    pub fn status(self) -> i32 {
+        self.record().status
+    }
+
+    /// GET, and not the HEAD that httpd counts as one.
+    pub fn is_get(self) -> bool {
+        self.record().method_number == sys::M_GET as i32 && self.record().header_only == 0
+    }
+
+    /// HTTP/1.1 or later; HTTP/2 counts as 2.0.
+    pub fn is_http_1_1(self) -> bool {
+        self.record().proto_num >= 1001
+    }
+
+    fn table(self, table: *mut sys::apr_table_t) -> Option<Table<'r>> {
+        // SAFETY: a request's tables live in its pool.
+        unsafe { Table::from_raw(table, self.pool()?) }
+    }
+
+    /// The request header fields.
+    pub fn headers_in(self) -> Option<Table<'r>> {
+        self.table(self.record().headers_in)
+    }
+
+    /// Puts another table in the place of [`Self::headers_in`].
+    pub fn set_headers_in(self, headers: Table<'r>) {
+        // SAFETY: alive for `'r`; the table's pool is the request's.
+        unsafe { (*self.as_ptr()).headers_in = headers.as_ptr() };
+    }
+
+    /// The environment that SetEnv, mod_rewrite and others fill.
+    pub fn env(self) -> Option<Table<'r>> {
+        self.table(self.record().subprocess_env)
+    }
+
+    /// Notes from module to module.
+    pub fn notes(self) -> Option<Table<'r>> {
+        self.table(self.record().notes)
+    }
+
+    /// Forgets a status line that another status set.
+    pub fn clear_status_line(self) {
+        // SAFETY: alive for `'r`; httpd makes the line from the status then.
+        unsafe { (*self.as_ptr()).status_line = std::ptr::null() };
+    }
+
+    /// Whether the input filters are those of the connection alone, as
+    /// mod_proxy's tunnel has them.
+    pub fn reads_from_connection(self) -> bool {
+        let record = self.record();
+        // SAFETY: a request never outlives its connection.
+        let connection = unsafe { record.connection.as_ref() };
+        connection.is_some_and(|c| {
+            record.input_filters == c.input_filters && record.proto_input_filters == c.input_filters
+        })
+    }
+
+    /// The names of the request's output filters, those of the connection included.
+    pub fn output_filter_names(self) -> Vec<String> {
+        super::filter::names(self.record().output_filters)
+    }
+
+    /// The client's address as mod_remoteip and others see it.
+    pub fn useragent_ip(&self) -> Option<IpAddr> {
+        let ip = self.record().useragent_ip;
+        // SAFETY: NULL, or NUL-terminated and as old as the request.
+        let ip = (!ip.is_null()).then(|| unsafe { CStr::from_ptr(ip) })?;
+        ip.to_str().ok()?.parse().ok()
+    }
+
+    /// The client's address and port, as text; the address as mod_remoteip and
+    /// others see it.
+    pub fn client(&self) -> String {
+        // SAFETY: NULL, or as old as the request.
+        let port =
+            unsafe { self.record().useragent_addr.as_ref() }.map_or(0, |address| address.port);
+        match self.useragent_ip() {
+            Some(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
+            Some(IpAddr::V4(ip)) => format!("{ip}:{port}"),
+            None => self.connection().map_or_else(String::new, |c| c.peer()),
+        }
+    }
+
+    /// What ties a line of another log to this request's line in the access log:
+    /// UNIQUE_ID, %L, or the connection's number.
+    pub fn log_id(self) -> String {
+        if let Some(id) = self.env().and_then(|env| env.get(c"UNIQUE_ID")) {
+            return String::from_utf8_lossy(id).into_owned();
+        }
+        if self.record().log_id.is_null() {
+            let mut id = std::ptr::null();
+            // SAFETY: the request and its connection are alive; the id, if one is
+            // made, is in the request's pool. httpd does the same when it first
+            // logs about a request.
+            unsafe {
+                sys::ap_run_generate_log_id(self.record().connection, self.as_ptr(), &raw mut id);
+                (*self.as_ptr()).log_id = id;
+            }
+        }
+        let id = self.record().log_id;
+        if !id.is_null() {
+            // SAFETY: NUL-terminated and as old as the request.
+            return unsafe { CStr::from_ptr(id) }.to_string_lossy().into_owned();
+        }
+        self.connection().map_or_else(String::new, |c| format!("connection {}", c.id()))
+    }
+
+    /// Keeps a value of the module's with the request, until that is over.
+    pub fn keep<T: Any>(self, value: T) {
+        let Some(pool) = self.pool() else { return };
+        let kept: Box<dyn Any> = Box::new(value);
+        let kept = pool.own(kept);
+        super::module::set_config_of(self.record().request_config, kept.as_ptr().cast());
+    }
+
+    /// What [`Self::keep`] keeps.
+    pub fn kept<T: Any>(&self) -> Option<&T> {
+        let kept = super::module::config_of(self.record().request_config).cast::<Box<dyn Any>>();
+        // SAFETY: NULL, or what `keep` put there, which lives as long as the request.
+        unsafe { kept.as_ref() }?.downcast_ref()
+    }
+
+    /// This module's per-directory configuration, after all merging.
+    pub(super) fn dir_config_ptr(self) -> *mut std::ffi::c_void {
+        super::module::config_of(self.record().per_dir_config)
+    }
+
+    /// A note of the request, which error pages (`error-notes`) and logs show.
+    pub fn set_note(self, name: &CStr, value: &str) {
+        if let Some(notes) = self.notes() {
+            notes.set(name, value.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The request that a thread is serving right now, for callbacks that httpd
+//! gives no request: connection hooks and connection filters.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use super::connection::Connection;
+use super::request::Request;
+use super::sys;
+
+/// What is being served in this thread, with data `D` of the module's own. For
+/// a `thread_local!` without a destructor: it holds pointers only.
+pub struct Scope<D>(Cell<Option<Current<D>>>);
+
+struct Current<D> {
+    request: NonNull<sys::request_rec>,
+    origin: Option<NonNull<sys::conn_rec>>,
+    data: NonNull<D>,
+}
+
+impl<D> Clone for Current<D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D> Copy for Current<D> {}
+
+/// What [`Scope::look`] shows.
+pub struct Serving<'s, D> {
+    /// The request.
+    pub request: Request<'s>,
+    /// The connection to the back end, once there is one.
+    pub origin: Option<Connection<'s>>,
+    /// The module's own data.
+    pub data: &'s D,
+}
+
+impl<D> Scope<D> {
+    /// Nothing is being served.
+    pub const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+
+    /// Runs `body`, during which callbacks in this thread see `request` and `data`.
+    pub fn enter<T>(&self, request: Request<'_>, data: &D, body: impl FnOnce() -> T) -> T {
+        struct Leave<'s, D>(&'s Scope<D>, Option<Current<D>>);
+        impl<D> Drop for Leave<'_, D> {
+            fn drop(&mut self) {
+                self.0.0.set(self.1);
+            }
+        }
+        let request = NonNull::new(request.as_ptr());
+        let current =
+            request.map(|request| Current { request, origin: None, data: NonNull::from(data) });
+        // Put back even when `body` panics: nobody sees what is gone.
+        let _leave = Leave(self, self.0.replace(current));
+        body()
+    }
+
+    /// What this thread is serving, if anything.
+    pub fn look<T>(&self, see: impl for<'s> FnOnce(Serving<'s, D>) -> T) -> Option<T> {
+        let current = self.0.get()?;
+        // SAFETY: `enter` borrows the request for as long as it is current.
+        let request = unsafe { Request::from_raw(current.request.as_ptr()) }?;
+        // SAFETY: mod_proxy_http releases the connection last, when no callback
+        // can run any more before `enter` returns.
+        let origin =
+            current.origin.and_then(|origin| unsafe { Connection::from_raw(origin.as_ptr()) });
+        // SAFETY: `enter` borrows the data for as long as it is current.
+        let data = unsafe { current.data.as_ref() };
+        Some(see(Serving { request, origin, data }))
+    }
+
+    /// Says which connection leads to the back end of the current request.
+    pub fn set_origin(&self, origin: Connection<'_>) {
+        if let Some(current) = self.0.get() {
+            self.0.set(Some(Current { origin: NonNull::new(origin.as_ptr()), ..current }));
+        }
+    }
+}

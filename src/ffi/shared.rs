@@ -1,0 +1,66 @@
+//! Memory that all processes of a server share, across reloads.
+
+use std::ffi::{CStr, c_void};
+use std::ptr::NonNull;
+
+use super::sys;
+
+/// What httpd keeps for us in the parent while modules are unloaded and loaded.
+#[repr(C)]
+struct Retained {
+    memory: *mut c_void,
+    layout: u64,
+}
+
+/// A type that may live in memory shared by processes.
+///
+/// # Safety
+/// Implementors are made of atomics only, laid out as C would, and valid when
+/// all bytes are zero.
+pub unsafe trait Shareable {
+    /// Changes whenever the layout does, so that another build of the module
+    /// does not take this one's memory for its own.
+    const LAYOUT: u64;
+}
+
+/// The one `T` of this server: that of the last configuration, if it has the
+/// same layout, or a new one, all zero. In the parent, before children are made.
+///
+/// # Errors
+/// The memory cannot be had.
+pub fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
+    // SAFETY: looks up memory that httpd keeps for the life of the parent.
+    let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
+    let kept = if kept.is_null() {
+        // SAFETY: makes that memory, all zero.
+        unsafe { sys::ap_retained_data_create(key.as_ptr(), size_of::<Retained>()) }
+    } else {
+        kept
+    };
+    // SAFETY: made above, now or before, in this size; the parent has one thread.
+    let Some(kept) = (unsafe { kept.cast::<Retained>().as_mut() }) else {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    };
+    if kept.memory.is_null() || kept.layout != T::LAYOUT {
+        // The memory of another layout stays with the processes that still use it.
+        // SAFETY: asks for new memory; nothing of ours is replaced.
+        let memory = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<T>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if memory == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error());
+        }
+        *kept = Retained { memory, layout: T::LAYOUT };
+    }
+    let memory = NonNull::new(kept.memory.cast::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+    // SAFETY: mapped in the size of T, page-aligned, never unmapped, zero or what
+    // a T of the same layout was left as; `Shareable` makes it valid and shared.
+    Ok(unsafe { memory.as_ref() })
+}

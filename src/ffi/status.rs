@@ -1,0 +1,62 @@
+//! `apr_status_t`: APR's own codes and errno in one number.
+
+use std::ffi::{CStr, c_char};
+use std::fmt;
+
+use super::sys;
+
+/// An APR status that is not success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(sys::apr_status_t);
+
+impl Status {
+    /// End of file.
+    pub const EOF: Self = Self(sys::APR_EOF as sys::apr_status_t);
+    /// The connection was aborted.
+    pub const ABORTED: Self = Self(libc::ECONNABORTED);
+    /// A failure without a better name.
+    pub const GENERAL: Self = Self(sys::APR_EGENERAL as sys::apr_status_t);
+    /// A read that took too long.
+    pub const TIMEUP: Self = Self(sys::APR_TIMEUP as sys::apr_status_t);
+
+    /// `rv` as a result.
+    pub(super) fn check(rv: sys::apr_status_t) -> Result<(), Self> {
+        if rv == sys::APR_SUCCESS as sys::apr_status_t { Ok(()) } else { Err(Self(rv)) }
+    }
+
+    pub(super) fn into_raw(result: Result<(), Self>) -> sys::apr_status_t {
+        match result {
+            Ok(()) => sys::APR_SUCCESS as sys::apr_status_t,
+            Err(Self(rv)) => rv,
+        }
+    }
+
+    /// Nothing there on a non-blocking read.
+    pub fn is_again(self) -> bool {
+        // SAFETY: looks at a number only.
+        unsafe { sys::wsf_status_is_eagain(self.0) != 0 }
+    }
+
+    /// The socket's timeout passed.
+    pub fn is_timeup(self) -> bool {
+        // SAFETY: looks at a number only.
+        unsafe { sys::wsf_status_is_timeup(self.0) != 0 }
+    }
+
+    /// The peer sent all it will ever send.
+    pub fn is_eof(self) -> bool {
+        // SAFETY: looks at a number only.
+        unsafe { sys::wsf_status_is_eof(self.0) != 0 }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0 as c_char; 200];
+        // SAFETY: apr_strerror writes at most `len` bytes, its NUL included, and
+        // returns the buffer.
+        let text =
+            unsafe { CStr::from_ptr(sys::apr_strerror(self.0, text.as_mut_ptr(), text.len())) };
+        f.write_str(&text.to_string_lossy())
+    }
+}

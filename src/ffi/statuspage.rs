@@ -1,0 +1,39 @@
+//! mod_status, whose hook is optional: without it the page is never asked for.
+
+use std::ffi::c_int;
+
+use super::guard::guard;
+use super::module::Hooks;
+use super::sys;
+
+/// `AP_STATUS_SHORT` of mod_status.h: the lines of `?auto`.
+const SHORT: c_int = 1;
+
+/// Adds the module's part to mod_status, should it be loaded.
+pub(super) fn register<H: Hooks>() {
+    type Hook = unsafe extern "C" fn(*mut sys::request_rec, c_int) -> c_int;
+    let hook: Hook = page::<H>;
+    // SAFETY: APR keeps the pointer and calls it with the arguments that
+    // mod_status.h declares for this hook, which are those of `Hook`.
+    unsafe {
+        sys::apr_optional_hook_add(
+            c"status_hook".as_ptr(),
+            Some(std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook)),
+            std::ptr::null(),
+            std::ptr::null(),
+            sys::APR_HOOK_MIDDLE as c_int,
+        );
+    }
+}
+
+unsafe extern "C" fn page<H: Hooks>(r: *mut sys::request_rec, flags: c_int) -> c_int {
+    guard((), || {
+        let page = H::status(flags & SHORT != 0);
+        if let Ok(length) = c_int::try_from(page.len()) {
+            // SAFETY: mod_status passes its live request; `page` is readable for
+            // its length. A client that is gone is mod_status's business.
+            unsafe { sys::ap_rwrite(page.as_ptr().cast(), length, r) };
+        }
+    });
+    sys::OK as c_int
+}

@@ -1,0 +1,172 @@
+//! The TLS sessions of connections, and the OpenSSL that mod_ssl uses for them.
+//! mod_ssl's `pre_handshake` is an optional hook: without mod_ssl it never runs,
+//! and every connection is plain.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+
+use once_cell::sync::OnceCell;
+use tls::{Context, Library, Session, Ssl};
+
+use super::connection::Connection;
+use super::guard::guard;
+use super::sys;
+
+/// mod_ssl's OpenSSL as one child process sees it.
+struct OpenSsl {
+    context: &'static Context,
+    library: Library,
+    /// A connection that never existed, for callbacks of mod_ssl's that look at
+    /// an SSL's connection without a check (its keylog callback does).
+    stub: NonNull<sys::conn_rec>,
+}
+
+// SAFETY: function addresses, and a stub that nobody writes to.
+unsafe impl Send for OpenSsl {}
+// SAFETY: as above.
+unsafe impl Sync for OpenSsl {}
+
+/// Set once in a child; stays empty in the parent, whose modules come and go.
+static OPENSSL: OnceCell<Result<OpenSsl, String>> = OnceCell::new();
+
+/// Asks mod_ssl, should it be loaded, to show us each session.
+pub(super) fn register() {
+    type Hook = unsafe extern "C" fn(*mut sys::conn_rec, *mut c_void, c_int) -> c_int;
+    let hook: Hook = pre_handshake;
+    // SAFETY: APR keeps the pointer and calls it with the arguments that
+    // mod_ssl_openssl.h declares for this hook, which are those of `Hook`.
+    unsafe {
+        sys::apr_optional_hook_add(
+            c"pre_handshake".as_ptr(),
+            Some(std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook)),
+            std::ptr::null(),
+            std::ptr::null(),
+            sys::APR_HOOK_MIDDLE as c_int,
+        );
+    }
+}
+
+unsafe extern "C" fn pre_handshake(
+    c: *mut sys::conn_rec,
+    ssl: *mut c_void,
+    _is_proxy: c_int,
+) -> c_int {
+    guard((), || {
+        // SAFETY: mod_ssl passes the live connection that the session is for.
+        if let Some(c) = unsafe { Connection::from_raw(c) } {
+            c.set_ssl(NonNull::new(ssl.cast()));
+        }
+    });
+    sys::OK as c_int
+}
+
+/// Finds mod_ssl's OpenSSL, in a child that has just started.
+pub(super) fn init(pool: *mut sys::apr_pool_t, server: *mut sys::server_rec) {
+    OPENSSL.get_or_init(|| {
+        // Only mod_ssl has this function; core offers the others of its kind too.
+        // SAFETY: looks a name up in APR's table.
+        let function = unsafe { sys::apr_dynamic_fn_retrieve(c"ssl_ext_list".as_ptr()) };
+        let Some(function) = function else { return Err("mod_ssl is not loaded".to_owned()) };
+        // SAFETY: modules stay loaded for as long as a child runs.
+        let library = unsafe { Library::used_at(function as *const c_void) };
+        let library = library.map_err(|error| error.to_string())?;
+        let context = Context::new(library).map_err(|error| error.to_string())?;
+        // SAFETY: a child's pool lives as long as the child; zeroes make a valid
+        // conn_rec of numbers and pointers, two of which are then filled in.
+        let stub = unsafe {
+            let stub = sys::apr_palloc(pool, size_of::<sys::conn_rec>()).cast::<sys::conn_rec>();
+            stub.write_bytes(0, 1);
+            (*stub).pool = pool;
+            (*stub).base_server = server;
+            (*stub).conn_config = sys::ap_create_conn_config(pool);
+            stub
+        };
+        let stub = NonNull::new(stub).ok_or("out of memory")?;
+        Ok(OpenSsl { context, library, stub })
+    });
+}
+
+fn openssl() -> Option<&'static OpenSsl> {
+    OPENSSL.get()?.as_ref().ok()
+}
+
+/// Whether a connection's TLS, if it has any, is one that can be taken over.
+///
+/// # Errors
+/// Why not.
+pub fn is_takeable(c: Connection<'_>) -> Result<(), String> {
+    let Some(ssl) = c.ssl() else { return Ok(()) };
+    match OPENSSL.get() {
+        Some(Ok(openssl)) => {
+            // SAFETY: mod_ssl keeps the SSL until the connection is closed.
+            if unsafe { openssl.library.is_init_finished(ssl.as_ptr()) } {
+                Ok(())
+            } else {
+                Err("a TLS handshake is not finished".to_owned())
+            }
+        }
+        Some(Err(why)) => Err(why.clone()),
+        None => Err("OpenSSL was not looked for".to_owned()),
+    }
+}
+
+/// Has reads go on behind records that carry no data. Without it a read says
+/// that nothing is there while records wait in mod_ssl's own brigade.
+pub fn set_auto_retry(c: Connection<'_>) {
+    if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
+        // SAFETY: mod_ssl keeps the SSL until the connection is closed; this
+        // thread is the one that works on the connection.
+        unsafe { openssl.library.set_auto_retry(ssl.as_ptr()) };
+    }
+}
+
+/// Sends close_notify on a connection that is still httpd's, if it has TLS: the
+/// peer learns that nothing was cut off (RFC 8446, section 6.1).
+pub fn send_close_notify(c: Connection<'_>) {
+    if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
+        // SAFETY: as in `set_auto_retry`. An error is the connection's end, which
+        // whoever writes next is told.
+        let _ = unsafe { openssl.library.send_close_notify(ssl.as_ptr()) };
+    }
+}
+
+/// A reference to an SSL that keeps it alive when its connection is closed.
+pub(super) struct SslRef {
+    ssl: NonNull<Ssl>,
+    openssl: &'static OpenSsl,
+}
+
+// SAFETY: OpenSSL ties an SSL to no thread; `SslRef` is used by one at a time.
+unsafe impl Send for SslRef {}
+
+impl SslRef {
+    /// `None` for a plain connection.
+    pub(super) fn of(c: Connection<'_>) -> Option<Self> {
+        let (ssl, openssl) = (c.ssl()?, openssl()?);
+        // SAFETY: mod_ssl keeps the SSL until the connection is closed.
+        unsafe { openssl.library.up_ref(ssl.as_ptr()) };
+        Some(Self { ssl, openssl })
+    }
+
+    /// Makes the SSL ours.
+    ///
+    /// # Safety
+    /// mod_ssl has given up its reference, and the memory of its BIOs is still
+    /// valid. `fd` is the connection's socket and stays open for as long as the
+    /// session lives.
+    pub(super) unsafe fn take_over(self, fd: RawFd) -> io::Result<Session> {
+        let this = std::mem::ManuallyDrop::new(self);
+        let stub = this.openssl.stub.as_ptr().cast();
+        // SAFETY: by the caller; the reference is the one that `of` made.
+        unsafe { Session::take_over(this.openssl.context, this.ssl.as_ptr(), fd, stub) }
+    }
+}
+
+impl Drop for SslRef {
+    fn drop(&mut self) {
+        // SAFETY: gives up the reference that `of` made.
+        unsafe { self.openssl.library.free(self.ssl.as_ptr()) };
+    }
+}

@@ -1,0 +1,220 @@
+//! The scheme handler: decide whether a request is to be upgraded, have
+//! mod_proxy_http serve it as one, map the result.
+
+use std::ffi::CStr;
+use std::fmt::Display;
+
+use protocol::handshake::{GUID, Offer};
+use protocol::upgrade::{self, NotUpgrade, is_handshake_header};
+
+use crate::Hooks;
+use crate::config::DirConfig;
+use crate::ffi::digest;
+use crate::ffi::guard::poisoned;
+use crate::ffi::log::{self, Level};
+use crate::ffi::module::dir_config;
+use crate::ffi::proxy::{Answer, SchemeCall};
+use crate::ffi::request::Request;
+use crate::ffi::table::Table;
+use crate::handshake::{self, Handshake, Stage};
+use crate::message::{NOT_UPGRADED, TLS_LATE, UPGRADING};
+
+const BAD_GATEWAY: u16 = 502;
+const INTERNAL_SERVER_ERROR: u16 = 500;
+const GATEWAY_TIMEOUT: u16 = 504;
+
+/// What makes mod_proxy_http take a fresh connection to the back end, on the
+/// first request of a client's connection: `proxy-initial-not-pooled`.
+const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
+
+/// Serves a request whose URL is at a back end, if it is an upgrade request.
+pub fn serve(call: &SchemeCall<'_>) -> Answer {
+    let r = call.request;
+    let config = dir_config::<Hooks>(r);
+    // Forward proxying and ProxyRemote are not ours.
+    if !config.forward() || !r.is_reverse_proxied() || call.is_through_proxy() || poisoned() {
+        return Answer::DECLINED;
+    }
+    let (Some(headers), Some(env)) = (r.headers_in(), r.env()) else { return Answer::DECLINED };
+    let token = match decide(r, &config) {
+        Ok(token) => token,
+        Err(NotUpgrade::NotAsked) => return Answer::DECLINED,
+        Err(why) => return serve_plain(call, headers, &why),
+    };
+    let Some(url) = websocket_url(call.url()) else { return Answer::DECLINED };
+    let plain = |why: &dyn Display| serve_plain(call, headers, why);
+    if r.is_subrequest() {
+        return plain(&"a subrequest cannot switch protocols");
+    }
+    if r.status() != 200 {
+        return plain(&"it asks for an error document");
+    }
+    if env.get(c"force-proxy-request-1.0").is_some() {
+        return plain(&"force-proxy-request-1.0 is set");
+    }
+    if !call.worker_allows(token) {
+        return plain(&"its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)");
+    }
+    delegate(call, &config, headers, env, token, &url)
+}
+
+/// Has mod_proxy_http serve a request whose Upgrade is not to reach the back end:
+/// for a ws: URL or a worker with `upgrade=` it would send it on.
+fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> Answer {
+    let r = call.request;
+    let (Some(_), Some(stripped)) = (websocket_url(call.url()), headers.copy()) else {
+        return Answer::DECLINED;
+    };
+    log::request(r, Level::Debug, NOT_UPGRADED, format_args!("proxied without Upgrade: {why}"));
+    stripped.unset(c"Upgrade");
+    r.set_headers_in(stripped);
+    let answer = call.delegate(call.url());
+    r.set_headers_in(headers);
+    answer
+}
+
+/// Whether a request is an upgrade request, and to what.
+///
+/// # Errors
+/// Why it is none.
+pub fn decide<'r>(r: Request<'r>, config: &DirConfig) -> Result<&'r [u8], NotUpgrade> {
+    let headers = r.headers_in().ok_or(NotUpgrade::NotAsked)?;
+    // mod_http2 makes an upgrade request of an extended CONNECT (RFC 8441), and
+    // shows the stream's bytes as a chunked body.
+    let is_stream = r.connection().is_some_and(|client| client.is_secondary());
+    let request = upgrade::Request {
+        is_get: r.is_get(),
+        is_http_1_1: r.is_http_1_1(),
+        connection: headers.get(c"Connection"),
+        upgrade: headers.get(c"Upgrade"),
+        content_length: headers.get(c"Content-Length"),
+        transfer_encoding: headers.get(c"Transfer-Encoding").filter(|_| !is_stream),
+    };
+    upgrade::decide(&request, config.protocols())
+}
+
+/// The ws: or wss: URL, for which mod_proxy_http lets Upgrade pass, of an http:
+/// or https: one. The worker stays the one of the original URL.
+fn websocket_url(url: &[u8]) -> Option<Vec<u8>> {
+    let colon = url.iter().position(|byte| *byte == b':')?;
+    let (scheme, rest) = url.split_at(colon);
+    let scheme: &[u8] = match scheme.to_ascii_lowercase().as_slice() {
+        b"http" | b"ws" => b"ws",
+        b"https" | b"wss" => b"wss",
+        _ => return None,
+    };
+    Some([scheme, rest].concat())
+}
+
+/// Has mod_proxy_http serve the request as an upgrade request. For the length of
+/// its call the headers are those that the back end is to see, and the client's
+/// connection looks like a first request (see [`hide`]).
+fn delegate(
+    call: &SchemeCall<'_>,
+    config: &DirConfig,
+    headers: Table<'_>,
+    env: Table<'_>,
+    token: &[u8],
+    url: &[u8],
+) -> Answer {
+    let r = call.request;
+    let (Some(upgraded), Some(client)) = (headers.copy(), r.connection()) else {
+        return Answer::DECLINED;
+    };
+    // mod_proxy removes what Connection names (RFC 9110, section 7.6.1), which
+    // must not be the handshake itself. Its other tokens stay: `close` decides
+    // on the client's connection.
+    let named: Vec<&[u8]> = protocol::list::members(headers.get(c"Connection").unwrap_or_default())
+        .filter(|name| !is_handshake_header(name))
+        .collect();
+    upgraded.set(c"Connection", &named.join(&b", "[..]));
+    upgraded.set(c"Upgrade", token);
+
+    let shown = String::from_utf8_lossy(token);
+    log::request(r, Level::Debug, UPGRADING, format_args!("asking the back end for {shown}"));
+
+    let keepalives = client.keepalives();
+    let handshake = Handshake::new(offer(headers, token), config, keepalives);
+    let client_timeout = client.socket().and_then(|socket| socket.timeout());
+    let not_pooled = env.get(NOT_POOLED);
+
+    r.set_headers_in(upgraded);
+    hide(r);
+    let answer = handshake::enter(r, &handshake, || call.delegate(url));
+    unhide(r, &handshake);
+    if let Some(value) = not_pooled {
+        env.set(NOT_POOLED, value);
+    }
+    r.set_headers_in(headers);
+    // The tunnel ran with its own; what httpd has still to write has httpd's.
+    if let (Stage::Switched, false, Some(socket)) =
+        (handshake.stage(), client.is_secondary(), client.socket())
+    {
+        // A socket that is gone needs no timeout.
+        let _ = socket.set_timeout(client_timeout);
+    }
+    finish(r, &handshake, answer)
+}
+
+/// What the client offers, against which a 101 is checked.
+fn offer(headers: Table<'_>, token: &[u8]) -> Offer {
+    let copy = |name| headers.get(name).map(<[u8]>::to_vec);
+    Offer {
+        token: token.to_vec(),
+        accept: headers
+            .get(c"Sec-WebSocket-Key")
+            .and_then(|key| digest::base64_sha1(&[key, GUID].concat())),
+        protocols: copy(c"Sec-WebSocket-Protocol"),
+        extensions: copy(c"Sec-WebSocket-Extensions"),
+    }
+}
+
+/// Makes mod_proxy_http take a fresh connection. A pooled one may have just been
+/// closed by the back end, which would cost the client its handshake; there is
+/// no retry. mod_proxy_http looks at the variable only while the client's
+/// connection has served nothing, hence the count of 0.
+fn hide(r: Request<'_>) {
+    if let (Some(client), Some(env)) = (r.connection(), r.env()) {
+        client.set_keepalives(0);
+        env.set(NOT_POOLED, b"1");
+    }
+}
+
+/// Undoes [`hide`], as soon as the connection is there: the count is in the
+/// response's Keep-Alive.
+pub fn unhide(r: Request<'_>, handshake: &Handshake) {
+    if let (Some(client), Some(env)) = (r.connection(), r.env())
+        && env.get(NOT_POOLED).is_some()
+    {
+        env.unset(NOT_POOLED);
+        client.set_keepalives(client.keepalives() + handshake.keepalives);
+    }
+}
+
+/// Maps what mod_proxy_http made of a handshake that failed: 504 rather than its
+/// 502 or 500 where the deadline passed, and the message number for the error page.
+fn finish(r: Request<'_>, handshake: &Handshake, answer: Answer) -> Answer {
+    let failed = answer.is_status(BAD_GATEWAY) || answer.is_status(INTERNAL_SERVER_ERROR);
+    if !failed || !matches!(handshake.stage(), Stage::Late | Stage::Refused) {
+        return answer;
+    }
+    let number = handshake.refusal().unwrap_or_else(|| {
+        // Nothing of ours was being read: it was mod_ssl that waited.
+        let allowed = handshake.allowed().unwrap_or_default();
+        let why = format_args!("the back end's TLS handshake took longer than {allowed:?}");
+        log::request(r, Level::Error, TLS_LATE, why);
+        TLS_LATE
+    });
+    // What the back end sent is for the log, not for the client.
+    let note = format!("The back end did not answer the WebSocket handshake rightly ({number}).");
+    r.set_note(c"error-notes", &note);
+    r.set_note(c"verbose-error-to", "*");
+    if handshake.stage() == Stage::Refused {
+        return Answer::status(BAD_GATEWAY);
+    }
+    // failontimeout of balancers looks at this.
+    r.set_note(c"proxy_timedout", "1");
+    // mod_proxy set one for its own status.
+    r.clear_status_line();
+    Answer::status(GATEWAY_TIMEOUT)
+}

@@ -1,0 +1,384 @@
+//! Taking an open tunnel out of its worker thread: is it allowed, draining what
+//! httpd and mod_ssl have read already, and giving both sockets to the relay
+//! when httpd has let go of them.
+//!
+//! The order of calls that this rests on: the first read of mod_proxy's tunnel
+//! loop is a non-blocking one of either connection (ap_proxy_tunnel_run); an
+//! error makes it return at once without a shutdown; mod_proxy_http then
+//! answers DONE and releases the back end's connection, whose pool is cleared
+//! there and then; the client's connection is closed by the MPM.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use relay::{Side as RelaySide, Tls, Tracker};
+
+use crate::admission::{Place, Reservation};
+use crate::child;
+use crate::ffi::brigade::Brigade;
+use crate::ffi::connection::{Connection, Released};
+use crate::ffi::filter::{Mode, Next, Read};
+use crate::ffi::log::{self, Level};
+use crate::ffi::scope::Serving;
+use crate::ffi::tls;
+use crate::handshake::Handshake;
+use crate::message::{HANDED_OVER, NOT_DETACHED};
+use crate::record::TunnelRecord;
+use crate::socket;
+use crate::tunnel::Side;
+
+/// The most that is drained of one side. Whoever sends more than this at once
+/// keeps its tunnel in the thread until there is a pause.
+const DRAIN: usize = 256 * 1024;
+/// How much is asked for at a time.
+const CHUNK: usize = 64 * 1024;
+/// Reads between two attempts.
+const PAUSE: u32 = 16;
+
+/// The connection filters that a detached tunnel can do without: those of httpd
+/// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
+/// mod_remoteip's PROXY header was read) and ours.
+const PASSIVE: [&str; 10] = [
+    "core",
+    "core_in",
+    "ssl/tls filter",
+    "ssl/tls coalescing filter",
+    "log_input_output",
+    "reqtimeout",
+    "remoteip_input",
+    "wsforward_deadline",
+    "wsforward_head",
+    "wsforward_tunnel",
+];
+
+/// Why a tunnel stays in its worker thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// It is a stream of HTTP/2.
+    Http2,
+    /// A connection has a filter that must see its bytes.
+    Filter,
+    /// Its TLS cannot be taken over.
+    Tls,
+    /// No descriptor could be had.
+    Descriptors,
+    /// A side ended before the hand-over.
+    Ended,
+    /// There is no relay in this process.
+    NoRelay,
+}
+
+impl Fallback {
+    /// How many there are.
+    pub const KINDS: usize = 6;
+    /// Their names for status pages, in the order of the variants.
+    pub const NAMES: [&'static str; Self::KINDS] =
+        ["http2", "filter", "tls", "descriptors", "ended", "no-relay"];
+}
+
+/// How far the attempts at one tunnel are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Attempts {
+    /// WSForwardRelay is off here, or the tunnel stays in the thread for good.
+    #[default]
+    Never,
+    /// After so many more reads.
+    After(u32),
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// Both connections are the relay's: the loop is to be left.
+    HandedOver,
+    /// The loop goes on.
+    GoOn,
+}
+
+/// A tunnel is about to begin: settles what can be said before the loop drops
+/// the request's own filters.
+pub fn begin(serving: &Serving<'_, Handshake>) {
+    let handshake = serving.data;
+    if !handshake.relay {
+        return;
+    }
+    // The loop passes by a rate limit, in the thread as well; a thread that is
+    // held is a limit of its own, so such a tunnel is left there.
+    if serving.request.output_filter_names().iter().any(|name| name == "rate_limit") {
+        fall_back(serving, Fallback::Filter, "the request has the filter rate_limit");
+        return;
+    }
+    handshake.tunnel.attempts.set(Attempts::After(0));
+}
+
+fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
+    serving.data.tunnel.attempts.set(Attempts::Never);
+    child::count_fallback(why);
+    let text = format_args!("tunnel stays in its worker thread: {text}");
+    log::request(serving.request, Level::Debug, NOT_DETACHED, text);
+}
+
+/// Tries to hand the tunnel over, at a non-blocking read of `side` with `next`
+/// below it.
+pub fn attempt(
+    serving: &Serving<'_, Handshake>,
+    side: Side,
+    next: &mut Next<'_>,
+    out: &mut Brigade<'_>,
+) -> Attempt {
+    let tunnel = &serving.data.tunnel;
+    match tunnel.attempts.get() {
+        Attempts::Never => return Attempt::GoOn,
+        Attempts::After(0) => {}
+        Attempts::After(reads) => {
+            tunnel.attempts.set(Attempts::After(reads - 1));
+            return Attempt::GoOn;
+        }
+    }
+    let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
+        return Attempt::GoOn;
+    };
+    // Some module read the connection before the loop does: not the place.
+    if !serving.request.reads_from_connection() && !client.is_secondary() {
+        return Attempt::GoOn;
+    }
+    if let Err((why, text)) = allowed(client, origin) {
+        fall_back(serving, why, &text);
+        return Attempt::GoOn;
+    }
+    tunnel.attempts.set(Attempts::After(PAUSE));
+    // The 101, or bytes behind it, are still on their way out.
+    if client.has_pending_output() || origin.has_pending_output() {
+        tunnel.attempts.set(Attempts::After(0));
+        return Attempt::GoOn;
+    }
+    // Before anything is drained: what is drained must be able to go on.
+    let descriptors = match Descriptors::of(client, origin) {
+        Ok(descriptors) => descriptors,
+        Err(error) => {
+            let text = format!("no descriptor for the relay: {error}");
+            log::request(serving.request, Level::Error, NOT_DETACHED, format_args!("{text}"));
+            fall_back(serving, Fallback::Descriptors, &text);
+            return Attempt::GoOn;
+        }
+    };
+    tls::set_auto_retry(client);
+    tls::set_auto_retry(origin);
+    tunnel.draining.set(true);
+    let drained = drain(serving, side, next, out, client, origin);
+    tunnel.draining.set(false);
+    match drained {
+        Drained::All => take(serving, client, origin, descriptors),
+        Drained::Capped => Attempt::GoOn,
+        Drained::Ended => {
+            fall_back(serving, Fallback::Ended, "a side has ended already");
+            Attempt::GoOn
+        }
+    }
+}
+
+fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallback, String)> {
+    if client.is_secondary() {
+        return Err((Fallback::Http2, "it is a stream of HTTP/2".to_owned()));
+    }
+    if !child::has_relay() {
+        return Err((Fallback::NoRelay, "this process has no relay".to_owned()));
+    }
+    for (c, whose) in [(client, "client"), (origin, "back end")] {
+        if let Some(name) = c.filter_names().iter().find(|name| !PASSIVE.contains(&name.as_str())) {
+            let text = format!("the {whose}'s connection has the filter {name}");
+            return Err((Fallback::Filter, text));
+        }
+        tls::is_takeable(c).map_err(|why| (Fallback::Tls, format!("TLS of the {whose}: {why}")))?;
+    }
+    Ok(())
+}
+
+enum Drained {
+    /// Nothing is left in any filter of httpd's.
+    All,
+    /// More came than is taken at once.
+    Capped,
+    /// A side ended or failed behind what was read.
+    Ended,
+}
+
+/// Empties the filters of both connections into the tunnel's `ahead`: of the one
+/// that the loop is reading first, so that what comes of a failure is read on.
+fn drain(
+    serving: &Serving<'_, Handshake>,
+    side: Side,
+    next: &mut Next<'_>,
+    out: &mut Brigade<'_>,
+    client: Connection<'_>,
+    origin: Connection<'_>,
+) -> Drained {
+    for of in [side, side.other()] {
+        let c = if of == Side::Client { client } else { origin };
+        let ahead = serving.data.tunnel.ahead(of);
+        let mut bytes = ahead.bytes.borrow_mut();
+        loop {
+            // Where the socket has no more the loop would not come back for what
+            // is kept here, so only a side that goes on sending is left alone.
+            if bytes.len() >= DRAIN && c.is_readable() {
+                return Drained::Capped;
+            }
+            let before = bytes.len();
+            // The filter that is being read is not entered again.
+            let result = if of == side {
+                let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK };
+                next.read(out, read).and_then(|()| out.drain_into(&mut bytes))
+            } else {
+                c.read_available(&mut bytes, CHUNK)
+            };
+            match result {
+                Ok(()) if bytes.len() > before => {}
+                // An empty brigade is httpd's other way to say "nothing now".
+                Ok(()) => break,
+                Err(why) if why.is_again() => break,
+                // TLS ended and TCP did not: the loop would not come back for
+                // that, but the relay's session has kept it.
+                Err(why) if why.is_eof() && !c.is_readable() => break,
+                Err(why) => {
+                    ahead.end.set(Some(why));
+                    return Drained::Ended;
+                }
+            }
+        }
+    }
+    Drained::All
+}
+
+/// Duplicates of both sockets, fit for the relay.
+struct Descriptors {
+    client: OwnedFd,
+    origin: OwnedFd,
+}
+
+impl Descriptors {
+    fn of(client: Connection<'_>, origin: Connection<'_>) -> io::Result<Self> {
+        let gone = || io::Error::other("the connection has no socket");
+        let duplicate = |c: Connection<'_>| -> io::Result<OwnedFd> {
+            let socket = c.socket().ok_or_else(gone)?;
+            let fd = socket::duplicate(socket.fd().ok_or_else(gone)?)?;
+            socket::prepare(fd.as_fd())?;
+            Ok(fd)
+        };
+        Ok(Self { client: duplicate(client)?, origin: duplicate(origin)? })
+    }
+}
+
+/// Gives both sockets to the relay, as soon as httpd has closed its own.
+fn take(
+    serving: &Serving<'_, Handshake>,
+    client: Connection<'_>,
+    origin: Connection<'_>,
+    descriptors: Descriptors,
+) -> Attempt {
+    let handshake = serving.data;
+    let r = serving.request;
+    let mut place = r.kept::<Reservation>().and_then(Reservation::take);
+    let client_entry = place.as_mut().and_then(Place::take_client_entry);
+    let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
+    log::request(r, Level::Debug, HANDED_OVER, format_args!("to the relay: {record}"));
+    child::count_handed_over();
+    let ahead = |side| handshake.tunnel.ahead(side).bytes.take();
+    let meeting = Arc::new(Meeting(Mutex::new(Waiting {
+        client: None,
+        origin: None,
+        ahead: [ahead(Side::Client), ahead(Side::Origin)],
+        is_websocket: handshake.offer.is_websocket(),
+        idle_timeout: handshake.idle_timeout,
+        record: Some(record),
+        _place: place,
+    })));
+    origin.hand_over(descriptors.origin, Meeting::arrive(&meeting, Side::Origin));
+    client.hand_over(descriptors.client, Meeting::arrive(&meeting, Side::Client));
+    // Or mod_proxy would send close_notify. The client's connection is aborted
+    // when it is closed: until then its state goes into the access log.
+    origin.abort();
+    Attempt::HandedOver
+}
+
+/// Where the two sides of a tunnel meet when httpd has let go of each.
+struct Meeting(Mutex<Waiting>);
+
+struct Waiting {
+    client: Option<RelaySide>,
+    origin: Option<RelaySide>,
+    ahead: [Vec<u8>; 2],
+    is_websocket: bool,
+    idle_timeout: Option<std::time::Duration>,
+    record: Option<TunnelRecord>,
+    /// Held until the relay counts the tunnel.
+    _place: Option<Place>,
+}
+
+impl Meeting {
+    fn arrive(meeting: &Arc<Self>, side: Side) -> Released {
+        let meeting = Arc::clone(meeting);
+        Box::new(move |fd, session| {
+            let tls = match session.transpose() {
+                Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
+                Err(error) => {
+                    // The other side is closed with the meeting.
+                    let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(record) = waiting.record.take() {
+                        child::lost(&record, &format!("its TLS was not taken over: {error}"));
+                    }
+                    return;
+                }
+            };
+            let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.put(side, fd, tls);
+            waiting.start_if_complete();
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            child::lost(&record, "a side of it did not come out of httpd");
+        }
+    }
+}
+
+impl Waiting {
+    fn put(&mut self, side: Side, fd: OwnedFd, tls: Option<Box<dyn Tls>>) {
+        let [from_client, from_origin] = &mut self.ahead;
+        match side {
+            Side::Client => {
+                let read_ahead = std::mem::take(from_client);
+                self.client = Some(RelaySide { fd, tls, read_ahead });
+            }
+            Side::Origin => {
+                let read_ahead = std::mem::take(from_origin);
+                self.origin = Some(RelaySide { fd, tls, read_ahead });
+            }
+        }
+    }
+
+    fn start_if_complete(&mut self) {
+        if self.client.is_none() || self.origin.is_none() {
+            return;
+        }
+        if let (Some(client), Some(origin), Some(record)) =
+            (self.client.take(), self.origin.take(), self.record.take())
+        {
+            let frames = if self.is_websocket {
+                [Tracker::client_to_backend(), Tracker::backend_to_client()]
+            } else {
+                [Tracker::opaque(), Tracker::opaque()]
+            };
+            child::adopt(relay::Tunnel::new(
+                client,
+                origin,
+                frames,
+                self.idle_timeout,
+                Box::new(record),
+            ));
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One handshake with a back end: what the handler, the connection hook and the
+//! filters of the two connections know of it. All of them run in one thread,
+//! within the handler's call.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use protocol::handshake::Offer;
+
+use crate::config::DirConfig;
+use crate::ffi::connection::{Connection, Socket};
+use crate::ffi::log::Message;
+use crate::ffi::scope::{Scope, Serving};
+use crate::head;
+use crate::tunnel::Tunnel;
+
+thread_local! {
+    static CURRENT: Scope<Handshake> = const { Scope::new() };
+}
+
+/// How far a handshake has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The back end has not answered yet.
+    Waiting,
+    /// The deadline passed.
+    Late,
+    /// The answer was refused.
+    Refused,
+    /// The back end answered, and did not switch.
+    Answered,
+    /// The back end switched protocols.
+    Switched,
+}
+
+/// The state of one handshake.
+pub struct Handshake {
+    /// What the client asked for.
+    pub offer: Offer,
+    /// WSForwardHandshakeTimeout, if set.
+    pub timeout: Option<Duration>,
+    /// WSForwardIdleTimeout; `None` is for ever.
+    pub idle_timeout: Option<Duration>,
+    /// WSForwardRelay.
+    pub relay: bool,
+    /// The open tunnel.
+    pub tunnel: Tunnel,
+    /// The client connection's count of requests before this one, while it is
+    /// hidden from mod_proxy_http (see handler.rs).
+    pub keepalives: i32,
+    stage: Cell<Stage>,
+    deadline: Cell<Option<Deadline>>,
+    refusal: Cell<Option<Message>>,
+}
+
+/// When the back end's response head must be there.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    at: Instant,
+    /// The time from the connection to the deadline.
+    pub allowed: Duration,
+}
+
+impl Deadline {
+    /// The time left; `None` if none is.
+    pub fn left(&self) -> Option<Duration> {
+        self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+}
+
+impl Handshake {
+    /// A handshake that has not begun.
+    pub fn new(offer: Offer, config: &DirConfig, keepalives: i32) -> Self {
+        Self {
+            offer,
+            timeout: config.handshake_timeout(),
+            idle_timeout: config.idle_timeout(),
+            relay: config.relay(),
+            tunnel: Tunnel::default(),
+            keepalives,
+            stage: Cell::new(Stage::Waiting),
+            deadline: Cell::new(None),
+            refusal: Cell::new(None),
+        }
+    }
+
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// It has come to `stage`.
+    pub fn reach(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    /// The deadline, for as long as the back end has not answered.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline.get().filter(|_| self.stage() == Stage::Waiting)
+    }
+
+    /// The time that was allowed, once there is a connection.
+    pub fn allowed(&self) -> Option<Duration> {
+        self.deadline.get().map(|deadline| deadline.allowed)
+    }
+
+    /// Ends the handshake for a reason that goes into the log.
+    pub fn refuse(&self, stage: Stage, number: Message) {
+        self.refusal.set(Some(number));
+        self.reach(stage);
+    }
+
+    /// Why it was refused.
+    pub fn refusal(&self) -> Option<Message> {
+        self.refusal.get()
+    }
+}
+
+/// Runs `serve` as the handshake of `request`.
+pub fn enter<T>(
+    request: crate::ffi::request::Request<'_>,
+    handshake: &Handshake,
+    serve: impl FnOnce() -> T,
+) -> T {
+    CURRENT.with(|current| current.enter(request, handshake, serve))
+}
+
+/// The handshake that this thread is in, if any.
+pub fn current<T>(see: impl for<'s> FnOnce(Serving<'s, Handshake>) -> T) -> Option<T> {
+    CURRENT.with(|current| current.look(see))
+}
+
+/// A connection was made, and httpd has not yet read or written on it. If it is
+/// the one of a handshake, its filters go on now: below TLS, so that the
+/// deadline holds for a TLS handshake too, and above, for the head.
+pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
+    let ours = current(|serving| {
+        let handshake = serving.data;
+        // mod_proxy has set the worker's timeout on the socket.
+        if let Some(allowed) = handshake.timeout.or(socket.timeout()) {
+            let at = Instant::now().checked_add(allowed);
+            handshake.deadline.set(at.map(|at| Deadline { at, allowed }));
+        }
+        // What mod_proxy_http had to find at the choice of the connection.
+        crate::handler::unhide(serving.request, handshake);
+    });
+    if ours.is_some() {
+        CURRENT.with(|current| current.set_origin(c));
+        // Never back into the pool: an answer to an upgrade may be followed by
+        // bytes that are no HTTP.
+        c.close_after_request();
+        head::attach(c);
+    }
+}

@@ -1,0 +1,268 @@
+//! The filters on the connection to a back end: the deadline below TLS, and
+//! above it the head filter, which reads, bounds and checks a response head
+//! before mod_proxy_http sees any of it.
+
+use memchr::memchr;
+use protocol::handshake::check;
+use protocol::head::{Scanner, inspect};
+
+use crate::ffi::brigade::Brigade;
+use crate::ffi::connection::Connection;
+use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
+use crate::ffi::log::Message;
+use crate::ffi::status::Status;
+use crate::handshake::{Handshake, Stage, current};
+use crate::message::{BAD_HEAD, HEAD_CUT, HEAD_LATE, WRONG_101};
+use crate::tunnel::{self, Side};
+
+static DEADLINE: Kind<DeadlineFilter> = Kind::new();
+static HEAD: Kind<HeadFilter> = Kind::new();
+
+/// How much is asked of the connection at a time; core's socket buckets hold
+/// 8000 bytes.
+const CHUNK: usize = 8192;
+
+const SWITCHING_PROTOCOLS: u16 = 101;
+
+/// Makes the filters known to httpd.
+pub fn register() {
+    DEADLINE.register(c"WSFORWARD_DEADLINE", Layer::BelowTls);
+    HEAD.register(c"WSFORWARD_HEAD", Layer::AboveTls);
+}
+
+/// Puts the filters on the connection to a back end.
+pub fn attach(origin: Connection<'_>) {
+    // Without them the answer is not checked, so there must be none: the pool
+    // is out of memory or the module not registered, and httpd ends on both.
+    let _ = DEADLINE.add(origin, DeadlineFilter);
+    let _ = HEAD.add(origin, HeadFilter::default());
+}
+
+/// Bounds each blocking read by the time that the handshake has left.
+struct DeadlineFilter;
+
+impl InputFilter for DeadlineFilter {
+    fn read(
+        &mut self,
+        origin: Connection<'_>,
+        next: &mut Next<'_>,
+        out: &mut Brigade<'_>,
+        read: Read,
+    ) -> Result<(), Status> {
+        let deadline = current(|serving| serving.data.deadline()).flatten();
+        let (Some(deadline), Some(socket), true) = (deadline, origin.socket(), read.block) else {
+            return next.read(out, read);
+        };
+        let result = match deadline.left() {
+            None => Err(Status::TIMEUP),
+            Some(left) => {
+                let before = socket.timeout();
+                socket.set_timeout(Some(left))?;
+                let result = next.read(out, read);
+                socket.set_timeout(before)?;
+                result
+            }
+        };
+        if result.is_err_and(Status::is_timeup) {
+            current(|serving| serving.data.reach(Stage::Late));
+        }
+        result
+    }
+}
+
+/// Reads response heads, checks them, and serves them. Behind the final one it
+/// passes on what follows.
+#[derive(Default)]
+struct HeadFilter {
+    /// What was read, from the first byte not yet served.
+    bytes: Vec<u8>,
+    scanner: Scanner,
+    state: State,
+}
+
+/// What the bytes at the front are.
+#[derive(Default, Clone, Copy)]
+enum State {
+    /// A head of which the end has not arrived.
+    #[default]
+    Collecting,
+    /// A head of so many bytes, and what comes after it.
+    Head { left: usize, then: Then },
+    /// The body, or the tunnel.
+    Rest,
+    /// Nothing more is served.
+    Ended,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    AnotherHead,
+    Rest,
+    End,
+}
+
+impl InputFilter for HeadFilter {
+    fn read(
+        &mut self,
+        origin: Connection<'_>,
+        next: &mut Next<'_>,
+        out: &mut Brigade<'_>,
+        read: Read,
+    ) -> Result<(), Status> {
+        if read.mode == Mode::Init {
+            return next.read(out, read);
+        }
+        while matches!(self.state, State::Collecting) {
+            self.collect(next, out, read.block)?;
+        }
+        match self.state {
+            State::Head { left, then } => {
+                let served = serve(&self.bytes[..left], out, read)?;
+                self.consume(served);
+                self.state = match (left - served, then) {
+                    (0, Then::AnotherHead) => State::Collecting,
+                    (0, Then::Rest) => {
+                        self.switched();
+                        State::Rest
+                    }
+                    (0, Then::End) => State::Ended,
+                    (left, then) => State::Head { left, then },
+                };
+                Ok(())
+            }
+            State::Rest if !self.bytes.is_empty() => {
+                let served = serve(&self.bytes, out, read)?;
+                self.consume(served);
+                Ok(())
+            }
+            State::Rest => tunnel::read(Side::Origin, origin, next, out, read),
+            State::Collecting | State::Ended => Err(Status::EOF),
+        }
+    }
+}
+
+impl HeadFilter {
+    /// Goes one step towards a complete head: judges it, or reads on.
+    fn collect(
+        &mut self,
+        next: &mut Next<'_>,
+        out: &mut Brigade<'_>,
+        block: bool,
+    ) -> Result<(), Status> {
+        match self.scanner.end(&self.bytes) {
+            Ok(Some(end)) => current(|serving| self.judge(end, &serving)).ok_or(Status::GENERAL),
+            Ok(None) => {
+                let before = self.bytes.len();
+                let result = next.read(out, Read { mode: Mode::ReadBytes, block, bytes: CHUNK });
+                let result = result.and_then(|()| out.drain_into(&mut self.bytes));
+                match result {
+                    Ok(()) if self.bytes.len() > before => Ok(()),
+                    Err(why) if why.is_again() && !block => Err(why),
+                    Ok(()) => self.cut(Status::EOF),
+                    Err(why) => self.cut(why),
+                }
+            }
+            Err(bad) => self.refuse(BAD_HEAD, &bad.to_string()),
+        }
+    }
+
+    /// Decides on the head of `end` bytes that was read.
+    fn judge(&mut self, end: usize, serving: &crate::ffi::scope::Serving<'_, Handshake>) {
+        let handshake = serving.data;
+        let status = match inspect(&self.bytes[..end]) {
+            Ok(status) => status,
+            Err(bad) => {
+                return self.refuse_by(handshake, Stage::Refused, BAD_HEAD, &bad.to_string());
+            }
+        };
+        let (left, then) = match status.code {
+            SWITCHING_PROTOCOLS => match check(&self.bytes[..end], &handshake.offer) {
+                Ok(head) => {
+                    let left = head.len();
+                    self.bytes.splice(..end, head);
+                    handshake.reach(Stage::Switched);
+                    tunnel::begin(serving);
+                    (left, Then::Rest)
+                }
+                Err(wrong) => {
+                    let why = wrong.to_string();
+                    return self.refuse_by(handshake, Stage::Refused, WRONG_101, &why);
+                }
+            },
+            // mod_proxy_http refuses the tenth.
+            100..200 => (end, Then::AnotherHead),
+            _ => {
+                handshake.reach(Stage::Answered);
+                (end, Then::Rest)
+            }
+        };
+        self.scanner = Scanner::default();
+        self.state = State::Head { left, then };
+    }
+
+    /// The connection ended, or failed, or was too slow, before a head was complete.
+    fn cut(&mut self, why: Status) -> Result<(), Status> {
+        let arrived = self.bytes.len();
+        let done = current(|serving| {
+            let handshake = serving.data;
+            if handshake.stage() == Stage::Late {
+                let allowed = handshake.allowed().unwrap_or_default();
+                let why = format!("no response head within {allowed:?} ({arrived} bytes of it)");
+                self.refuse_by(handshake, Stage::Late, HEAD_LATE, &why);
+            } else {
+                let why = if why.is_eof() {
+                    format!("the back end closed after {arrived} bytes of a response head")
+                } else {
+                    format!("{why} after {arrived} bytes of a response head")
+                };
+                self.refuse_by(handshake, Stage::Refused, HEAD_CUT, &why);
+            }
+        });
+        done.ok_or(why)
+    }
+
+    fn refuse(&mut self, number: Message, why: &str) -> Result<(), Status> {
+        current(|serving| self.refuse_by(serving.data, Stage::Refused, number, why))
+            .ok_or(Status::GENERAL)
+    }
+
+    /// Has mod_proxy_http answer 502 with one line in the log. It does so for a
+    /// status line of another HTTP, which it quotes; for a failed read it would
+    /// log two lines that say less, and may close a client's connection without
+    /// any answer (mod_proxy_http.c, ap_proxy_http_process_response).
+    fn refuse_by(&mut self, handshake: &Handshake, stage: Stage, number: Message, why: &str) {
+        handshake.refuse(stage, number);
+        self.bytes = format!("HTTP/9.9 502 {number}: {why}\r\n").into_bytes();
+        self.state = State::Head { left: self.bytes.len(), then: Then::End };
+    }
+
+    /// The head is served. What follows a 101 belongs to the tunnel.
+    fn switched(&mut self) {
+        current(|serving| {
+            if serving.data.stage() == Stage::Switched {
+                let ahead = serving.data.tunnel.ahead(Side::Origin);
+                ahead.bytes.replace(std::mem::take(&mut self.bytes));
+            }
+        });
+    }
+
+    fn consume(&mut self, served: usize) {
+        self.bytes.drain(..served);
+        if self.bytes.is_empty() {
+            // An open tunnel keeps no buffer.
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// Answers a read from `bytes`, and says how many of them it took.
+fn serve(bytes: &[u8], out: &mut Brigade<'_>, read: Read) -> Result<usize, Status> {
+    let length = match read.mode {
+        Mode::GetLine => memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1),
+        Mode::ReadBytes | Mode::Speculative => bytes.len().min(read.bytes),
+        Mode::Exhaustive => bytes.len(),
+        Mode::EatCrlf | Mode::Init => 0,
+    };
+    out.append(&bytes[..length])?;
+    Ok(if read.mode == Mode::Speculative { 0 } else { length })
+}

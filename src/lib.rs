@@ -1,0 +1,122 @@
+//! mod_wsforward: WebSocket forwarding and relaying for Apache httpd 2.4.
+//!
+//! The way of a request: [`admission`] keeps the limits, [`handler`] decides and has mod_proxy_http serve it,
+//! [`head`] checks the back end's answer on its way in, [`tunnel`] follows the open
+//! tunnel in its thread, [`handover`] takes it out of there, [`child`] has the
+//! relay that carries it to its end, [`drain`] carries on where a child ends before.
+//! This file is the module record and its
+//! hooks, nothing else.
+
+mod admission;
+mod child;
+mod config;
+mod drain;
+mod ffi;
+mod handler;
+mod handover;
+mod handshake;
+mod head;
+mod keeper;
+mod logger;
+mod message;
+mod process;
+mod record;
+mod shared;
+mod socket;
+mod status;
+mod tunnel;
+
+use config::{DIRECTIVES, DirConfig};
+use ffi::command;
+use ffi::connection::{Connection, Socket};
+use ffi::ending::Ending;
+use ffi::log::Server;
+use ffi::module::{self, CommandRecord, ModuleRecord, Process, Version};
+use ffi::proxy::{Answer, SchemeCall};
+use ffi::request::Request;
+
+/// The module record that LoadModule looks for.
+#[unsafe(no_mangle)]
+pub static mut wsforward_module: ModuleRecord =
+    module::record::<Hooks>(c"mod_wsforward.c", (&raw const COMMANDS).cast());
+
+static mut COMMANDS: [CommandRecord; DIRECTIVES.len() + 1] = {
+    let mut commands = [command::END; DIRECTIVES.len() + 1];
+    let mut at = 0;
+    while at < DIRECTIVES.len() {
+        commands[at] = command::entry(&DIRECTIVES[at]);
+        at += 1;
+    }
+    commands
+};
+
+pub(crate) struct Hooks;
+
+/// The oldest httpd whose mod_proxy_http tunnels upgrades.
+const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
+
+impl module::Hooks for Hooks {
+    type DirConfig = DirConfig;
+
+    fn merge(base: &DirConfig, over: &DirConfig) -> DirConfig {
+        DirConfig::merge(base, over)
+    }
+
+    fn register() {
+        head::register();
+        tunnel::register();
+    }
+
+    fn pre_config(httpd: Version) -> Result<(), String> {
+        config::reset();
+        if httpd < OLDEST {
+            return Err(format!(
+                "mod_wsforward needs httpd 2.4.47 or later, this is {}.{}.{}",
+                httpd.major, httpd.minor, httpd.patch
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_config() -> Result<(), String> {
+        let proxied = ffi::proxy::find_http_handler();
+        if config::is_used() && !proxied {
+            return Err("WSForward On needs mod_proxy and mod_proxy_http: \
+                        load both (LoadModule proxy_module, LoadModule proxy_http_module)"
+                .to_owned());
+        }
+        Ok(())
+    }
+
+    fn post_config() -> Result<(), String> {
+        shared::create().map_err(|error| format!("no shared memory: {error}"))
+    }
+
+    fn status(auto: bool) -> String {
+        status::page(auto)
+    }
+
+    fn fixups(r: Request<'_>) -> Result<(), ()> {
+        admission::admit(r)
+    }
+
+    fn child_init(process: Process<'_>) {
+        child::start(process);
+    }
+
+    fn child_exit(ending: Ending) {
+        child::stop(ending);
+    }
+
+    fn parent_ends(main: Server) {
+        drain::end_all(main);
+    }
+
+    fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
+        handshake::connected(c, socket);
+    }
+
+    fn scheme_handler(call: &SchemeCall<'_>) -> Answer {
+        handler::serve(call)
+    }
+}

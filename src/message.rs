@@ -1,0 +1,42 @@
+//! The numbers of this module's messages. docs/messages.md gives cause and cure
+//! of each.
+
+use crate::ffi::log::Message;
+
+/// The server cannot start like this.
+pub const CANNOT_START: Message = Message(1);
+
+/// A request with Upgrade is proxied as plain HTTP.
+pub const NOT_UPGRADED: Message = Message(100);
+/// A request is sent on as an upgrade request.
+pub const UPGRADING: Message = Message(101);
+/// The back end's answer is not clean HTTP/1.x.
+pub const BAD_HEAD: Message = Message(102);
+/// The back end's `101` is wrong.
+pub const WRONG_101: Message = Message(103);
+/// The back end closed the connection before its answer was complete.
+pub const HEAD_CUT: Message = Message(104);
+/// The back end's answer was not complete in time.
+pub const HEAD_LATE: Message = Message(105);
+/// The back end's TLS handshake was not complete in time.
+pub const TLS_LATE: Message = Message(107);
+/// An upgrade request is refused by a limit.
+pub const REFUSED: Message = Message(108);
+
+/// A tunnel was handed over to the relay.
+pub const HANDED_OVER: Message = Message(200);
+/// A tunnel stays in its worker thread.
+pub const NOT_DETACHED: Message = Message(201);
+/// A relayed tunnel ended.
+pub const TUNNEL_ENDED: Message = Message(202);
+/// A tunnel was lost between its worker thread and the relay.
+pub const TUNNEL_LOST: Message = Message(203);
+/// The relay could not be started.
+pub const NO_RELAY: Message = Message(204);
+/// What the relay itself has to say.
+pub const RELAY: Message = Message(205);
+
+/// Tunnels cannot outlive their child process.
+pub const NO_DRAIN: Message = Message(300);
+/// Drain processes end because there are too many.
+pub const DRAIN_EVICTED: Message = Message(301);

@@ -1,0 +1,84 @@
+//! What a relayed tunnel is known by, and the line that its end leaves.
+
+use std::fmt;
+
+use relay::{By, End, Record};
+
+use crate::child;
+use crate::shared::{Slot, shared};
+
+/// Identifies a tunnel in the log.
+pub struct TunnelRecord {
+    /// Log id, client and back end in one text: there may be very many of these.
+    label: Box<str>,
+    /// Where its client is counted.
+    client_entry: Option<u32>,
+}
+
+impl TunnelRecord {
+    /// `id` ties it to the access log; `client_entry` is where its client is counted.
+    pub fn new(id: &str, peer: &str, origin: &str, client_entry: Option<u32>) -> Self {
+        Self { label: format!("[{id}] {peer} -> {origin}").into(), client_entry }
+    }
+
+    /// Appends it as bytes, for [`Self::thaw`].
+    pub fn freeze(&self, out: &mut Vec<u8>) {
+        let client = self.client_entry.and_then(|entry| shared()?.client(entry));
+        out.extend_from_slice(&client.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(self.label.as_bytes());
+    }
+
+    /// The record that became these bytes. Its client is counted in `slot`.
+    pub fn thaw(bytes: &[u8], slot: &Slot) -> Option<Self> {
+        let (client, label) = bytes.split_first_chunk()?;
+        let label = std::str::from_utf8(label).ok()?.into();
+        let client = u64::from_le_bytes(*client);
+        let client_entry =
+            if client == 0 { None } else { shared().and_then(|s| s.count_client(client, slot)) };
+        Some(Self { label, client_entry })
+    }
+
+    /// Where its client is counted in shared memory.
+    pub fn client_entry(&self) -> Option<u32> {
+        self.client_entry
+    }
+}
+
+impl fmt::Display for TunnelRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+impl Record for TunnelRecord {
+    fn ended(&mut self, end: &End) {
+        child::ended(self, end);
+    }
+}
+
+/// The end of a tunnel as the log has it.
+pub struct EndLine<'a>(pub &'a TunnelRecord, pub &'a End);
+
+impl fmt::Display for EndLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(record, end) = self;
+        let by = match end.by {
+            By::Client => "client",
+            By::Backend => "back end",
+            By::Us => "server",
+        };
+        let seconds = end.duration.as_secs_f64();
+        write!(
+            f,
+            "tunnel {record} ended after {seconds:.3} s by the {by}: {}, {} bytes up, {} bytes down",
+            end.why, end.bytes_up, end.bytes_down
+        )?;
+        if let Some(code) = end.client_close {
+            write!(f, ", client's close code {code}")?;
+        }
+        if let Some(code) = end.backend_close {
+            write!(f, ", back end's close code {code}")?;
+        }
+        Ok(())
+    }
+}

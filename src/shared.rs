@@ -1,0 +1,330 @@
+//! What all processes of the server know of each other: one slot for each child
+//! and drain process, in memory that outlives reloads. A process that dies takes
+//! its gauges with it.
+
+use std::io;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use relay::{Counters, FROZEN_VERSION, Why};
+
+use crate::admission::Refusal;
+use crate::ffi::shared::{Shareable, retained};
+use crate::handover::Fallback;
+use crate::process::descriptors;
+use crate::process::{self, is_alive};
+
+/// More processes than this go uncounted.
+const SLOTS: usize = 4096;
+/// More tunnels than this are not limited by client.
+const CLIENTS: usize = 1 << 17;
+
+/// A slot that is being cleared.
+const CLEARING: u32 = u32::MAX;
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A child of httpd.
+    Child,
+    /// A process that relays on when its child is gone.
+    Drain,
+}
+
+/// One process.
+#[repr(C)]
+pub struct Slot {
+    /// 0 is free.
+    pid: AtomicU32,
+    drain: AtomicU32,
+    /// When it became a drain process, in microseconds; for "the oldest".
+    since: AtomicU64,
+    /// Upgrade requests admitted that are no tunnels yet (a gauge).
+    pub reserved: AtomicU64,
+    /// Tunnels that its limit of descriptors allows (a gauge).
+    pub capacity: AtomicU64,
+    /// What outlives the process in the totals.
+    pub counts: Counts,
+}
+
+/// What is counted of a process, and of all that ended.
+#[repr(C)]
+pub struct Counts {
+    /// The relay's own.
+    pub relay: Counters,
+    /// Tunnels handed over.
+    pub handed_over: AtomicU64,
+    /// Tunnels that stayed in their thread, by reason.
+    pub fallen_back: [AtomicU64; Fallback::KINDS],
+    /// Upgrade requests refused, by reason.
+    pub refused: [AtomicU64; Refusal::KINDS],
+}
+
+/// All of the shared memory.
+#[repr(C)]
+pub struct Shared {
+    /// No slot at or above this index was ever used.
+    used: AtomicU32,
+    /// The pipe for records, its reading and its writing end, each + 1: open in
+    /// the parent, and so in all its children.
+    records: [AtomicU32; 2],
+    /// The queue for tunnels that change their process, likewise.
+    queue: [AtomicU32; 2],
+    /// Raised by each configuration.
+    generation: AtomicU32,
+    /// Who empties the queue; see drain/collector.rs.
+    pub collector: AtomicU64,
+    slots: [Slot; SLOTS],
+    /// The counts of processes that ended.
+    retired: Counts,
+    /// One entry for each relayed tunnel whose client is counted: its address in
+    /// the upper 48 bits (hashed), the index of its slot + 1 in the lower 16.
+    clients: [AtomicU64; CLIENTS],
+    /// No entry at or above this index was ever used.
+    clients_used: AtomicU32,
+    _pad2: AtomicU32,
+}
+
+// SAFETY: atomics only, repr(C) throughout (relay::Counters too), zero is valid:
+// every slot and entry is free.
+unsafe impl Shareable for Shared {
+    // What is in the queue is part of it.
+    const LAYOUT: u64 = 4 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
+}
+
+/// Where the memory is, in this process. Set in the parent for each
+/// configuration, before children are made.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The configuration that this process was started with. Set likewise.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// Makes the memory, in the parent.
+///
+/// # Errors
+/// It cannot be had.
+pub fn create() -> io::Result<()> {
+    let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
+    if shared.records().is_none() {
+        let pipe = process::lines()?;
+        let queue = descriptors::pair()?;
+        let ends = shared.records.iter().chain(&shared.queue);
+        for (at, end) in ends.zip(pipe.into_iter().chain(queue)) {
+            at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
+        }
+    }
+    GENERATION.store(shared.generation.fetch_add(1, Relaxed) + 1, Relaxed);
+    SHARED.store(std::ptr::from_ref(shared).cast_mut(), Relaxed);
+    Ok(())
+}
+
+/// The memory, if there is any.
+pub fn shared() -> Option<&'static Shared> {
+    // SAFETY: NULL, or what `create` stored: a reference for ever.
+    unsafe { SHARED.load(Relaxed).as_ref() }
+}
+
+fn descriptors_in([read, write]: &[AtomicU32; 2]) -> Option<[RawFd; 2]> {
+    let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
+    Some([fd(read)?, fd(write)?])
+}
+
+impl Shared {
+    /// The pipe for records: its reading and its writing end.
+    pub fn records(&self) -> Option<[RawFd; 2]> {
+        descriptors_in(&self.records)
+    }
+
+    /// The queue for tunnels that change their process: its receiving and its sending end.
+    pub fn queue(&self) -> Option<[RawFd; 2]> {
+        descriptors_in(&self.queue)
+    }
+
+    /// The number of the configuration that this process was started with.
+    pub fn generation(&self) -> u32 {
+        GENERATION.load(Relaxed)
+    }
+
+    fn used(&self) -> &[Slot] {
+        &self.slots[..(self.used.load(Relaxed) as usize).min(SLOTS)]
+    }
+
+    /// The slots of living processes. Those of dead ones are cleared.
+    pub fn processes(&self) -> impl Iterator<Item = &Slot> {
+        self.used().iter().filter(|slot| {
+            let pid = slot.pid.load(Relaxed);
+            pid != 0 && pid != CLEARING && (is_alive(pid) || !self.clear(slot, pid))
+        })
+    }
+
+    /// A slot for this process.
+    pub fn claim(&self) -> Option<&Slot> {
+        // Those of crashed processes are cleared on the way.
+        self.processes().for_each(drop);
+        let pid = std::process::id();
+        let free = |slot: &&Slot| slot.pid.compare_exchange(0, pid, Relaxed, Relaxed).is_ok();
+        let slot = self.slots.iter().find(free)?;
+        let end = u32::try_from(self.index(slot) + 1).unwrap_or(u32::MAX);
+        self.used.fetch_max(end, Relaxed);
+        Some(slot)
+    }
+
+    fn index(&self, slot: &Slot) -> usize {
+        let offset = std::ptr::from_ref(slot).addr() - self.slots.as_ptr().addr();
+        offset / size_of::<Slot>()
+    }
+
+    /// Gives a slot back: what it counted goes into the totals. `false` if
+    /// somebody else is at it.
+    pub fn clear(&self, slot: &Slot, pid: u32) -> bool {
+        if slot.pid.compare_exchange(pid, CLEARING, Relaxed, Relaxed).is_err() {
+            return false;
+        }
+        let mark = self.index(slot) as u64 + 1;
+        for entry in self.clients() {
+            let value = entry.load(Relaxed);
+            if value & 0xffff == mark {
+                let _ = entry.compare_exchange(value, 0, Relaxed, Relaxed);
+            }
+        }
+        self.retired.absorb(&slot.counts);
+        for gauge in [&slot.reserved, &slot.capacity, &slot.since] {
+            gauge.store(0, Relaxed);
+        }
+        slot.drain.store(0, Relaxed);
+        slot.pid.store(0, Relaxed);
+        true
+    }
+
+    /// The sum of one count over all processes, dead ones included.
+    pub fn total(&self, of: impl Fn(&Counts) -> &AtomicU64) -> u64 {
+        let living: u64 = self.processes().map(|slot| of(&slot.counts).load(Relaxed)).sum();
+        living + of(&self.retired).load(Relaxed)
+    }
+
+    /// Relayed tunnels open, in all processes.
+    pub fn open(&self) -> u64 {
+        self.processes().map(|slot| slot.counts.relay.open.load(Relaxed)).sum()
+    }
+
+    fn clients(&self) -> &[AtomicU64] {
+        &self.clients[..(self.clients_used.load(Relaxed) as usize).min(CLIENTS)]
+    }
+
+    /// Counted tunnels of a client, in all processes.
+    pub fn open_of_client(&self, client: u64) -> usize {
+        self.clients().iter().filter(|entry| entry.load(Relaxed) >> 16 == client >> 16).count()
+    }
+
+    /// Counts a tunnel of a client, until [`Self::forget_client`].
+    pub fn count_client(&self, client: u64, slot: &Slot) -> Option<u32> {
+        let value = client & !0xffff | (self.index(slot) as u64 + 1);
+        let free = |entry: &AtomicU64| {
+            entry.load(Relaxed) == 0 && entry.compare_exchange(0, value, Relaxed, Relaxed).is_ok()
+        };
+        let index = u32::try_from(self.clients.iter().position(free)?).ok()?;
+        self.clients_used.fetch_max(index + 1, Relaxed);
+        Some(index)
+    }
+
+    /// The client of an entry, for [`Self::count_client`].
+    pub fn client(&self, index: u32) -> Option<u64> {
+        let client = self.clients.get(index as usize)?.load(Relaxed) & !0xffff;
+        (client != 0).then_some(client)
+    }
+
+    /// Undoes [`Self::count_client`].
+    pub fn forget_client(&self, index: u32) {
+        if let Some(entry) = self.clients.get(index as usize) {
+            entry.store(0, Relaxed);
+        }
+    }
+}
+
+impl Slot {
+    /// A slot of no shared memory.
+    pub const fn new() -> Self {
+        Self {
+            pid: AtomicU32::new(0),
+            drain: AtomicU32::new(0),
+            since: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+            counts: Counts {
+                relay: Counters::new(),
+                handed_over: AtomicU64::new(0),
+                fallen_back: [const { AtomicU64::new(0) }; Fallback::KINDS],
+                refused: [const { AtomicU64::new(0) }; Refusal::KINDS],
+            },
+        }
+    }
+
+    /// Gives the slot back when its process ends.
+    pub fn release(&self) {
+        if let Some(shared) = shared() {
+            shared.clear(self, std::process::id());
+        }
+    }
+
+    /// The slot of a child becomes that of the drain process `pid` forked from
+    /// it, at a time in microseconds. Said by the child, before it exits: nobody
+    /// finds the slot without a living process.
+    pub fn become_drain(&self, pid: u32, now: u64) {
+        self.since.store(now, Relaxed);
+        self.reserved.store(0, Relaxed);
+        self.capacity.store(0, Relaxed);
+        self.drain.store(1, Relaxed);
+        // The process may have ended already, and its slot been given back.
+        let _ = self.pid.compare_exchange(std::process::id(), pid, Relaxed, Relaxed);
+    }
+
+    /// What the process is.
+    pub fn kind(&self) -> Kind {
+        if self.drain.load(Relaxed) == 0 { Kind::Child } else { Kind::Drain }
+    }
+
+    /// Whether it is in shared memory.
+    pub fn is_shared(&self) -> bool {
+        self.pid() != 0
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Relaxed)
+    }
+
+    /// When it became a drain process, in microseconds.
+    pub fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+}
+
+impl Counts {
+    /// Moves the counts of a process that ended into the totals. Gauges go with it.
+    fn absorb(&self, from: &Self) {
+        for (to, from) in self.all().into_iter().zip(from.all()) {
+            to.fetch_add(from.swap(0, Relaxed), Relaxed);
+        }
+        from.relay.open.store(0, Relaxed);
+        from.relay.threads.store(0, Relaxed);
+    }
+
+    fn all(&self) -> Vec<&AtomicU64> {
+        let relay = &self.relay;
+        let mut all = vec![
+            &relay.adopted,
+            &relay.returned,
+            &relay.ended,
+            &relay.bytes_up,
+            &relay.bytes_down,
+            &self.handed_over,
+        ];
+        all.extend(&relay.ended_by);
+        all.extend(&self.fallen_back);
+        all.extend(&self.refused);
+        all
+    }
+}
+
+/// The reasons of [`Counters::ended_by`], for status pages.
+pub const ENDED_BY: [&str; Why::KINDS] = Why::NAMES;

@@ -1,0 +1,101 @@
+//! The descriptors that the relay gets.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// TCP keepalive of both sockets of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Seconds of silence before the first probe.
+    pub idle: u32,
+    /// Seconds between probes.
+    pub interval: u32,
+    /// Probes without an answer before the peer counts as gone.
+    pub count: u32,
+}
+
+/// The lowest number a descriptor of the relay may have. Lower ones stay for
+/// httpd, and for modules that select(), which ends at 1024.
+static LOWEST: AtomicI32 = AtomicI32::new(1024);
+
+/// Raises the soft limit of descriptors to the hard one, in a child process, and
+/// returns the limit. What httpd had to itself before stays its own.
+pub fn raise_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is ours.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    let before = limit.rlim_cur;
+    if before < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: the structure is ours.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+        let lowest = i32::try_from(before).unwrap_or(i32::MAX).max(1024);
+        LOWEST.store(lowest, Ordering::Relaxed);
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// A duplicate above the descriptors that httpd uses. Below them, if the limit
+/// leaves no room above.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    duplicate_from(fd, LOWEST.load(Ordering::Relaxed)).or_else(|error| match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EMFILE) => duplicate_from(fd, 3),
+        _ => Err(error),
+    })
+}
+
+fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open for the length of the borrow.
+    let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
+    // SAFETY: just made, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Makes a socket fit for the relay: non-blocking, without Nagle's delay. An
+/// option of TCP does not concern a unix socket.
+pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+    let _ = option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+    Ok(())
+}
+
+/// Has the kernel find out when the peer of a tunnel is gone. Not for unix
+/// sockets, whose peers cannot go unnoticed.
+pub fn keep_alive(fd: BorrowedFd<'_>, keep_alive: KeepAlive) -> io::Result<()> {
+    let KeepAlive { idle, interval, count } = keep_alive;
+    if option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle).is_err() {
+        return Ok(());
+    }
+    option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, interval)?;
+    option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, count)?;
+    // Keepalive is silent while data waits to be acknowledged; this is not, and
+    // it overrides the count of probes, so the two must agree (tcp(7)).
+    let millis = interval.saturating_mul(count).saturating_add(idle).saturating_mul(1000);
+    option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, millis)
+}
+
+/// Whether a read would give something, an end included.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, and no waiting.
+    unsafe { libc::poll(&raw mut polled, 1, 0) > 0 }
+}
+
+fn option(fd: BorrowedFd<'_>, level: i32, name: i32, value: u32) -> io::Result<()> {
+    let value = libc::c_int::try_from(value).unwrap_or(libc::c_int::MAX);
+    let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
+    // SAFETY: the descriptor is open, the value readable for its length.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length)
+    })
+    .map(drop)
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

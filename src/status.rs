@@ -1,0 +1,74 @@
+//! What mod_status shows of the relay, over all processes.
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::admission::Refusal;
+use crate::handover::Fallback;
+use crate::shared::{ENDED_BY, Kind, shared};
+
+/// One figure: its name in `?auto`, its text in HTML, its value.
+struct Figure {
+    key: String,
+    text: String,
+    value: u64,
+}
+
+fn figures() -> Vec<Figure> {
+    let Some(shared) = shared() else { return Vec::new() };
+    let mut figures = Vec::new();
+    let mut add = |key: &str, text: &str, value: u64| {
+        figures.push(Figure { key: format!("WSForward{key}"), text: text.to_owned(), value });
+    };
+    let living = |of: fn(&crate::shared::Slot) -> u64| shared.processes().map(of).sum();
+    add("Tunnels", "Relayed tunnels open", shared.open());
+    add(
+        "TunnelsPossible",
+        "Tunnels that the limits of descriptors allow",
+        living(|slot| slot.capacity.load(Relaxed)),
+    );
+    add("HandedOver", "Tunnels handed over to the relay", shared.total(|c| &c.handed_over));
+    add("Ended", "Relayed tunnels ended", shared.total(|c| &c.relay.ended));
+    add("BytesUp", "Bytes from clients to back ends", shared.total(|c| &c.relay.bytes_up));
+    add("BytesDown", "Bytes from back ends to clients", shared.total(|c| &c.relay.bytes_down));
+    add("RelayThreads", "Relay threads", living(|slot| slot.counts.relay.threads.load(Relaxed)));
+    add("Descriptors", "Descriptors of relayed tunnels", 2 * shared.open());
+    add("DrainProcesses", "Drain processes", living(|slot| u64::from(slot.kind() == Kind::Drain)));
+    for (at, name) in Fallback::NAMES.iter().enumerate() {
+        let value = shared.total(|c| &c.fallen_back[at]);
+        add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);
+    }
+    for (at, name) in Refusal::NAMES.iter().enumerate() {
+        let value = shared.total(|c| &c.refused[at]);
+        add(&format!("Refused-{name}"), &format!("Upgrade requests refused: {name}"), value);
+    }
+    for (at, name) in ENDED_BY.iter().enumerate() {
+        let value = shared.total(|c| &c.relay.ended_by[at]);
+        add(&format!("Ended-{name}"), &format!("Relayed tunnels ended: {name}"), value);
+    }
+    figures
+}
+
+/// The part of the status page, as HTML or as the lines of `?auto`.
+pub fn page(auto: bool) -> String {
+    let figures = figures();
+    let mut page = String::new();
+    if figures.is_empty() {
+        return page;
+    }
+    if !auto {
+        page.push_str("<hr />\n<h2>WebSocket tunnels (mod_wsforward)</h2>\n<table border=\"0\">\n");
+    }
+    for Figure { key, text, value } in figures {
+        // Writing to a String does not fail.
+        let _ = if auto {
+            writeln!(page, "{key}: {value}")
+        } else {
+            writeln!(page, "<tr><td>{text}</td><td align=\"right\">{value}</td></tr>")
+        };
+    }
+    if !auto {
+        page.push_str("</table>\n");
+    }
+    page
+}
