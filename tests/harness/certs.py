@@ -1,0 +1,54 @@
+"""A certificate for httpd and for TLS back ends, and the TLS contexts of the clients."""
+
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+TLS = {"tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A self-signed certificate for the names of the tests, its own trust anchor."""
+
+    cert: Path
+    key: Path
+
+    @classmethod
+    def make(cls, directory):
+        """Makes one with the openssl program in `directory`."""
+        made = cls(Path(directory) / "cert.pem", Path(directory) / "key.pem")
+        # mod_ssl compares the host of an https:// back end with dNSNames only, so the address is one.
+        names = "subjectAltName=DNS:localhost,DNS:site.test,DNS:127.0.0.1,IP:127.0.0.1"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+             "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", names,
+             "-addext", "basicConstraints=critical,CA:FALSE",
+             "-keyout", made.key, "-out", made.cert],
+            check=True, capture_output=True)  # fmt: skip
+        # Read by httpd's parent, which may not be the user that runs the tests' files.
+        made.cert.chmod(0o644)
+        return made
+
+    def server_context(self, version=None, alpn=()):
+        """The context of a TLS back end, `version` one of the keys of TLS or None for any."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.cert, self.key)
+        return _pinned(context, version, alpn)
+
+    def client_context(self, version=None, alpn=()):
+        """The context of a client that trusts this certificate and nothing else."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.cert)
+        return _pinned(context, version, alpn)
+
+
+def _pinned(context, version, alpn):
+    # A peer that ends without close_notify must show as such.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if version:
+        context.minimum_version = context.maximum_version = TLS[version]
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context

@@ -1,0 +1,137 @@
+"""The text of an httpd configuration."""
+
+import os
+import pwd
+
+from . import paths
+
+#: What every server of the tests loads, besides the MPM.
+BASE = ("unixd", "authz_core", "authz_host", "alias", "dir", "env", "headers", "log_config", "mime",
+        "rewrite", "setenvif", "slotmem_shm", "socache_shmcb", "ssl", "status",
+        "lbmethod_byrequests")  # fmt: skip
+PROXY = ("proxy", "proxy_http", "proxy_balancer")
+
+#: Small and steady: one child of event and worker, so that a test can watch its memory.
+MPM = {
+    "event": """StartServers 1
+ServerLimit 16
+ThreadLimit 32
+ThreadsPerChild 32
+MaxRequestWorkers 64
+MinSpareThreads 1
+MaxSpareThreads 64
+""",
+    "worker": """StartServers 1
+ServerLimit 16
+ThreadLimit 32
+ThreadsPerChild 32
+MaxRequestWorkers 64
+MinSpareThreads 1
+MaxSpareThreads 64
+""",
+    "prefork": """StartServers 4
+ServerLimit 32
+MaxRequestWorkers 32
+MinSpareServers 1
+MaxSpareServers 32
+""",
+}
+
+
+def load_modules(mpm, module, order, wstunnel, extra, without):
+    """The LoadModule lines: mod_proxy `before` or `after` the module in `module` (None: without)."""
+    ours = [f"LoadModule wsforward_module {module}"] if module else []
+    proxy = [_load(name) for name in (*PROXY, *(["proxy_wstunnel"] if wstunnel else []))
+             if name not in without]
+    rest = [_load(name) for name in (*BASE, *extra) if name not in without]
+    first, second = {"proxy first": (proxy, ours), "proxy last": (ours, proxy)}[order]
+    return "\n".join(filter(None, [_load(f"mpm_{mpm}"), *rest, *first, *second]))
+
+
+def _load(name):
+    if name in paths.static_modules():
+        return ""
+    file = paths.module_file(name)
+    if not file:
+        raise paths.Missing(f"mod_{name}.so is not in {paths.apxs('LIBEXECDIR')}")
+    return f"LoadModule {name}_module {file}"
+
+
+def user():
+    """User and Group lines: httpd started as root needs others than root."""
+    if os.geteuid() != 0:
+        return ""
+    for name in ("www-data", "apache", "daemon", "nobody"):
+        try:
+            group = pwd.getpwnam(name).pw_gid
+        except KeyError:
+            continue
+        return f"User {name}\nGroup #{group}"
+    raise paths.Missing("a user for httpd's children")
+
+
+def server(directory, modules, mpm, status_port, directives):
+    """The server part of the configuration."""
+    return f"""# Made by the tests.
+ServerRoot {directory}
+DefaultRuntimeDir {directory}
+PidFile {directory}/httpd.pid
+ServerName site.test
+{modules}
+{user()}
+{MPM[mpm]}
+Timeout 20
+KeepAlive On
+KeepAliveTimeout 15
+MaxKeepAliveRequests 0
+GracefulShutdownTimeout 5
+HostnameLookups Off
+ErrorLog {directory}/error.log
+LogLevel notice {directives_loglevel(modules)}
+LogFormat "%h \\"%r\\" %>s %b %X %P" tests
+CustomLog {directory}/access.log tests
+TypesConfig /dev/null
+DocumentRoot {directory}/htdocs
+<IfModule ssl_module>
+    SSLSessionCache shmcb:{directory}/ssl(512000)
+</IfModule>
+<Directory />
+    Require all denied
+    AllowOverride None
+</Directory>
+<Directory {directory}/htdocs>
+    Require all granted
+</Directory>
+Listen 127.0.0.1:{status_port}
+<VirtualHost 127.0.0.1:{status_port}>
+    RewriteEngine Off
+    CustomLog /dev/null tests
+    <Location />
+        SetHandler server-status
+        Require all granted
+    </Location>
+</VirtualHost>
+{directives}
+"""
+
+
+def directives_loglevel(modules):
+    """The module under test tells more than the others."""
+    return "wsforward:debug" if "wsforward_module" in modules else ""
+
+
+def vhost(port, directives, certificate=None):
+    """A virtual host with a port of its own; TLS with a `certificate`."""
+    tls = ""
+    if certificate:
+        tls = f"""    SSLEngine on
+    SSLCertificateFile {certificate.cert}
+    SSLCertificateKeyFile {certificate.key}
+"""
+    indented = "\n".join(f"    {line}" for line in directives.strip("\n").splitlines())
+    return f"""Listen 127.0.0.1:{port}
+<VirtualHost 127.0.0.1:{port}>
+    ServerName site.test
+{tls}{indented}
+</VirtualHost>
+"""

@@ -1,0 +1,71 @@
+"""What the kernel says about a process."""
+
+import os
+from pathlib import Path
+
+
+def children(pid):
+    """Process ids of the living children of `pid`."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(word) for word in task.read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def private_kib(pid):
+    """Memory that only this process has, in KiB (Private_Clean + Private_Dirty)."""
+    return _smaps(pid, "Private_Clean") + _smaps(pid, "Private_Dirty")
+
+
+def anonymous_kib(pid):
+    """Anonymous memory in KiB, whether or not children of the process still share it."""
+    return _smaps(pid, "Anonymous")
+
+
+def _smaps(pid, key):
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == key:
+            return int(rest.split()[0])
+    raise KeyError(key)
+
+
+def descriptors(pid):
+    """What every open descriptor of the process points to."""
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
+def threads(pid):
+    """Number of threads of the process."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def mapped_inodes(pid, path):
+    """Inodes of the mappings of the file at `path`, deleted ones included."""
+    inodes = set()
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5].removesuffix(" (deleted)") == str(path):
+            inodes.add(int(fields[4]))
+    return inodes
+
+
+def asleep(pid):
+    """True if every thread of the process waits for something, and none runs."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            state = stat.read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "S":
+            return False
+    return True

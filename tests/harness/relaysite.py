@@ -1,0 +1,60 @@
+"""A server with the relay on, plain and TLS clients, plain and TLS back ends, and its tunnels."""
+
+import re
+import threading
+
+from . import relayed, steps, wait
+
+CLIENTS = ["plain", "tls1.2", "tls1.3"]
+ORIGINS = ["tcp", "tls"]
+#: WSForwardIdleTimeout below /idle, in seconds.
+IDLE = 1.0
+
+
+def origins(make):
+    """The two back ends."""
+    return {"tcp": make(name="tcp"), "tls": make(tls=True, name="tls")}
+
+
+def start(server, origins, more=""):
+    """Configures and starts it; ports are in `ports`, by "plain" and "tls"."""
+    text = f"""WSForward On
+WSForwardRelay On
+SSLProxyEngine on
+SSLProxyVerify require
+SSLProxyCACertificateFile {server.certificate.cert}
+{more}
+ProxyPass "/tls" "{origins["tls"].url("https")}"
+ProxyPass "/" "{origins["tcp"].url("http")}"
+<LocationMatch "^(/tls)?/idle">
+    WSForwardIdleTimeout {IDLE:g}
+</LocationMatch>
+"""
+    server.ports = {"plain": server.vhost(text), "tls": server.vhost(text, tls=True)}
+    return server.start()
+
+
+def opener(server, origins, client, certificate):
+    """`tunnel(kind of client, kind of back end, steps)`: opens one, the steps run when it is the relay's."""
+    def open_one(kind="plain", to="tcp", *script, path="/", **options):
+        handed_over = threading.Event()
+        origins[to].answers(steps.switch(), steps.wait_for(handed_over),
+                            *(script or (steps.websocket_echo, steps.close)))  # fmt: skip
+        tls = certificate.client_context(kind) if kind != "plain" else None
+        talk = client(server.ports["tls" if tls else "plain"], tls, **options)
+        relayed.opened(server, talk, path if to == "tcp" else f"/tls{path}")
+        handed_over.set()
+        talk.origin = origins[to].connections[-1]
+        return talk
+    return open_one
+
+
+def ended(server, talk, by, why):
+    """Waits for the tunnel's end, asserts who ended it and why, and returns its record.
+
+    `by` and `why` are regular expressions where more than one answer is right.
+    """
+    [end] = relayed.ends(server)
+    assert re.fullmatch(by, end.by) and re.fullmatch(why, end.why), end
+    wait.until(talk.origin.closed.is_set, "the back end's connection is over")
+    return end

@@ -1,0 +1,25 @@
+"""Waiting for a condition, never for a time."""
+
+import time
+
+#: Seconds after which a condition that should hold at once is given up.
+DEADLINE = 10.0
+
+
+class TimedOut(AssertionError):
+    """The condition did not come true before its deadline."""
+
+
+def until(condition, what, timeout=DEADLINE, every=0.01):
+    """Polls `condition` until it returns something true and returns that.
+
+    Raises TimedOut with `what` (a string, or a callable that makes one) after `timeout` seconds.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= end:
+            raise TimedOut(f"not within {timeout:g} s: {what() if callable(what) else what}")
+        time.sleep(every)

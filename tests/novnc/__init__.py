@@ -1,0 +1,1 @@
+"""noVNC behind Flask and gevent-websocket, by the vhost recipe."""

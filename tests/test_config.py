@@ -1,0 +1,241 @@
+"""Issue section 7: directives, their wrong values, and how sections merge."""
+
+import re
+
+import pytest
+
+from harness import http, steps
+
+# Messages of configtest.
+
+WRONG = [
+    ("WSForward Maybe", "WSForward", "Maybe", "On.*Off"),
+    ("WSForward", "WSForward", "", "one value"),
+    ("WSForward On Off", "WSForward", "", "one value"),
+    ("WSForwardProtocols", "WSForwardProtocols", "", "token"),
+    ('WSForwardProtocols "web socket"', "WSForwardProtocols", "web socket", "token"),
+    ('WSForwardProtocols ""', "WSForwardProtocols", "", "token"),
+    ("WSForwardProtocols websocket h2c", "WSForwardProtocols", "h2c", "websocket"),
+    ("WSForwardProtocols H2C", "WSForwardProtocols", "H2C", "websocket"),
+    ("WSForwardProtocols websocket,h2c", "WSForwardProtocols", "websocket,h2c", "token"),
+    ("WSForwardHandshakeTimeout", "WSForwardHandshakeTimeout", "", "one value"),
+    ("WSForwardHandshakeTimeout soon", "WSForwardHandshakeTimeout", "soon", "time"),
+    ("WSForwardHandshakeTimeout 0", "WSForwardHandshakeTimeout", "0", "more than 0"),
+    ("WSForwardHandshakeTimeout -1", "WSForwardHandshakeTimeout", "-1", ""),
+    ("WSForwardHandshakeTimeout 5parsecs", "WSForwardHandshakeTimeout", "5parsecs", "time"),
+    ("WSForwardHandshakeTimeout 1 2", "WSForwardHandshakeTimeout", "", ""),
+    ("WSForwardHandshakeTimeout 99999999999999999999", "WSForwardHandshakeTimeout", "99999999999999999999", ""),
+    ("WSForwardIdleTimeout", "WSForwardIdleTimeout", "", "one value"),
+    ("WSForwardIdleTimeout never", "WSForwardIdleTimeout", "never", "time"),
+    ("WSForwardIdleTimeout soon", "WSForwardIdleTimeout", "soon", "time"),
+    ("WSForwardIdleTimeout -5", "WSForwardIdleTimeout", "-5", ""),
+    ("WSForwardIdleTimeout 99999999999999999999", "WSForwardIdleTimeout", "99999999999999999999", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "directive", "value", "allowed"), WRONG, ids=[line for line, *_ in WRONG])
+def test_wrong_value_fails_configtest(httpd, line, directive, value, allowed):
+    """With the directive, the value and what is allowed, in one line."""
+    server = httpd()
+    server.directives(line)
+    status, text = server.configtest()
+    assert status != 0, text
+    assert re.search(rf"(^|\s){directive}\b", text), text
+    assert value in text
+    assert re.search(allowed, text), text
+    message = [part for part in text.splitlines() if part and "Syntax error on line" not in part and "AH01882" not in part]
+    assert len(message) == 1, text
+
+
+@pytest.mark.parametrize("line", [
+    "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
+    "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
+    "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
+])
+@pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])
+def test_right_value_passes_configtest_everywhere(httpd, line, where):
+    server = httpd()
+    if where == "server":
+        server.directives(line)
+    elif where == "vhost":
+        server.vhost(line)
+    else:
+        argument = {"Directory": '"/srv"', "Location": '"/x"', "Proxy": '"http://127.0.0.1:1/"', "If": '"true"'}[where]
+        server.vhost(f"<{where} {argument}>\n{line}\n</{where}>")
+    status, text = server.configtest()
+    assert status == 0, text
+
+
+def test_on_without_mod_proxy_says_so(httpd):
+    """One line that names what is missing, and configtest fails."""
+    server = httpd(without=["proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests"], wstunnel=False)
+    server.directives("WSForward On")
+    status, text = server.configtest()
+    assert status != 0
+    [line] = [line for line in text.splitlines() if "WSF" in line]
+    assert "mod_proxy" in line and "WSForward On" in line
+
+
+def test_on_without_mod_proxy_http_says_so(httpd):
+    server = httpd(without=["proxy_http"], wstunnel=False)
+    server.directives("WSForward On")
+    status, text = server.configtest()
+    assert status != 0
+    [line] = [line for line in text.splitlines() if "WSF" in line]
+    assert "mod_proxy_http" in line
+
+
+@pytest.mark.parametrize("text", ["", "WSForward Off"])
+def test_off_without_mod_proxy_is_fine(httpd, client, text):
+    """Loaded and unused it is in nobody's way."""
+    server = httpd(without=["proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests"], wstunnel=False)
+    server.page("x.txt", "a file\n")
+    port = server.vhost(text)
+    assert server.configtest()[0] == 0
+    server.start()
+    assert client(port).ask(http.request("/x.txt")).body == b"a file\n"
+
+
+def test_loads_without_mod_ssl(httpd, backend, client):
+    origin, server = backend(), httpd(without=["ssl", "socache_shmcb"])
+    port = server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    assert client(port).ask(http.handshake()).status == 101
+
+
+def test_htaccess_without_fileinfo_is_refused(httpd, backend, client):
+    """.htaccess needs AllowOverride FileInfo: with less, httpd says what is not allowed here."""
+    origin, server = backend(), httpd()
+    server.page("x/.htaccess", "WSForward On\n")
+    port = server.vhost(f"""<Directory "{server.htdocs}/x">
+    AllowOverride AuthConfig
+</Directory>""")
+    server.start()
+    server.expect_log("WSForward not allowed here")
+    assert client(port).ask(http.request("/x/file")).status == 500
+    assert not origin.requests
+
+
+def test_wrong_value_in_htaccess_is_an_error_of_the_request(httpd, client):
+    server = httpd()
+    server.page("x/.htaccess", "WSForward Maybe\n")
+    port = server.vhost(f"""<Directory "{server.htdocs}/x">
+    AllowOverride FileInfo
+</Directory>""")
+    server.start()
+    server.expect_log("WSForward.*On.*Off")
+    assert client(port).ask(http.request("/x/file")).status == 500
+
+
+# Which section decides.
+
+
+@pytest.fixture(scope="module")
+def origin(shared_backend):
+    return shared_backend()
+
+
+@pytest.fixture(scope="module")
+def server(shared_httpd, origin):
+    made = shared_httpd()
+    url = origin.url("http", "")
+    made.page("on/.htaccess", f'WSForward On\nRewriteEngine On\nRewriteRule "^(.*)" "{url}/$1" [P]\n')
+    made.page("off/.htaccess", f'WSForward Off\nRewriteEngine On\nRewriteRule "^(.*)" "{url}/$1" [P]\n')
+    htaccess = f'<Directory "{made.htdocs}">\n    AllowOverride FileInfo\n</Directory>'
+    ways = f"""ProxyPass "/a" "{url}/a"
+ProxyPass "/b" "{url}/b"
+"""
+    texts = {
+        "inherited": ways,
+        "vhost off": "WSForward Off\n" + ways,
+        "location on": f'WSForward Off\n{ways}<Location "/a">\n    WSForward On\n</Location>',
+        "location off": f'{ways}<Location "/a">\n    WSForward Off\n</Location>',
+        "nested": f"""{ways}<Location "/a">
+    WSForward Off
+</Location>
+<Location "/a/deeper">
+    WSForward On
+</Location>""",
+        "unset keeps": f"""{ways}<Location "/a">
+    WSForwardIdleTimeout 60
+</Location>""",
+        "proxy off": f'{ways}<Proxy "{url}/a*">\n    WSForward Off\n</Proxy>',
+        "proxy on": f'WSForward Off\n{ways}<Proxy "{url}/a*">\n    WSForward On\n</Proxy>',
+        "proxymatch on": f'WSForward Off\n{ways}<ProxyMatch "^{url}/a">\n    WSForward On\n</ProxyMatch>',
+        "if": f"""WSForward Off
+{ways}<If "%{{HTTP:X-Please}} == 'yes'">
+    WSForward On
+</If>""",
+        "htaccess": "WSForward Off\n" + htaccess,
+        "htaccess off": htaccess,
+        "fields": f"""WSForwardProtocols my/1
+{ways.replace('/a"' + chr(10), '/a" upgrade=my/1' + chr(10))}<Location "/b">
+    WSForwardProtocols websocket
+</Location>""",
+    }
+    made.directives("WSForward On")
+    made.ports = {name: made.vhost("RewriteEngine Off\n" + text) for name, text in texts.items()}
+    return made.start()
+
+
+def upgraded(server, client, name, path, fields=(), upgrade="websocket"):
+    """True if the handshake got through, False if it was proxied as a plain request."""
+    answer = client(server.ports[name]).ask(http.handshake(path, fields=fields, upgrade=upgrade))
+    assert answer.status in (101, 200)
+    return answer.status == 101
+
+
+@pytest.mark.parametrize(("name", "path", "expected"), [
+    ("inherited", "/a", True), ("vhost off", "/a", False),
+    ("location on", "/a", True), ("location on", "/b", False),
+    ("location off", "/a", False), ("location off", "/b", True),
+    ("nested", "/a", False), ("nested", "/a/deeper", True), ("unset keeps", "/a", True),
+    ("proxy off", "/a", False), ("proxy off", "/b", True), ("proxy on", "/a", True), ("proxy on", "/b", False),
+    ("proxymatch on", "/a", True), ("proxymatch on", "/b", False),
+    ("htaccess", "/on/x", True), ("htaccess off", "/off/x", False)])  # fmt: skip
+def test_section_decides(server, origin, client, name, path, expected):
+    """The innermost section that says something; unset is not Off."""
+    assert upgraded(server, client, name, path) is expected
+
+
+def test_if_decides_by_the_request(server, origin, client):
+    assert upgraded(server, client, "if", "/a", [("X-Please", "yes")])
+    assert not upgraded(server, client, "if", "/a", [("X-Please", "no")])
+
+
+def test_fields_merge_one_by_one(server, origin, client):
+    """WSForward comes from the server, WSForwardProtocols from the vhost or the location."""
+    origin.answers(steps.switch(), steps.echo, steps.close)
+    assert upgraded(server, client, "fields", "/a", upgrade="my/1")
+    assert upgraded(server, client, "fields", "/b", upgrade="websocket")
+    origin.answers(http.page(), steps.keep)
+    assert not upgraded(server, client, "fields", "/a", upgrade="websocket")
+
+
+def test_log_level_of_the_module(httpd, backend, client):
+    """LogLevel wsforward:... works by itself, and by directory."""
+    origin, server = backend(), httpd()
+    proxied = f'WSForward On\nProxyPass "/" "{origin.url("http")}"\n'
+    quiet = server.vhost(proxied + "LogLevel wsforward:info")
+    loud = server.vhost(proxied + "LogLevel wsforward:debug")
+    by_location = server.vhost(proxied + 'LogLevel wsforward:info\n<Location "/loud">\n    LogLevel wsforward:debug\n</Location>')
+    server.start()
+    for port, path, expected in ((quiet, "/", False), (loud, "/", True), (by_location, "/", False), (by_location, "/loud", True)):
+        server.log.open_span()
+        with client(port) as talk:
+            assert talk.ask(http.handshake(path)).status == 101
+        server.wait_idle()
+        lines = server.log.matching(r"\[wsforward:debug\].*\[client 127\.0\.0\.1:\d+\].*WSF\d{4}")
+        assert bool(lines) is expected, server.log.text()
+        assert bool(server.log.matching("wsforward:")) is expected
+
+
+def test_log_lines_name_the_module_and_the_client_once(httpd, backend, client):
+    """httpd's own log format: a module, a level, a client, a number of ours."""
+    origin, server = backend(), httpd()
+    port = server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    assert client(port).ask(http.handshake()).status == 101
+    for line in server.log.wait_for("wsforward:debug"):
+        assert line.count(b"[client ") == 1, line
+        assert line.count(b"WSF") == 1, line

@@ -1,0 +1,300 @@
+"""Issue section 3: what counts as an upgrade request (RFC 6455 4.2.1, RFC 9110 7.6.1 and 7.8)."""
+
+import pytest
+
+from harness import http, steps, websocket
+
+PLAIN_BODY = b"plain\n"
+
+
+@pytest.fixture(scope="module")
+def origin(shared_backend):
+    return shared_backend()
+
+
+@pytest.fixture(scope="module")
+def port(shared_httpd, origin):
+    server = shared_httpd()
+    number = server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    return number
+
+
+def assert_tunnel(talk, request, origin, upgrade="websocket"):
+    """The request gets its 101 and an echo; the back end saw the token and one Connection."""
+    assert talk.ask(request).status == 101
+    talk.echoes()
+    assert origin.request.all("Upgrade") == [upgrade]
+    assert origin.request.all("Connection") == ["Upgrade"]
+
+
+def assert_plain(talk, request, origin, method="GET", status=200):
+    """The request is proxied as plain HTTP: no Upgrade reaches the back end, no tunnel opens."""
+    answer = talk.ask(request, method)
+    assert answer.status == status
+    [asked] = origin.requests
+    assert "Upgrade" not in asked
+    assert all("upgrade" not in value.lower() for value in asked.all("Connection"))
+    return answer
+
+
+CONNECTIONS = ["Upgrade", "upgrade", "UPGRADE", "uPgRaDe", "keep-alive, Upgrade", "Upgrade, keep-alive",
+               "keep-alive,Upgrade", "keep-alive,\tUpgrade", "keep-alive ,  Upgrade\t", ",, Upgrade ,",
+               ["keep-alive", "Upgrade"], ["Upgrade", "keep-alive"], ["", "Upgrade"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("connection", CONNECTIONS, ids=repr)
+def test_connection_is_a_token_list(port, origin, client, connection):
+    assert_tunnel(client(port), http.handshake(connection=connection), origin)
+
+
+@pytest.mark.parametrize("connection", [(), "", "keep-alive", "close", "NoUpgradePlease", "Upgrade-Insecure",
+                                        "Upgrades", "xUpgrade", "Upgrade Upgrade", "Upgrade;q=1",
+                                        "keep-alive; Upgrade", '"Upgrade"'], ids=repr)  # fmt: skip
+def test_without_the_upgrade_token_in_connection(port, origin, client, connection):
+    """RFC 9110 7.8: an Upgrade that Connection does not name is not for us."""
+    assert_plain(client(port), http.handshake(connection=connection), origin)
+
+
+@pytest.mark.parametrize(("upgrade", "sent"), [
+    ("websocket", "websocket"), ("WebSocket", "WebSocket"), ("WEBSOCKET", "WEBSOCKET"),
+    ("websocket, h2c", "websocket"), ("h2c, websocket", "websocket"), ("h2c,\tWebSocket", "WebSocket"),
+    (["h2c", "websocket"], "websocket"), (["websocket", "TLS/1.0"], "websocket"),
+    (", websocket ,", "websocket"), ("websocketx, websocket", "websocket")], ids=repr)  # fmt: skip
+def test_websocket_alone_goes_on(port, origin, client, upgrade, sent):
+    """Of several tokens only the chosen one goes on, as the client spelt it."""
+    assert_tunnel(client(port), http.handshake(upgrade=upgrade), origin, sent)
+
+
+@pytest.mark.parametrize("upgrade", [(), "", "websocketx", "xwebsocket", "web socket", "websocket h2c", "h2c", "TLS/1.0",
+                                     "h2c, TLS/1.0", "unknown", '"websocket"', "websocket;v=13"],
+                         ids=repr)  # fmt: skip
+def test_other_upgrade_tokens(port, origin, client, upgrade):
+    assert_plain(client(port), http.handshake(upgrade=upgrade), origin)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_other_methods_than_get(port, origin, client, method):
+    """RFC 6455 4.1: the method of a handshake is GET."""
+    assert_plain(client(port), http.handshake(method=method), origin, method)
+
+
+def test_http_1_0(port, origin, client):
+    """RFC 9110 7.8: an Upgrade in an HTTP/1.0 request is ignored, and the client is answered."""
+    answer = assert_plain(client(port), http.handshake(version="HTTP/1.0"), origin)
+    assert answer.body == PLAIN_BODY
+
+
+BODY = b"a body"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_body_by_content_length(port, origin, client, method):
+    request = http.handshake(method=method, fields=[("Content-Length", len(BODY))], body=BODY)
+    assert_plain(client(port), request, origin, method)
+    assert origin.connections[0].received == BODY
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_body_by_transfer_encoding(port, origin, client, method):
+    request = http.handshake(method=method, fields=[("Transfer-Encoding", "chunked")],
+                             body=b"6\r\na body\r\n0\r\n\r\n")  # fmt: skip
+    assert_plain(client(port), request, origin, method)
+
+
+def test_empty_chunked_body(port, origin, client):
+    """Transfer-Encoding says that there is a body, however short."""
+    request = http.handshake(fields=[("Transfer-Encoding", "chunked")], body=b"0\r\n\r\n")
+    assert_plain(client(port), request, origin)
+
+
+def test_content_length_zero_is_no_body(port, origin, client):
+    assert_tunnel(client(port), http.handshake(fields=[("Content-Length", "0")]), origin)
+
+
+@pytest.mark.parametrize("length", ["0", "6", "100"])
+def test_content_length_with_transfer_encoding_never_tunnels(port, origin, client, length):
+    """RFC 9112 6.3: the classic smuggling request; a tunnel would hide what comes behind it."""
+    fields = [("Content-Length", length), ("Transfer-Encoding", "chunked")]
+    talk = client(port)
+    answer = talk.ask(http.handshake(fields=fields, body=b"6\r\na body\r\n0\r\n\r\n"))
+    assert answer.status in (200, 400)
+    assert all("Upgrade" not in asked for asked in origin.requests)
+
+
+@pytest.mark.parametrize("length", ["-1", "6, 6", "1x"])
+def test_bad_content_length_never_tunnels(port, origin, client, length):
+    answer = client(port).ask(http.handshake(fields=[("Content-Length", length)], body=BODY))
+    assert answer.status in (200, 400)
+    assert all("Upgrade" not in asked for asked in origin.requests)
+
+
+def test_wrong_version_is_for_the_back_end_to_refuse(port, origin, client):
+    """RFC 6455 4.4: the back end's 426 names the versions that it speaks."""
+    origin.answers(http.page(b"13 or 8\n", "426 Upgrade Required", [("Sec-WebSocket-Version", "13, 8")]),
+                   steps.keep)  # fmt: skip
+    answer = client(port).ask(http.handshake(fields=[("Sec-WebSocket-Version", "99")]))
+    assert (answer.status, answer.body) == (426, b"13 or 8\n")
+    assert answer.get("Sec-WebSocket-Version") == "13, 8"
+    assert origin.request.get("Sec-WebSocket-Version") == "99"
+
+
+@pytest.fixture(scope="module")
+def eager_ports(shared_httpd, origin):
+    """Routes on which stock mod_proxy_http upgrades whatever has an Upgrade header."""
+    server = shared_httpd()
+    ports = {"ws:": server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("ws")}"'),
+             "upgrade=": server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}" upgrade=websocket')}
+    server.start()
+    return ports
+
+
+NOT_UPGRADES = {
+    "no Connection": http.handshake(connection=()),
+    "NoUpgradePlease": http.handshake(connection="NoUpgradePlease"),
+    "POST": http.handshake(method="POST", fields=[("Content-Length", "6")], body=BODY),
+    "HTTP/1.0": http.handshake(version="HTTP/1.0"),
+    "Content-Length": http.handshake(fields=[("Content-Length", "6")], body=BODY),
+    "chunked": http.handshake(fields=[("Transfer-Encoding", "chunked")], body=b"0\r\n\r\n"),
+    "Content-Length and chunked": http.handshake(
+        fields=[("Content-Length", "6"), ("Transfer-Encoding", "chunked")], body=b"0\r\n\r\n"),
+    "h2c": http.handshake(upgrade="h2c"),
+    "websocketx": http.handshake(upgrade="websocketx"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_UPGRADES)
+@pytest.mark.parametrize("worker", ["ws:", "upgrade="])
+def test_what_is_no_upgrade_request_where_stock_would_upgrade(eager_ports, origin, client, worker, name):
+    """What we decline is plain HTTP also where mod_proxy_http by itself would let Upgrade pass."""
+    answer = client(eager_ports[worker]).ask(NOT_UPGRADES[name])
+    assert answer.status in (200, 400)
+    assert all("Upgrade" not in asked for asked in origin.requests)
+
+
+# What the configuration decides.
+
+
+@pytest.fixture(scope="module")
+def vhosts(shared_httpd, origin):
+    """One server with a virtual host for each of the ways to say no."""
+    server = shared_httpd(extra=["include"])
+    proxied = f'ProxyPass "/app" "{origin.url("http", "/app")}"'
+    server.page("ssi/page.shtml", 'before <!--#include virtual="/app/part" --> after\n')
+    server.page("file.txt", "a file\n")
+    texts = {
+        "off": proxied,
+        "explicitly off": f"WSForward Off\n{proxied}",
+        "unset": f"WSForward On\n{proxied}\nRequestHeader unset Upgrade",
+        "http 1.0": f"WSForward On\n{proxied}\nSetEnv force-proxy-request-1.0 1",
+        "worker says h2c": f"WSForward On\n{proxied} upgrade=h2c",
+        "worker says any": f"WSForward On\n{proxied} upgrade=ANY",
+        "worker says websocket": f"WSForward On\n{proxied} upgrade=websocket",
+        "protocols": f"WSForward On\n{proxied}\nProtocols h2c http/1.1",
+        "denied": f"""WSForward On
+{proxied}
+ErrorDocument 403 /app/error
+<Location "/closed">
+    Require all denied
+</Location>
+<Location "/app/closed">
+    Require all denied
+</Location>""",
+        "ssi": f"""WSForward On
+{proxied}
+<Location "/ssi">
+    Options +Includes
+    SetOutputFilter INCLUDES
+</Location>""",
+        "forward proxy": """WSForward On
+ProxyRequests On
+<Proxy "*">
+    Require all granted
+</Proxy>""",
+        "proxy remote": f"""WSForward On
+ProxyPass "/app" "http://remote.test/app"
+ProxyRemote "http://remote.test" "{origin.url("http", "")}\"""",
+        "file": "WSForward On",
+        # mod_proxy_http asks the worker too, which allows websocket alone if upgrade= is not set.
+        "tokens": f"WSForward On\nWSForwardProtocols my/1 websocket\n{proxied} upgrade=my/1,websocket",
+        "other tokens": f"WSForward On\nWSForwardProtocols my/1\n{proxied} upgrade=my/1",
+    }
+    server.ports = {name: server.vhost(text) for name, text in texts.items()}
+    return server.start()
+
+
+@pytest.mark.parametrize("name", ["off", "explicitly off", "unset", "http 1.0", "worker says h2c"])
+def test_configuration_that_says_no(vhosts, origin, client, name):
+    """Off is the default; unset Upgrade, force-proxy-request-1.0 and upgrade= of others opt out."""
+    assert_plain(client(vhosts.ports[name]), http.handshake("/app"), origin)
+
+
+@pytest.mark.parametrize("name", ["worker says any", "worker says websocket", "protocols"])
+def test_configuration_that_changes_nothing(vhosts, origin, client, name):
+    assert_tunnel(client(vhosts.ports[name]), http.handshake("/app", connection="keep-alive, Upgrade"), origin)
+
+
+def test_protocols_h2c_and_a_client_that_offers_it(vhosts, origin, client):
+    """httpd would answer h2c itself where the list names it; websocket is what the client asked too."""
+    talk = client(vhosts.ports["protocols"])
+    assert_tunnel(talk, http.handshake("/app", upgrade="h2c, websocket"), origin)
+
+
+@pytest.mark.parametrize("path", ["/closed", "/app/closed"])
+def test_error_document_of_a_denied_client(vhosts, origin, client, path):
+    """A denied client gets the proxied error page, never a tunnel to it."""
+    vhosts.expect_log("AH01630: client denied")
+    origin.answers(http.page(PLAIN_BODY, "403 Forbidden"), steps.keep)
+    answer = assert_plain(client(vhosts.ports["denied"]), http.handshake(path), origin, status=403)
+    assert answer.body == PLAIN_BODY
+    assert origin.request.target == "/app/error"
+
+
+def test_ssi_include_does_not_upgrade(vhosts, origin, client):
+    """A subrequest has the client's headers, but its answer is part of a page."""
+    answer = assert_plain(client(vhosts.ports["ssi"]), http.handshake("/ssi/page.shtml"), origin)
+    assert answer.body == b"before plain\n after\n"
+    assert origin.request.target == "/app/part"
+
+
+def test_forward_proxy_is_not_ours(vhosts, origin, client):
+    """ProxyRequests On: whom the client asks for is none of our business."""
+    assert_plain(client(vhosts.ports["forward proxy"]), http.handshake(origin.url("http", "/far")), origin)
+
+
+def test_proxy_remote_is_not_ours(vhosts, origin, client):
+    """A request that goes to another proxy is not a handshake with a back end."""
+    assert_plain(client(vhosts.ports["proxy remote"]), http.handshake("/app"), origin)
+    assert origin.request.target == "http://remote.test/app"
+
+
+def test_what_is_not_proxied_is_not_ours(vhosts, client):
+    answer = client(vhosts.ports["file"]).ask(http.handshake("/file.txt"))
+    assert (answer.status, answer.body) == (200, b"a file\n")
+
+
+@pytest.mark.parametrize(("name", "upgrade", "sent"), [
+    ("tokens", "my/1", "my/1"), ("tokens", "MY/1", "MY/1"),
+    ("tokens", "websocket", "websocket"), ("other tokens", "websocket, my/1", "my/1")])  # fmt: skip
+def test_tokens_of_wsforwardprotocols(vhosts, origin, client, name, upgrade, sent):
+    """Other tokens than websocket are opaque: a 101 with the token is all that is asked for."""
+    origin.answers(steps.switch(without=["Sec-WebSocket-Accept"] if "my" in sent.lower() else []),
+                   steps.websocket_echo, steps.close)  # fmt: skip
+    request = http.handshake("/app", upgrade=upgrade)
+    assert_tunnel(client(vhosts.ports[name]), request, origin, sent)
+
+
+@pytest.mark.parametrize(("name", "upgrade"), [("tokens", "my/2"), ("tokens", "my"),
+                                               ("other tokens", "websocket")])  # fmt: skip
+def test_tokens_that_wsforwardprotocols_leaves_out(vhosts, origin, client, name, upgrade):
+    assert_plain(client(vhosts.ports[name]), http.handshake("/app", upgrade=upgrade), origin)
+
+
+def test_a_tunnel_and_a_page_on_one_connection(port, origin, client):
+    """A plain request first, then the handshake on the same kept-alive connection."""
+    talk = client(port)
+    assert talk.ask(http.request("/page")).body == PLAIN_BODY
+    assert_tunnel(talk, http.handshake("/ws"), origin)
+    talk.send_frame(websocket.close_frame(1000))
+    assert talk.read_frame().opcode == websocket.CLOSE
+    assert talk.end() == "eof"

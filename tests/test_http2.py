@@ -1,0 +1,151 @@
+"""Issue section 1: HTTP/2 clients with H2WebSockets on (RFC 8441)."""
+
+import pytest
+
+from harness import http, steps, websocket
+from harness.h2client import Http2Client
+
+MPMS = ["event", "worker"]
+
+
+@pytest.fixture(scope="module")
+def origins(shared_backend):
+    return {"http": shared_backend(), "https": shared_backend(tls=True), "unix": shared_backend(unix=True)}
+
+
+@pytest.fixture(scope="module", params=MPMS)
+def server(request, shared_httpd, origins):
+    made = shared_httpd(mpm=request.param, extra=["http2"])
+    made.port = made.vhost(f"""Protocols h2 http/1.1
+H2WebSockets on
+WSForward On
+SSLProxyEngine on
+SSLProxyVerify require
+SSLProxyCACertificateFile {made.certificate.cert}
+ProxyPass "/https" "{origins["https"].url("https")}"
+ProxyPass "/unix" "{origins["unix"].url("http")}"
+ProxyPass "/ws" "{origins["http"].url("ws")}"
+ProxyPass "/" "{origins["http"].url("http")}"
+<Location "/off">
+    WSForward Off
+</Location>
+<Location "/quick">
+    WSForwardHandshakeTimeout 500ms
+</Location>""", tls=True)
+    return made.start()
+
+
+@pytest.fixture
+def h2(server, certificate):
+    with Http2Client(server.port, certificate.client_context("tls1.3", ["h2"])) as client:
+        yield client
+
+
+def echoes(stream, payload=b"hello"):
+    stream.send(websocket.Frame(websocket.BINARY, payload).encode(mask=True))
+    assert websocket.read_frame(stream.read_exactly) == websocket.Frame(websocket.BINARY, payload)
+
+
+@pytest.mark.parametrize(("path", "to"), [("/", "http"), ("/https/", "https"), ("/unix/", "unix"), ("/ws/", "http")])
+def test_extended_connect_is_a_handshake(h2, origins, path, to):
+    assert h2.connect_enabled
+    fields = [("origin", "https://site.test"), ("cookie", "a=1"), ("sec-websocket-protocol", "chat")]
+    stream = h2.websocket(path, fields)
+    assert stream.status == 200
+    echoes(stream)
+    echoes(stream, b"x" * 200_000)
+    asked = origins[to].request
+    assert (asked.method, asked.all("Upgrade"), asked.all("Connection")) == ("GET", ["websocket"], ["Upgrade"])
+    assert asked.get("Origin") == "https://site.test"
+    assert asked.get("Cookie") == "a=1"
+    assert asked.get("Sec-WebSocket-Protocol") == "chat"
+    assert len(asked.get("Sec-WebSocket-Key")) == 24
+
+
+def test_close_code_and_end(h2, origins):
+    stream = h2.websocket()
+    assert stream.status == 200
+    sent = websocket.close_frame(4001, b"done")
+    stream.send(sent.encode(mask=True))
+    assert websocket.read_frame(stream.read_exactly) == sent
+    assert stream.read_to_end() == b""
+    assert origins["http"].connections[-1].closed.wait(5)
+
+
+def test_subprotocol_of_the_back_end(h2, origins):
+    origins["http"].answers(steps.switch([("Sec-WebSocket-Protocol", "chat"), ("X-Custom", "kept")]),
+                            steps.websocket_echo, steps.close)  # fmt: skip
+    stream = h2.websocket(fields=[("sec-websocket-protocol", "chat, other")])
+    assert stream.status == 200
+    assert (stream.get("sec-websocket-protocol"), stream.get("x-custom")) == ("chat", "kept")
+    echoes(stream)
+
+
+def test_several_tunnels_and_pages_on_one_connection(h2):
+    tunnels = [h2.websocket(f"/{n}") for n in range(4)]
+    page = h2.request("/page")
+    assert [stream.status for stream in tunnels] == [200] * 4
+    assert (page.status, page.read_to_end()) == (200, b"plain\n")
+    for turn in range(3):
+        for number, stream in enumerate(tunnels):
+            echoes(stream, b"%d %d" % (turn, number))
+
+
+def test_bytes_glued_to_the_101(h2, origins):
+    origins["http"].answers(steps.switch(), b"g" * 50_000, steps.websocket_echo, steps.close)
+    stream = h2.websocket()
+    assert stream.status == 200
+    assert stream.read_exactly(50_000) == b"g" * 50_000
+    echoes(stream)
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "302 Found", "426 Upgrade Required"])
+def test_refusals_reach_the_client(h2, origins, status):
+    origins["http"].answers(http.page(b"no\n", status, [("X-Why", "because")]), steps.keep)
+    stream = h2.websocket()
+    assert stream.status == int(status[:3])
+    assert stream.get("x-why") == "because"
+    assert stream.read_to_end() == b"no\n"
+
+
+def test_wrong_101_is_502(h2, server, origins):
+    server.expect_log(r"WSF\d{4}")
+    origins["http"].answers(steps.switch(accept="AAAAAAAAAAAAAAAAAAAAAAAAAAA="), steps.silence)
+    assert h2.websocket().status == 502
+    # The connection lives on.
+    origins["http"].answers(*steps.WEBSOCKET_OR_PAGE)
+    echoes(h2.websocket())
+
+
+def test_silence_is_504(h2, server, origins):
+    server.expect_log(r"WSF\d{4}")
+    origins["http"].answers(steps.silence)
+    assert h2.websocket("/quick").status == 504
+
+
+def test_reset_of_the_back_end_ends_the_stream(h2, origins):
+    origins["http"].answers(steps.switch(), b"x", steps.reset)
+    stream = h2.websocket()
+    assert stream.status == 200
+    stream.read_to_end()
+    assert h2.request("/unix/page").status == 200
+
+
+def test_end_of_the_client_reaches_the_back_end(h2, origins):
+    stream = h2.websocket()
+    assert stream.status == 200
+    echoes(stream)
+    stream.end()
+    assert origins["http"].connections[-1].closed.wait(5)
+
+
+def test_off_means_that_no_back_end_sees_an_upgrade(h2, server, origins):
+    stream = h2.websocket("/off")
+    assert stream.status != 101
+    assert "Upgrade" not in origins["http"].request
+
+
+def test_http_1_1_on_the_same_virtual_host(server, client, certificate):
+    talk = client(server.port, certificate.client_context("tls1.3", ["http/1.1"]))
+    assert talk.ask(http.handshake()).status == 101
+    talk.echoes()

@@ -1,0 +1,126 @@
+"""WSForwardRelay On: every route, on every MPM, for plain and TLS clients, is handed over."""
+
+import pytest
+
+from harness import http, relayed, routes, steps, websocket
+from harness.libclient import connect
+
+MPMS = ["event", "worker", "prefork"]
+CLIENTS = ["plain", "tls1.2", "tls1.3"]
+CLOSE_CODE, CLOSE_REASON = 4001, "done"
+
+
+@pytest.fixture(scope="module")
+def backends(shared_backend):
+    return {"tcp": shared_backend(name="tcp"), "tls": shared_backend(tls=True, name="tls"),
+            "unix": shared_backend(unix=True, name="unix")}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=MPMS)
+def site(request, shared_httpd, backends):
+    """One server with all routes, plain and TLS, and the relay on."""
+    server = shared_httpd(mpm=request.param)
+    text = "WSForward On\nWSForwardRelay On\n" + routes.directives(server, backends)
+    server.ports = {"plain": server.vhost(text), "tls": server.vhost(text.replace(
+        "balancer://", "balancer://tls-"), tls=True)}  # fmt: skip
+    return server.start()
+
+
+@pytest.mark.parametrize("talk", CLIENTS)
+@pytest.mark.parametrize("route", routes.ROUTES, ids=str)
+def test_route(site, backends, certificate, route, talk):
+    """The tunnel is the relay's while it lives: the status page says so, and no worker is busy."""
+    origin = backends[route.to]
+    if talk == "plain":
+        where, options = f"ws://localhost:{site.ports['plain']}", {}
+    else:
+        where, options = f"wss://localhost:{site.ports['tls']}", {"ssl": certificate.client_context(talk)}
+    with relayed.Counted(site, HandedOver=1, Ended=1, Ended_closed=1) as counted:
+        with connect(where + route.path, origin="http://site.test", **options) as ws:
+            ws.send("first")
+            assert ws.recv(10) == "first"
+            counted.wait_for(HandedOver=1, Tunnels=1)
+            site.wait_idle()
+            for message in ("hello", "", "x" * 126, b"\0" * 70_000):
+                ws.send(message)
+                assert ws.recv(10) == message
+            ws.close(CLOSE_CODE, CLOSE_REASON)
+            assert (ws.close_code, ws.close_reason) == (CLOSE_CODE, CLOSE_REASON)
+    [asked] = origin.requests
+    assert (asked.all("Upgrade"), asked.all("Connection")) == (["websocket"], ["Upgrade"])
+    [end] = relayed.ends(site)
+    assert (end.why, end.client_close, end.origin_close) == ("closed", CLOSE_CODE, CLOSE_CODE)
+    assert end.origin == (f"unix:{origin.path}" if route.to == "unix" else origin.authority)
+    assert not site.log.matching(relayed.STAYS)
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_relay_off_keeps_the_tunnel_in_its_thread(httpd, backend, client, mpm):
+    """Off in a section below On; not a fallback, since nobody asked for more."""
+    origin, server = backend(), httpd(mpm=mpm)
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+ProxyPass "/" "{origin.url("http")}"
+<Location "/off">
+    WSForwardRelay Off
+</Location>""")
+    server.start()
+    with relayed.Counted(server, HandedOver=0, open=0):
+        talk = client(port)
+        assert talk.ask(http.handshake("/off")).status == 101
+        talk.echoes()
+        assert int(server.status()["BusyWorkers"]) == 2
+        talk.close()
+    with relayed.Counted(server, HandedOver=1, open=1):
+        relayed.opened(server, client(port)).echoes()
+        server.wait_idle()
+
+
+def test_protocol_of_ones_own(httpd, backend, client):
+    """A token other than websocket is opaque: its bytes are not looked at."""
+    origin, server = backend(), httpd()
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+WSForwardProtocols my/1
+ProxyPass "/" "{origin.url("http")}" upgrade=ANY""")
+    server.start()
+    origin.answers(steps.switch(upgrade="my/1", without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+    talk = relayed.opened(server, client(port), upgrade="my/1", without=["Sec-WebSocket-Key"])
+    # As a frame this would be nonsense.
+    talk.send(b"\xff" * 100)
+    assert talk.read_exactly(100) == b"\xff" * 100
+    talk.half_close()
+    assert talk.end() == "eof"
+    [end] = relayed.ends(server)
+    assert (end.up, end.down, end.client_close) == (100, 100, None)
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_balancer_skips_a_member_that_is_down(httpd, backend, client, mpm):
+    """The tunnel of the second attempt is handed over as well."""
+    alive, server = backend(), httpd(mpm=mpm)
+    dead = backend()
+    dead.close()
+    server.expect_log("AH00957|AH01114|AH00959|AH00940", certain=False)
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+<Proxy "balancer://two">
+    BalancerMember "{dead.url("http", "")}" lbset=0
+    BalancerMember "{alive.url("http", "")}" lbset=1
+</Proxy>
+ProxyPass "/" "balancer://two/\"""")
+    server.start()
+    with relayed.Counted(server, HandedOver=1, open=1):
+        relayed.opened(server, client(port)).echoes()
+
+
+def test_without_mod_ssl(httpd, backend, client):
+    """No libssl in the process: plain tunnels are relayed."""
+    origin, server = backend(), httpd(without=["ssl", "socache_shmcb"])
+    port = server.vhost(f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    with relayed.Counted(server, HandedOver=1, Ended_closed=1):
+        talk = relayed.opened(server, client(port)).echoes()
+        talk.send_frame(websocket.close_frame(1000))
+        assert talk.end() == "eof"
+        talk.close()

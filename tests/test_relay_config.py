@@ -1,0 +1,176 @@
+"""The relay's directives: wrong values, right ones, and what they do to the sockets."""
+
+import ctypes
+import os
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+from harness import relayed, relaysite, wait
+
+WRONG = [
+    ("WSForwardRelay Maybe", "Maybe", "On.*Off"),
+    ("WSForwardRelay", "", "one value"),
+    ("WSForwardMaxTunnels", "", "one value"),
+    ("WSForwardMaxTunnels many", "many", "0.*4294967295|number"),
+    ("WSForwardMaxTunnels -1", "-1", "0"),
+    ("WSForwardMaxTunnels 4294967296", "4294967296", "4294967295"),
+    ("WSForwardMaxTunnels 1 2", "", "one value"),
+    ("WSForwardMaxTunnelsPerClient -1", "-1", "0"),
+    ("WSForwardMaxTunnelsPerClient some", "some", "0"),
+    ("WSForwardRelayThreads 0", "0", "1.*64"),
+    ("WSForwardRelayThreads 65", "65", "1.*64"),
+    ("WSForwardRelayThreads two", "two", "1.*64"),
+    ("WSForwardBufferSize 4095", "4095", "4096.*1048576"),
+    ("WSForwardBufferSize 1048577", "1048577", "4096.*1048576"),
+    ("WSForwardBufferSize 64k", "64k", "4096.*1048576"),
+    ("WSForwardKeepAlive", "", "Off.*60 20 3"),
+    ("WSForwardKeepAlive On", "On", "Off.*60 20 3"),
+    ("WSForwardKeepAlive 60", "60", "Off.*60 20 3"),
+    ("WSForwardKeepAlive 60 20", "60 20", "Off.*60 20 3"),
+    ("WSForwardKeepAlive 60 20 3 1", "60 20 3 1", "Off.*60 20 3"),
+    ("WSForwardKeepAlive 0 20 3", "0", "1.*32767"),
+    ("WSForwardKeepAlive 60 0 3", "0", "1.*32767"),
+    ("WSForwardKeepAlive 60 20 128", "128", "1.*127"),
+    ("WSForwardKeepAlive 60 20 -3", "-3", "1.*127"),
+    ("WSForwardKeepAlive a b c", "a", "1.*32767"),
+]
+
+
+@pytest.mark.parametrize(("line", "value", "allowed"), WRONG, ids=[line for line, *_ in WRONG])
+def test_wrong_value_fails_configtest(httpd, line, value, allowed):
+    """With the directive, the value and what is allowed, in one line."""
+    server = httpd()
+    server.directives(line)
+    status, text = server.configtest()
+    assert status != 0, text
+    assert re.search(rf"(^|\s){line.split()[0]}\b", text), text
+    assert value in text
+    message = [part for part in text.splitlines() if part and "Syntax error on line" not in part and "AH01882" not in part]
+    assert len(message) == 1, text
+    assert re.search(allowed, message[0]), text
+
+
+@pytest.mark.parametrize("line", [
+    "WSForwardRelay off", "WSForwardMaxTunnels 0", "WSForwardMaxTunnels 4294967295", "WSForwardMaxTunnelsPerClient 0",
+    "WSForwardRelayThreads 1", "WSForwardRelayThreads 64", "WSForwardBufferSize 4096", "WSForwardBufferSize 1048576",
+    "WSForwardKeepAlive off", "WSForwardKeepAlive 1 1 1", "WSForwardKeepAlive 32767 32767 127",
+])  # fmt: skip
+def test_right_value_passes_configtest(httpd, line):
+    server = httpd()
+    server.directives(line)
+    status, text = server.configtest()
+    assert status == 0, text
+
+
+SERVER_ONLY = ["WSForwardMaxTunnels 1", "WSForwardMaxTunnelsPerClient 1", "WSForwardRelayThreads 1",
+               "WSForwardBufferSize 4096", "WSForwardKeepAlive Off"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SERVER_ONLY)
+@pytest.mark.parametrize("section", ["Directory /", "Location /"])
+def test_directives_of_the_server_fail_in_sections(httpd, line, section):
+    server = httpd()
+    server.directives(f"<{section}>\n{line}\n</{section.split()[0]}>")
+    status, text = server.configtest()
+    assert status != 0
+    assert line.split()[0] in text
+
+
+@pytest.fixture
+def origins(backend):
+    return relaysite.origins(backend)
+
+
+@pytest.mark.parametrize("mpm", ["event", "prefork"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_relay_threads(httpd, origins, client, mpm, threads):
+    """So many in each child, all of them used."""
+    server = httpd(mpm=mpm)
+    server.directives(f"WSForwardRelayThreads {threads}")
+    relaysite.start(server, origins)
+    # Children that are just being made have none yet.
+    wait.until(lambda: relayed.figures(server)["RelayThreads"] == threads * len(server.children),
+               "every child has its threads")  # fmt: skip
+    for _ in range(8):
+        relayed.opened(server, client(server.ports["plain"])).echoes()
+
+
+@pytest.mark.parametrize("size", [4096, 1048576])
+def test_buffer_size(httpd, origins, client, certificate, size):
+    """Messages larger and smaller than the buffer pass whole."""
+    server = httpd()
+    server.directives(f"WSForwardBufferSize {size}")
+    relaysite.start(server, origins)
+    for port, tls in ((server.ports["plain"], None), (server.ports["tls"], certificate.client_context("tls1.3"))):
+        talk = relayed.opened(server, client(port, tls))
+        for length in (1, 4095, 4096, 4097, 70_000, 1_500_000):
+            talk.echoes(os.urandom(length))
+
+
+# Sockets.
+
+
+SYS_PIDFD_GETFD = 438
+
+
+def relayed_sockets(server):
+    """The two sockets of the only tunnel, as duplicates of the child's descriptors (pidfd_getfd(2))."""
+    libc, found = ctypes.CDLL(None, use_errno=True), []
+    for child in server.children:
+        pidfd = os.pidfd_open(child)
+        try:
+            for name in os.listdir(f"/proc/{child}/fd"):
+                if int(name) < 1024:
+                    continue
+                fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
+                if fd < 0:
+                    pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+                found.append(socket.socket(fileno=fd))
+        finally:
+            os.close(pidfd)
+    return found
+
+
+def option(sock, name, level=socket.IPPROTO_TCP):
+    return sock.getsockopt(level, getattr(socket, name))
+
+
+KEEP_ALIVES = [("", (60, 20, 3)), ("WSForwardKeepAlive 5 2 4", (5, 2, 4)), ("WSForwardKeepAlive 300 30 5", (300, 30, 5))]
+
+
+@pytest.mark.parametrize("to", ["tcp", "tls"])
+@pytest.mark.parametrize(("line", "expected"), KEEP_ALIVES)
+def test_options_of_both_sockets(httpd, origins, client, line, expected, to):
+    """Keepalive, a TCP_USER_TIMEOUT of the same length, no delay of Nagle's."""
+    server = httpd()
+    server.directives(line)
+    relaysite.start(server, origins)
+    relayed.opened(server, client(server.ports["plain"]), "/" if to == "tcp" else "/tls/").echoes()
+    both = relayed_sockets(server)
+    assert len(both) == 2
+    idle, interval, count = expected
+    for sock in both:
+        with sock:
+            assert option(sock, "SO_KEEPALIVE", socket.SOL_SOCKET) == 1
+            assert (option(sock, "TCP_KEEPIDLE"), option(sock, "TCP_KEEPINTVL"), option(sock, "TCP_KEEPCNT")) == expected
+            assert option(sock, "TCP_USER_TIMEOUT") == (idle + interval * count) * 1000
+            assert option(sock, "TCP_NODELAY") == 1
+
+
+def test_keep_alive_off(httpd, origins, client):
+    """The kernel's own times, as httpd's sockets have them; no delay of Nagle's all the same."""
+    server = httpd()
+    server.directives("WSForwardKeepAlive Off")
+    relaysite.start(server, origins)
+    relayed.opened(server, client(server.ports["plain"])).echoes()
+    both = relayed_sockets(server)
+    assert len(both) == 2
+    for sock in both:
+        with sock:
+            default = int(Path("/proc/sys/net/ipv4/tcp_keepalive_time").read_text())
+            assert option(sock, "TCP_KEEPIDLE") == default
+            assert option(sock, "TCP_USER_TIMEOUT") == 0
+            assert option(sock, "TCP_NODELAY") == 1

@@ -1,0 +1,165 @@
+"""What keeps a tunnel in its worker thread, with one line that says why, and what does not."""
+
+import struct
+
+import pytest
+
+from harness import http, relayed, relaysite, steps, websocket
+from harness.h2client import Http2Client
+from harness.relaysite import CLIENTS
+from harness.tlssocket import TlsSocket
+
+MPMS = ["event", "worker", "prefork"]
+
+
+@pytest.fixture
+def origins(backend):
+    return relaysite.origins(backend)
+
+
+def dial(server, client, kind):
+    tls = server.certificate.client_context(kind) if kind != "plain" else None
+    return client(server.ports["tls" if tls else "plain"], tls)
+
+
+def stays(server, why):
+    """Exactly one line that says that the tunnel stays and why."""
+    [line] = server.log.wait_for(relayed.STAYS)
+    assert why in line.decode(), line
+    assert b"wsforward:debug" in line
+    assert not server.log.matching(relayed.HANDED_OVER)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("mpm", MPMS)
+@pytest.mark.parametrize(("which", "name"), [("DumpIOInput On", "dumpio_in"), ("DumpIOOutput On", "dumpio_out")])
+def test_dumpio_keeps_the_tunnel(httpd, origins, client, mpm, kind, which, name):
+    """A connection filter that is to see every byte; it has several attempts to be asked."""
+    server = httpd(mpm=mpm, extra=["dumpio"])
+    # It adds its filters at this level only.
+    relaysite.start(server, origins, f"{which}\nLogLevel dumpio:trace7 wsforward:debug")
+    talk = dial(server, client, kind)
+    with relayed.Counted(server, Fallback_filter=1, HandedOver=0):
+        assert talk.ask(http.handshake()).status == 101
+        for number in range(40):
+            talk.echoes(b"%d" % number)
+        assert int(server.status()["BusyWorkers"]) == 2
+        talk.echoes(b"x" * 200_000)
+    stays(server, f"has the filter {name}")
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_ratelimit_keeps_the_tunnel(httpd, origins, client, mpm):
+    server = httpd(mpm=mpm, extra=["ratelimit"])
+    relaysite.start(server, origins, """<Location "/slow">
+    SetOutputFilter RATE_LIMIT
+    SetEnv rate-limit 400
+</Location>""")
+    with relayed.Counted(server, Fallback_filter=1, HandedOver=0):
+        talk = dial(server, client, "plain")
+        assert talk.ask(http.handshake("/slow")).status == 101
+        talk.echoes()
+    stays(server, "rate_limit")
+    # Elsewhere on the same server nothing is in the way.
+    with relayed.Counted(server, HandedOver=1, open=1):
+        relayed.opened(server, dial(server, client, "plain")).echoes()
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+def test_http2_keeps_the_tunnel(httpd, origins, client, certificate, mpm):
+    server = httpd(mpm=mpm, extra=["http2"])
+    relaysite.start(server, origins, "Protocols h2 http/1.1\nH2WebSockets on")
+    with Http2Client(server.ports["tls"], certificate.client_context("tls1.3", ["h2"])) as h2:
+        with relayed.Counted(server, Fallback_http2=1, HandedOver=0):
+            stream = h2.websocket()
+            assert stream.status == 200
+            for number in range(40):
+                frame = websocket.Frame(websocket.BINARY, b"%d" % number)
+                stream.send(frame.encode(mask=True))
+                assert websocket.read_frame(stream.read_exactly) == frame
+        stays(server, "HTTP/2")
+    # HTTP/1.1 of the same virtual host is handed over.
+    with relayed.Counted(server, HandedOver=1, open=1):
+        talk = client(server.ports["tls"], certificate.client_context("tls1.3", ["http/1.1"]))
+        relayed.opened(server, talk).echoes()
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_back_end_that_has_ended_keeps_the_tunnel(httpd, origins, client, mpm):
+    """Bytes and the end behind the 101: nothing to relay, and all of it arrives."""
+    server = httpd(mpm=mpm)
+    relaysite.start(server, origins)
+
+    def all_at_once(connection):
+        send, parts = connection.send, []
+        connection.send = parts.append
+        steps.switch()(connection)
+        connection.send = send
+        connection.send(b"".join(parts) + b"bye" * 1000)
+        connection.half_close()
+    origins["tcp"].answers(all_at_once, steps.drain, steps.close)
+    begin = relayed.figures(server)
+    for number in range(1, 6):
+        talk = dial(server, client, "plain")
+        assert talk.ask(http.handshake()).status == 101
+        assert talk.read_to_end() == b"bye" * 1000
+        talk.send(b"thanks")
+        talk.half_close()
+        connection = origins["tcp"].connections[-1]
+        assert connection.closed.wait(5)
+        assert connection.received == b"thanks"
+        now = relayed.figures(server)
+        # The end may come a moment after the bytes: then the relay carries it.
+        grown = {name: now[name] - begin[name] for name in ("HandedOver", "Fallback-ended")}
+        assert sum(grown.values()) == number, grown
+        talk.close()
+
+
+# What does not prevent it.
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("mpm", MPMS)
+def test_reqtimeout_and_logio_do_not_prevent_it(httpd, origins, client, mpm, kind):
+    """Debian has both: reqtimeout's limits, and bytes counted by the static mod_logio."""
+    server = httpd(mpm=mpm, extra=["reqtimeout"])
+    server.directives('LogFormat "%h %I %O %>s" io\nCustomLog io.log io')
+    relaysite.start(server, origins, "RequestReadTimeout handshake=1 header=1-2,MinRate=500 body=1,MinRate=500")
+    with relayed.Counted(server, HandedOver=1, open=1):
+        talk = relayed.opened(server, dial(server, client, kind)).echoes()
+    assert not server.log.matching(relayed.STAYS)
+    talk.echoes()
+
+
+V1 = b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n"
+V2 = b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH4s4sHH", 0x21, 0x11, 12, bytes([192, 0, 2, 7]), bytes([127, 0, 0, 1]), 4711, 80)
+
+
+@pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
+@pytest.mark.parametrize("mpm", MPMS)
+def test_proxy_protocol_of_remoteip_does_not_prevent_it(httpd, origins, client, mpm, header):
+    """Its header was read long before; the filter has nothing more to do. The record has the true client."""
+    server = httpd(mpm=mpm, extra=["remoteip"])
+    relaysite.start(server, origins, "RemoteIPProxyProtocol On")
+    with relayed.Counted(server, HandedOver=1, open=1) as counted:
+        talk = dial(server, client, "plain")
+        talk.send(header)
+        assert talk.ask(http.handshake()).status == 101
+        counted.wait_for(HandedOver=1)
+        talk.echoes()
+    talk.send_frame(websocket.close_frame(1000))
+    assert talk.end() == "eof"
+    talk.close()
+    [end] = relayed.ends(server)
+    assert end.client.startswith("192.0.2.7:")
+
+
+def test_proxy_protocol_before_tls(httpd, origins, client, certificate):
+    server = httpd(extra=["remoteip"])
+    relaysite.start(server, origins, "RemoteIPProxyProtocol On")
+    talk = client(server.ports["tls"])
+    talk.send(V1)
+    talk.sock = TlsSocket(talk.plain, certificate.client_context("tls1.3"), server_hostname="localhost")
+    talk.sock.do_handshake()
+    with relayed.Counted(server, HandedOver=1, open=1):
+        relayed.opened(server, talk).echoes()

@@ -1,0 +1,230 @@
+"""The relay's own limits: the MPM counts no tunnel that it does not hold."""
+
+import os
+import resource
+import signal
+import time
+
+import pytest
+
+from harness import http, procfs, relayed, steps, wait
+
+MPMS = ["event", "worker", "prefork"]
+REFUSED = "WSF0108"
+
+
+def site(httpd, origin, mpm, directives="", extra=()):
+    """A balancer of one member, so that blame would show."""
+    server = httpd(mpm=mpm, extra=extra)
+    server.directives(directives)
+    server.port = server.vhost(f"""WSForward On
+WSForwardRelay On
+<Proxy "balancer://one">
+    BalancerMember "{origin.url("http", "")}" retry=60
+</Proxy>
+ProxyPass "/" "balancer://one/\"""")
+    return server.start()
+
+
+def refused(client, server, **options):
+    """A 503 with Retry-After."""
+    answer = client(server.port).ask(http.handshake(**options))
+    assert answer.status == 503, answer
+    assert int(answer.get("Retry-After")) > 0
+
+
+def accepted(client, server, **options):
+    return relayed.opened(server, client(server.port), **options)
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_tunnels(httpd, backend, client, mpm):
+    """Over all processes; the back end is not bothered and not blamed, and a place that is free is used."""
+    origin = backend()
+    server = site(httpd, origin, mpm, "WSForwardMaxTunnels 5")
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels 5 is reached")
+    talks = [accepted(client, server) for _ in range(5)]
+    server.wait_idle()
+    seen = len(origin.connections)
+    for _ in range(10):
+        refused(client, server)
+    assert len(origin.connections) == seen
+    figures = relayed.figures(server)
+    assert (figures["Tunnels"], figures["Refused-max-tunnels"]) == (5, 10)
+    # The member of the balancer is well: plain requests pass, and so does the next tunnel.
+    assert client(server.port).ask(http.request()).body == b"plain\n"
+    talks[0].close()
+    relayed.wait_figure(server, "Tunnels", 4)
+    accepted(client, server).echoes()
+    talks[1].echoes()
+    refused(client, server)
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_tunnels_is_not_passed_by_many_at_once(httpd, backend, client, mpm):
+    """Forty handshakes whose back end takes its time: the limit counts those on their way."""
+    origin = backend()
+    server = site(httpd, origin, mpm, "WSForwardMaxTunnels 8")
+    server.expect_log(REFUSED)
+    origin.answers(lambda connection: time.sleep(0.3), steps.switch(), steps.websocket_echo, steps.close)
+    talks = [client(server.port).send(http.handshake()) for _ in range(40)]
+    statuses = [talk.read_response().status for talk in talks]
+    assert set(statuses) == {101, 503}
+    assert statuses.count(101) <= 8
+    wait.until(lambda: relayed.figures(server)["Tunnels"] == statuses.count(101), "all are handed over")
+    assert len(origin.connections) == statuses.count(101)
+
+
+def test_refusals_and_ends_give_their_places_back(httpd, backend, client):
+    """A handshake that the back end refuses, and a tunnel that ends, each free a place."""
+    origin = backend()
+    server = site(httpd, origin, "event", "WSForwardMaxTunnels 2")
+    for _ in range(20):
+        origin.answers(http.page(b"no\n", "403 Forbidden"), steps.close)
+        assert client(server.port).ask(http.handshake()).status == 403
+    origin.answers(*steps.WEBSOCKET_OR_PAGE)
+    for _ in range(20):
+        accepted(client, server).close()
+        relayed.wait_figure(server, "Tunnels", 0)
+    talks = [accepted(client, server) for _ in range(2)]
+    server.expect_log(REFUSED)
+    refused(client, server)
+    assert len(talks) == 2
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_tunnels_per_client(httpd, backend, client, mpm):
+    """By the address that mod_remoteip says, in all processes, IPv6 too."""
+    origin = backend()
+    server = site(httpd, origin, mpm, """WSForwardMaxTunnelsPerClient 3
+RemoteIPHeader X-Forwarded-For
+RemoteIPInternalProxy 127.0.0.1""", ["remoteip"])
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnelsPerClient 3 is reached by (192.0.2.[12]|2001:db8::1)")
+    clients = {name: {"fields": [("X-Forwarded-For", name)]} for name in ("192.0.2.1", "192.0.2.2", "2001:db8::1")}
+    talks = {name: [accepted(client, server, **options) for _ in range(3)] for name, options in clients.items()}
+    seen = len(origin.connections)
+    for options in clients.values():
+        refused(client, server, **options)
+    # Who says nothing of itself is 127.0.0.1, and has its own three.
+    accepted(client, server).echoes()
+    assert len(origin.connections) == seen + 1
+    assert relayed.figures(server)["Refused-max-tunnels-per-client"] == 3
+    talks["192.0.2.1"][0].close()
+    relayed.wait_figure(server, "Tunnels", 9)
+    accepted(client, server, **clients["192.0.2.1"]).echoes()
+    refused(client, server, **clients["192.0.2.1"])
+    refused(client, server, **clients["192.0.2.2"])
+
+
+def test_plain_requests_are_not_limited(httpd, backend, client):
+    origin = backend()
+    server = site(httpd, origin, "event", "WSForwardMaxTunnels 1\nWSForwardMaxTunnelsPerClient 1")
+    accepted(client, server)
+    for _ in range(5):
+        assert client(server.port).ask(http.request()).body == b"plain\n"
+        # Upgrade without Connection is no upgrade request.
+        assert client(server.port).ask(http.handshake(connection=[])).status == 200
+
+
+# Descriptors.
+
+
+def cpu_seconds(server):
+    total = 0
+    for child in server.children:
+        with open(f"/proc/{child}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / 100
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+@pytest.mark.parametrize("limit", [160, 300])
+def test_few_descriptors(httpd, backend, client, mpm, limit):
+    """A clear line and a 503, no spin, no dead listener, and all is well when tunnels close."""
+    origin = backend()
+    server = site(httpd, origin, mpm)
+    # Children inherit it; the parent has read all that it needs.
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, limit))
+    old = server.children
+    server.reload()
+    wait.until(lambda: not set(old) & set(server.children), "the old generation is gone")
+    server.expect_log(f"{REFUSED}.*descriptors")
+    possible = relayed.figures(server)["TunnelsPossible"]
+    assert 10 < possible * 2 < limit
+    talks, refusals = [], 0
+    for _ in range(possible + 30):
+        talk = client(server.port)
+        status = talk.ask(http.handshake()).status
+        assert status in (101, 503)
+        if status == 101:
+            talks.append(talk)
+        else:
+            refusals += 1
+            talk.close()
+    assert len(talks) <= possible * len(server.children)
+    assert refusals > 0
+    wait.until(lambda: relayed.figures(server)["Tunnels"] == len(talks), "all are handed over")
+    for child in server.children:
+        assert len(procfs.descriptors(child)) < limit
+    begin = cpu_seconds(server)
+    time.sleep(1)
+    assert cpu_seconds(server) - begin < 0.3
+    for _ in range(20):
+        with client(server.port) as talk:
+            assert talk.ask(http.request(fields=[("Connection", "close")])).body == b"plain\n"
+    for talk in talks:
+        talk.echoes()
+        talk.close()
+    relayed.wait_figure(server, "Tunnels", 0)
+    for _ in range(5):
+        accepted(client, server).echoes()
+
+
+# Counters.
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_figures_after_a_child_was_killed(httpd, backend, client, mpm):
+    """Its tunnels are gone from the gauge, what it did stays in the totals."""
+    origin = backend()
+    # Several children that all serve.
+    small = {"prefork": "StartServers 4\nMaxSpareServers 8"}
+    server = site(httpd, origin, mpm, small.get(
+        mpm, "StartServers 3\nThreadsPerChild 4\nMaxRequestWorkers 64\nMinSpareThreads 12\nMaxSpareThreads 64"))
+    talks = [accepted(client, server) for _ in range(24)]
+    holders = {}
+    for line in server.log.matching(relayed.HANDED_OVER):
+        pid = int(line.split(b"[pid ")[1].split(b":")[0])
+        holders[pid] = holders.get(pid, 0) + 1
+    assert sum(holders.values()) == 24
+    victim, lost = max(holders.items(), key=lambda item: item[1])
+    before = relayed.figures(server)
+    assert before["Tunnels"] == 24
+    os.kill(victim, signal.SIGKILL)
+    relayed.wait_figure(server, "Tunnels", 24 - lost)
+    after = relayed.figures(server)
+    assert after["HandedOver"] == 24
+    assert after["Descriptors"] == 2 * (24 - lost)
+    for talk in talks:
+        talk.close()
+    relayed.wait_figure(server, "Tunnels", 0)
+    accepted(client, server).echoes()
+    assert relayed.figures(server)["HandedOver"] == 25
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_figures_over_reloads(httpd, backend, client, mpm):
+    """Totals go on over a graceful restart; each tunnel is counted once, wherever it lives."""
+    origin = backend()
+    server = site(httpd, origin, mpm)
+    talks = [accepted(client, server) for _ in range(6)]
+    server.reload()
+    wait.until(lambda: relayed.figures(server)["Tunnels"] == 6, "the tunnels outlive their children")
+    more = [accepted(client, server) for _ in range(3)]
+    assert relayed.figures(server)["HandedOver"] == 9
+    for talk in [*talks, *more]:
+        talk.echoes()
+        talk.close()
+    relayed.wait_figure(server, "Tunnels", 0)
+    assert relayed.figures(server)["Ended"] == 9

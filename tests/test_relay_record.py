@@ -1,0 +1,109 @@
+"""What a relayed tunnel leaves behind: the lines at its hand-over and at its end, and the access log."""
+
+import time
+
+import pytest
+
+from harness import http, relayed, relaysite, steps, websocket
+from harness.relaysite import CLIENTS
+
+MPMS = ["event", "worker", "prefork"]
+
+
+@pytest.fixture
+def origins(backend):
+    return relaysite.origins(backend)
+
+
+def talk_to(server, client, kind):
+    tls = server.certificate.client_context(kind) if kind != "plain" else None
+    return client(server.ports["tls" if tls else "plain"], tls)
+
+
+@pytest.mark.parametrize("unique_id", [True, False], ids=["unique_id", "log id"])
+@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("mpm", MPMS)
+def test_lines_of_a_tunnel(httpd, origins, client, mpm, kind, unique_id):
+    """One debug line at the hand-over and one info line at the end, tied to the access log's by an id."""
+    server = httpd(mpm=mpm, extra=["unique_id"] if unique_id else [])
+    form = "%{UNIQUE_ID}e" if unique_id else "%L"
+    server.directives(f'LogFormat "{form} %>s %X %a %{{remote}}p" ids\nCustomLog ids.log ids')
+    relaysite.start(server, origins, "CustomLog ids.log ids")
+    talk = relayed.opened(server, talk_to(server, client, kind))
+    peer, begin = "%s:%d" % talk.plain.getsockname(), time.monotonic()
+    talk.echoes(b"x" * 1000)
+    talk.send_frame(websocket.close_frame(4321))
+    assert talk.read_frame().opcode == websocket.CLOSE
+    talk.half_close()
+    talk.end()
+    [end] = relayed.ends(server)
+    took = time.monotonic() - begin
+
+    [handed] = server.log.matching(relayed.HANDED_OVER)
+    assert b"wsforward:debug" in handed
+    assert f"[{end.id}] {peer} -> {origins['tcp'].authority}" in handed.decode()
+    [line] = server.log.matching(relayed.ENDED)
+    assert b"wsforward:info" in line
+    assert (end.client, end.origin) == (peer, origins["tcp"].authority)
+    # A frame of 1000 bytes has a head of 4 bytes, and of 8 with its mask; the Close 4 and 8.
+    assert (end.up, end.down) == (1008 + 8, 1004 + 4)
+    # The back end closes when it has answered the Close, the client when it has the answer.
+    assert end.by in ("client", "back end")
+    assert (end.why, end.client_close, end.origin_close) == ("closed", 4321, 4321)
+    assert 0 <= end.seconds <= took + 1
+
+    entries = (server.directory / "ids.log").read_text().splitlines()
+    [entry] = [entry.split() for entry in entries if entry.split()[1] == "101"]
+    assert entry[0] == end.id
+    assert entry[2] == "-", "aborted, as far as the access log knows"
+    assert f"{entry[3]}:{entry[4]}" == peer
+
+
+def test_ids_of_many_tunnels_differ(httpd, origins, client):
+    server = relaysite.start(httpd(), origins)
+    for _ in range(20):
+        talk = relayed.opened(server, talk_to(server, client, "plain"))
+        talk.send_frame(websocket.close_frame(1000))
+        talk.half_close()
+        talk.end()
+    assert len({end.id for end in relayed.ends(server, 20)}) == 20
+
+
+def test_no_line_of_ours_at_the_default_level(httpd, origins, client):
+    """A site with LogLevel warn is not filled with tunnels; the access log has them."""
+    server = httpd()
+    relaysite.start(server, origins, "LogLevel warn wsforward:warn")
+    server.directives("LogLevel warn wsforward:warn")
+    server.reload()
+    server.log.open_span()
+    talk = relayed.opened(server, talk_to(server, client, "plain"))
+    talk.send_frame(websocket.close_frame(1000))
+    talk.half_close()
+    talk.end()
+    talk.close()
+    relayed.wait_figure(server, "Tunnels", 0)
+    assert not server.log.matching("WSF0")
+    assert any(" 101 " in line for line in server.access())
+
+
+@pytest.mark.parametrize("to", ["tcp", "tls"])
+def test_bytes_are_those_of_the_tunnel_and_not_of_tls(httpd, origins, client, to):
+    server = relaysite.start(httpd(), origins)
+    origins[to].answers(steps.switch(), b"g" * 777, steps.drain, b"!", steps.close)
+    with relayed.Counted(server, BytesUp=10_000, BytesDown=778, Ended_closed=1):
+        talk = relayed.opened(server, talk_to(server, client, "tls1.3"), "/" if to == "tcp" else "/tls/")
+        talk.send(b"x" * 10_000)
+        talk.half_close()
+        assert talk.read_exactly(778) == b"g" * 777 + b"!"
+        [end] = relayed.ends(server)
+        assert (end.up, end.down) == (10_000, 778)
+
+
+def test_status_page_for_people(httpd, origins, client):
+    """The HTML page has the same figures as `?auto`."""
+    server = relaysite.start(httpd(), origins)
+    relayed.opened(server, talk_to(server, client, "plain"))
+    page = client(server._status).ask(http.request("/", fields=[("Connection", "close")])).body.decode()
+    assert "<h2>WebSocket tunnels (mod_wsforward)</h2>" in page
+    assert '<tr><td>Relayed tunnels open</td><td align="right">1</td></tr>' in page
+    assert page.count("<tr><td>") >= len(relayed.figures(server))

@@ -1,0 +1,70 @@
+"""Very many hand-overs at once, every byte checked: before, with and behind the 101, KeyUpdates in
+flight, records cut anywhere, 20 MB bursts at the switch, TLS of both versions on both sides.
+
+About 20 s for each MPM; `WSF_STRESS=long` is for by-hand runs. Figures: `pytest -rP` shows them.
+"""
+
+import os
+
+import pytest
+
+from harness import relayed
+from harness.stresspeer import PLAIN, TLS12, TLS13, StressPeer
+
+LONG = os.environ.get("WSF_STRESS") == "long"
+MPMS = ["event", "worker", "prefork"]
+#: Tunnels in all, and at a time.
+COUNT, AT_ONCE = (6000, 600) if LONG else (900, 300)
+SECONDS = 900 if LONG else 80
+#: Prefork's workers are processes: what is not handed over yet holds one.
+WORKERS = {"event": "", "worker": "", "prefork": "ServerLimit 64\nMaxRequestWorkers 64\nStartServers 16"}
+
+
+@pytest.fixture
+def peer(certificate):
+    made = StressPeer(certificate)
+    yield made
+    made.close()
+
+
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("mpm", MPMS)
+def test_every_byte_of_very_many_tunnels(httpd, peer, mpm):
+    server = httpd(mpm=mpm)
+    server.directives(WORKERS[mpm] + "\nLogLevel wsforward:info")
+    peer.vhosts(server)
+    server.start()
+    begin = relayed.figures(server)
+    seed = int.from_bytes(os.urandom(4), "big")
+    result, failures = peer.run(count=COUNT, at_once=AT_ONCE, seed=seed, bursts=20, burst=20_000_000,
+                                size=200_000, rounds=60, seconds=SECONDS)  # fmt: skip
+    relayed.wait_figure(server, "Tunnels", 0)
+    grown = {name: value - begin[name] for name, value in relayed.figures(server).items()}
+    print(f"{mpm}, seed {seed}: {result}", {name: value for name, value in grown.items() if value})
+    assert not failures, "\n".join([f"seed {seed}", *failures])
+    assert result["clients"] == result["origins"] == COUNT
+    # All of them talk long enough to be handed over, and none is lost on the way.
+    assert grown["HandedOver"] == grown["Ended"] == grown["Ended-closed"] == COUNT
+    assert not any(value for name, value in grown.items() if name.startswith(("Fallback", "Refused")))
+    # What the relay carried is a part of all bytes: the rest went before the hand-over.
+    assert grown["BytesUp"] + grown["BytesDown"] <= result["bytes"]
+
+
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("kinds", [f"{PLAIN}", f"{PLAIN},{TLS12},{TLS13}"], ids=["plain", "all"])
+def test_every_byte_while_children_are_recycled(httpd, peer, kinds):
+    """Children end after twenty connections each: their tunnels go on elsewhere in the midst of it."""
+    server = httpd(mpm="prefork")
+    server.directives("StartServers 8\nMaxConnectionsPerChild 20\nLogLevel wsforward:info")
+    peer.vhosts(server)
+    server.start()
+    seed = int.from_bytes(os.urandom(4), "big")
+    count = 1500 if LONG else 200
+    result, failures = peer.run(count=count, at_once=100, seed=seed, size=20_000, rounds=300, clients=kinds,
+                                origins=kinds, seconds=SECONDS)  # fmt: skip
+    relayed.wait_figure(server, "Tunnels", 0)
+    figures = relayed.figures(server)
+    print(f"seed {seed}: {result}", {name: value for name, value in figures.items() if value})
+    assert not failures, "\n".join([f"seed {seed}", *failures])
+    assert result["clients"] == result["origins"] == count
+    assert figures["HandedOver"] == figures["Ended"] == figures["Ended-closed"] == count

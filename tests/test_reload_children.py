@@ -1,0 +1,264 @@
+"""Children that end one by one: how many processes their tunnels need, and what a fork meets."""
+
+import os
+import pwd
+import resource
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import h2.exceptions
+import pytest
+
+from harness import http, paths, wait, websocket
+from harness.draining import opened, site  # noqa: F401
+from harness.h2client import Http2Client
+
+#: A child for each connection.
+ONE_EACH = "MaxConnectionsPerChild 1"
+
+
+def relayed(client, one, tls=None):
+    """A tunnel, plain or TLS, that echoes."""
+    talk = client(one.tls if tls else one.plain, tls)
+    assert talk.ask(http.handshake()).status == 101
+    return talk.echoes()
+
+
+@pytest.mark.timeout(180)
+def test_children_of_prefork_share_a_process(site, client):
+    """200 children, each with a tunnel of its own, leave one process, or two that raced at the start."""
+    one = site("prefork", ONE_EACH)
+    tunnels = []
+    for _ in range(200):
+        tunnels.append(relayed(client, one))
+        assert len(one.drains()) <= 2
+    wait.until(lambda: one.count("Tunnels") == 200, "every tunnel is counted")
+    for talk in tunnels:
+        talk.echoes(os.urandom(1000))
+        talk.close()
+    wait.until(lambda: not one.drains(), "drain processes end with their tunnels")
+    wait.until(lambda: one.count("Tunnels") == 0, "no tunnel is counted")
+    # 5 bytes and 1000 with their heads and masking keys (RFC 6455 5.2), and nothing twice.
+    one.server.log.wait_for("WSF0202.*by the client: closed, 1019 bytes up, 1011 bytes down", 200)
+
+
+@pytest.mark.timeout(180)
+def test_collecting_process_comes_and_goes(site, client):
+    """No tunnel is lost when the process that collects ends just then."""
+    one = site("prefork", ONE_EACH)
+    errors = []
+
+    def live():
+        try:
+            for _ in range(60):
+                relayed(client, one).echoes().close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+            errors.append(error)
+
+    threads = [threading.Thread(target=live) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    one.server.log.wait_for("WSF0202.*: closed", 240)
+    assert len(one.server.log.matching("WSF0202")) == 240
+    wait.until(lambda: not one.drains(), "drain processes end with their tunnels")
+
+
+def test_generations_are_not_mixed(site, client):
+    """Tunnels of a later configuration get a process of their own, with that one's code and settings."""
+    one = site("prefork")
+    older = [relayed(client, one) for _ in range(8)]
+    one.server.reload()
+    wait.until(lambda: len(one.drains()) == 1, one.drains)
+    later = [relayed(client, one) for _ in range(8)]
+    one.server.reload()
+    wait.until(lambda: len(one.drains()) == 2, one.drains)
+    for talk in older + later:
+        talk.echoes()
+
+
+def test_limit_by_client_counts_collected_tunnels(site, client):
+    one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 5")
+    tunnels = [relayed(client, one) for _ in range(5)]
+    one.server.log.expect("WSF0108")
+    with client(one.plain) as talk:
+        assert talk.ask(http.handshake()).status == 503
+    tunnels.pop().close()
+    one.server.log.wait_for("WSF0202")
+    tunnels.append(relayed(client, one))
+    # The process that collects is killed: with it go its tunnels, and their count.
+    [pid] = one.drains()
+    os.kill(pid, signal.SIGKILL)
+    wait.until(lambda: one.count("Tunnels") == 0, "nothing is counted")
+    for _ in range(5):
+        tunnels.append(relayed(client, one))
+
+
+SHRINK = {
+    "event": "StartServers 5\nThreadsPerChild 8\nMinSpareThreads 1\nMaxSpareThreads 9",
+    "worker": "StartServers 5\nThreadsPerChild 8\nMinSpareThreads 1\nMaxSpareThreads 9",
+    "prefork": "StartServers 8\nMinSpareServers 1\nMaxSpareServers 2",
+}
+
+
+@pytest.mark.parametrize("mpm", SHRINK)
+def test_idle_children_go_and_their_tunnels_stay(site, client, certificate, mpm):
+    """MaxSpareThreads, MaxSpareServers."""
+    one = site(mpm, SHRINK[mpm])
+    before = set(one.server.children)
+    tunnels = opened(client, certificate, one, 40)
+    most = 2 if mpm != "prefork" else 4
+    wait.until(lambda: len(one.server.children) <= most, lambda: one.server.children, 40)
+    wait.until(lambda: one.drains(), "tunnels of an idle child go on")
+    assert set(one.drains()).isdisjoint(before)
+    for talk in tunnels:
+        talk.echoes(os.urandom(3000))
+    assert one.count("Tunnels") == 40
+
+
+#: Children that serve few connections.
+FORKS = {
+    "event": "ThreadsPerChild 4\nMinSpareThreads 40\nMaxSpareThreads 64\nMaxConnectionsPerChild 2",
+    "prefork": ONE_EACH,
+}
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.parametrize("mpm", FORKS)
+def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
+    """mod_proxy_hcheck and mod_watchdog check a member, mod_http2 serves streams, and children fork."""
+    limits = FORKS[mpm]
+    modules = ("watchdog", "proxy_hcheck", *(["http2"] if mpm == "event" else []))
+    # mod_proxy_hcheck is to be loaded after mod_proxy.
+    load = "\n".join(f"LoadModule {name}_module {paths.module_file(name)}" for name in modules
+                     if name not in paths.static_modules())
+    members = "\n".join(f"BalancerMember http://localhost:1/{number} hcmethod=TCP hcinterval=100ms" for number in range(4))
+    more = f"{load}\n{limits}\nWSForwardMaxDrainProcesses 1024\nProxyHCTPsize 8"
+    protocols = "Protocols h2 http/1.1\n" if mpm == "event" else ""
+    one = site(mpm, more, f"{protocols}<Proxy balancer://checked>\n{members}\n</Proxy>")
+    # Nothing listens there: the checks say so.
+    one.server.log.expect("proxy_hcheck|AH0095[79]|AH0111[24]|AH0116[78]")
+    tls = certificate.client_context("tls1.2")
+    done = threading.Event()
+    pages, errors = [], []
+
+    def ask():
+        context = certificate.client_context("tls1.3")
+        context.set_alpn_protocols(["h2"])
+        while not done.is_set():
+            try:
+                with Http2Client(one.tls, context) as streams:
+                    for _ in range(10):
+                        pages.append(streams.request("/page").status)
+            except (OSError, EOFError, h2.exceptions.ProtocolError):
+                # Its child has served what it may.
+                continue
+            except Exception as error:  # noqa: BLE001
+                errors.append(error)
+                return
+
+    busy = threading.Thread(target=ask)
+    if mpm == "event":
+        busy.start()
+    living, count = [], 0
+    try:
+        # TLS tunnels cannot be collected: each child that has one forks for it.
+        while len(forked(one)) < 200 and count < 1000:
+            living.append(relayed(client, one, tls))
+            count += 1
+            if len(living) > 24:
+                living.pop(0).echoes(os.urandom(2000)).close()
+    finally:
+        done.set()
+        if mpm == "event":
+            busy.join()
+    for talk in living:
+        talk.echoes().close()
+    assert not errors, errors
+    assert mpm != "event" or len(pages) > 20
+    one.server.log.wait_for("WSF0202.*: (closed|truncated)", count)
+    wait.until(lambda: not one.drains(), "no process hangs")
+
+
+def forked(one):
+    """Process ids of children that had a tunnel, and are gone."""
+    seen = set()
+    for line in (one.server.directory / "access.log").read_text().splitlines():
+        if " 101 " in line:
+            seen.add(int(line.rsplit(maxsplit=1)[1]))
+    return seen - set(one.server.children)
+
+
+@pytest.fixture
+def crowded():
+    """A user whose processes are ours alone, and a function that gives it 80 processes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root")
+    busy = {owner(process) for process in Path("/proc").glob("[0-9]*")}
+    user = next((user for user in pwd.getpwall() if 0 < user.pw_uid < 1000 and user.pw_uid not in busy), None)
+    if not user:
+        pytest.skip("needs a user without processes")
+    made = []
+
+    def fill():
+        command = "for each in $(seq 80); do sleep 60 & done; echo; wait"
+        made.append(subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, user=user.pw_uid,
+                                     start_new_session=True))  # fmt: skip
+        made[-1].stdout.readline()
+
+    yield user.pw_name, fill
+    for process in made:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def owner(process):
+    try:
+        return process.stat().st_uid
+    except OSError:
+        return 0
+
+
+def test_no_process_can_be_forked(site, client, certificate, crowded):
+    """Tunnels end in an orderly way, within the bound, and the log says why."""
+    user, fill = crowded
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    # Does not count for root, which the parent is, but for its children.
+    resource.setrlimit(resource.RLIMIT_NPROC, (60, before[1]))
+    try:
+        one = site("prefork", f"User {user}\nStartServers 2\nMaxSpareServers 2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, before)
+    tunnels = opened(client, certificate, one, 6)
+    fill()
+    for message in ("WSF0300: no process for [1-6] tunnels", "WSF0204"):
+        one.server.log.expect(message)
+    one.server.reload()
+    for talk in tunnels:
+        frame = talk.read_frame()
+        assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, (1001).to_bytes(2))
+        assert talk.read_to_end() == b""
+        talk.close()
+    one.server.log.wait_for("WSF0202.*drain-timeout", 6)
+    wait.until(lambda: "G" not in one.server.status()["Scoreboard"], "the children have ended")
+    assert not one.drains()
+
+
+def test_alarm_ends_a_drain_process(site, client):
+    """It sets one anew each time it looks around: a hang ends with it."""
+    one = site("event")
+    relayed(client, one)
+    one.server.reload()
+    wait.until(one.drains, "there is a drain process")
+    [pid] = one.drains()
+    status = Path(f"/proc/{pid}/status").read_text()
+    sets = {line[:6]: int(line.split()[1], 16) for line in status.splitlines() if line[:7] in ("SigBlk:", "SigIgn:", "SigCgt:")}
+    alarm = 1 << (signal.SIGALRM - 1)
+    assert not any(sets[name] & alarm for name in ("SigBlk", "SigIgn", "SigCgt"))
+    os.kill(pid, signal.SIGALRM)
+    wait.until(lambda: not one.drains(), "it has ended")
+    wait.until(lambda: one.count("Tunnels") == 0, "its tunnel is not counted")
