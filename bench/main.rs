@@ -1,0 +1,131 @@
+//! Load for WebSocket proxies: the back end, the client and a bare relay to compare with.
+//!
+//! ```text
+//! wsload backend [tls] ADDRESS...            echo, bulk and plain GET; prints its port
+//! wsload relay BACKEND                       a relay without HTTP, tokio's copy_bidirectional
+//! wsload tunnels URL [COMMAND...]            holds tunnels and does what it is told, see below
+//! wsload bulk URL up=MIB down=MIB frame=BYTES
+//! wsload handshakes URL seconds=S clients=N
+//! wsload get URL seconds=S
+//! ```
+//!
+//! URLs are `ws://ADDRESS:PORT/` and `wss://`; `source=127.0.0.2` before a URL is where clients
+//! come from (they spread over this address and the fifteen after it). Commands of `tunnels`, as
+//! arguments or else as lines on standard input:
+//!
+//! - `open N`: N more, as many as can be had;
+//! - `echo SIZE SECONDS [N]`: messages there and back on N of them (all), every byte checked;
+//! - `check`: one message on each; those that do not answer are dropped.
+//!
+//! Each prints one line of JSON. Times are in microseconds where the name ends in `_us`. The
+//! program ends with status 1 when a byte differs from what was sent.
+
+mod backend;
+mod bulk;
+mod client;
+mod frame;
+mod relay;
+mod requests;
+mod stats;
+mod stream;
+mod tunnels;
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+
+use tokio::runtime::Builder;
+
+/// What follows the command's name: plain words, and settings like `seconds=2`.
+pub struct Arguments {
+    words: Vec<String>,
+    settings: Vec<(String, String)>,
+}
+
+impl Arguments {
+    fn new(all: impl Iterator<Item = String>) -> Self {
+        let mut arguments = Arguments { words: Vec::new(), settings: Vec::new() };
+        for argument in all {
+            match argument.split_once('=') {
+                Some((name, value)) => arguments.settings.push((name.into(), value.into())),
+                None => arguments.words.push(argument),
+            }
+        }
+        arguments
+    }
+
+    /// The word at `index`.
+    pub fn word(&self, index: usize) -> io::Result<&str> {
+        self.words.get(index).map(String::as_str).ok_or_else(|| invalid("too few arguments"))
+    }
+
+    /// The words from `index` on.
+    pub fn rest(&self, index: usize) -> &[String] {
+        self.words.get(index..).unwrap_or_default()
+    }
+
+    /// The setting of that name, or the default.
+    pub fn setting<T: std::str::FromStr>(&self, name: &str, default: T) -> io::Result<T> {
+        match self.settings.iter().find(|(known, _)| known == name) {
+            Some((_, value)) => parse(value),
+            None => Ok(default),
+        }
+    }
+
+    /// Where clients come from: the first of sixteen addresses.
+    pub fn source(&self) -> io::Result<Ipv4Addr> {
+        self.setting("source", Ipv4Addr::new(127, 0, 0, 2))
+    }
+}
+
+/// A number or address from text.
+pub fn parse<T: std::str::FromStr>(text: &str) -> io::Result<T> {
+    text.parse().map_err(|_| invalid(&format!("cannot be read: {text}")))
+}
+
+/// An error of what was asked or received.
+pub fn invalid(text: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text)
+}
+
+/// The address `index` places after the first source, of sixteen.
+pub fn source_address(first: Ipv4Addr, index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(u32::from(first) + (index % 16) as u32))
+}
+
+async fn run(command: &str, arguments: &Arguments) -> io::Result<()> {
+    match command {
+        "backend" => backend::run(arguments).await,
+        "relay" => relay::run(arguments).await,
+        "tunnels" => tunnels::run(arguments).await,
+        "bulk" => bulk::run(arguments).await,
+        "handshakes" => requests::handshakes(arguments).await,
+        "get" => requests::get(arguments).await,
+        _ => Err(invalid("unknown command")),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(command) = words.next() else {
+        eprintln!("wsload: backend, relay, tunnels, bulk, handshakes or get; see bench/main.rs");
+        return ExitCode::FAILURE;
+    };
+    let arguments = Arguments::new(words);
+    // The relay is what others are compared with, so it has all cores.
+    let mut builder = match command.as_str() {
+        "relay" => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
+    };
+    let result = builder
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(run(&command, &arguments)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wsload {command}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Handshakes, and plain requests beside tunnels.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::Arguments;
+use crate::client::Target;
+use crate::frame::{self, CLOSE};
+use crate::stats::Times;
+
+/// Opens and closes tunnels, one after the other on each client.
+pub async fn handshakes(arguments: &Arguments) -> io::Result<()> {
+    let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
+    let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
+    let clients = arguments.setting("clients", 16)?;
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let target = Arc::clone(&target);
+            tokio::spawn(async move {
+                let (mut times, mut failed) = (Times::default(), 0);
+                while started.elapsed() < time && failed < 10 {
+                    let begun = Instant::now();
+                    match open_and_close(&target, client).await {
+                        Ok(()) => times.add(begun.elapsed()),
+                        Err(_) => failed += 1,
+                    }
+                }
+                (times, failed)
+            })
+        })
+        .collect();
+    let (mut times, mut failed) = (Times::default(), 0);
+    for task in tasks {
+        let (mut more, fails) = task.await?;
+        times.append(&mut more);
+        failed += fails;
+    }
+    print(times, failed, started.elapsed());
+    Ok(())
+}
+
+async fn open_and_close(target: &Target, client: usize) -> io::Result<()> {
+    let (mut stream, mut bytes) = target.open(client, "/echo").await?;
+    let mut close = Vec::new();
+    frame::put_header(&mut close, CLOSE, 0, Some([0; 4]));
+    stream.write_all(&close).await?;
+    // The back end answers the Close and ends first.
+    while stream.read_buf(&mut bytes).await? > 0 {}
+    let _ = stream.shutdown().await;
+    let mut expected = Vec::new();
+    frame::put_header(&mut expected, CLOSE, 0, None);
+    if bytes == expected { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
+}
+
+/// Plain GETs, one after the other, each on a new connection.
+pub async fn get(arguments: &Arguments) -> io::Result<()> {
+    let target = Target::new(arguments.word(0)?, arguments.source()?)?;
+    let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
+    let (mut times, mut failed) = (Times::default(), 0);
+    let started = Instant::now();
+    while started.elapsed() < time {
+        let begun = Instant::now();
+        match target.get(times.count()).await {
+            Ok(()) => times.add(begun.elapsed()),
+            Err(_) => failed += 1,
+        }
+    }
+    print(times, failed, started.elapsed());
+    Ok(())
+}
+
+fn print(mut times: Times, failed: usize, elapsed: Duration) {
+    let (count, seconds) = (times.count(), elapsed.as_secs_f64());
+    println!(
+        r#"{{"count": {count}, "failed": {failed}, "per_s": {:.1}, {}}}"#,
+        count as f64 / seconds,
+        times.json()
+    );
+}

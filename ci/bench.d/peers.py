@@ -1,0 +1,371 @@
+"""What is measured: each peer with its documented settings for WebSocket, its own directory and
+its own loopback address, before a back end address of its own."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+
+from processes import Session
+
+PATIENCE = 30
+
+
+def free_port(address):
+    """A port that nobody has on this address."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+def http_user():
+    """The user for workers of a server that is started by root."""
+    try:
+        return pwd.getpwnam("www-data").pw_name if os.geteuid() == 0 else None
+    except KeyError:
+        return None
+
+
+class Bench:
+    """What the peers share: programs, a certificate, a back end."""
+
+    def __init__(self, directory, module, wsload):
+        self.directory, self.module, self.wsload = directory, module, wsload
+        self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-days", "30", "-subj", "/CN=bench.test",
+             "-addext", "subjectAltName=DNS:bench.test",
+             "-keyout", str(self.key), "-out", str(self.certificate)],
+            check=True, capture_output=True)
+        # HAProxy wants both in one file.
+        (directory / "both.pem").write_text(self.certificate.read_text() + self.key.read_text())
+        self.backends = []
+
+    def start_backends(self, addresses, processes):
+        """Back ends on these addresses, all on one port; one more with TLS on the first."""
+        self.port = self._backend([f"{address}:0" for address in addresses])
+        for _ in range(1, processes):
+            self._backend([f"{address}:{self.port}" for address in addresses])
+        self.tls_port = self._backend(["tls", f"{addresses[0]}:0"])
+
+    def _backend(self, words):
+        session = Session([self.wsload.path, "backend", *words], self.directory,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.backends.append(session)
+        return json.loads(session.process.stdout.readline())["port"]
+
+    def stop(self):
+        """Ends the back ends."""
+        for session in self.backends:
+            session.stop()
+
+
+class Peer:
+    """One of those compared. `note` says with which settings."""
+
+    name = note = ""
+    has_proxy = True
+    # With its defaults it holds fewer tunnels than as it is measured.
+    has_smaller_defaults = False
+    # The most tunnels that its settings allow, where that is far below the descriptors.
+    most = None
+    # A signal that reloads it, by its first process.
+    reload_signal = None
+    # A program it cannot do without.
+    needs = None
+
+    def __init__(self, bench, index):
+        self.bench, self.index = bench, index
+        self.address = f"127.2.{index}.1"
+        self.backend_address = f"127.1.{index}.1"
+        self.directory = bench.directory / self.name
+        self.session = None
+        self.defaults = False
+
+    @property
+    def backend(self):
+        return f"{self.backend_address}:{self.bench.port}"
+
+    def is_here(self):
+        """Whether its program is installed."""
+        return self.needs is None or shutil.which(self.needs) is not None
+
+    def start(self, defaults=False):
+        """Starts it anew and waits until it answers."""
+        self.defaults = defaults
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        self.port, self.tls_port = free_port(self.address), free_port(self.address)
+        self.session = self.spawn()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://{self.address}:{self.port}/", timeout=5):
+                    return
+            except OSError:
+                if time.monotonic() > deadline or self.session.process.poll() is not None:
+                    log = "".join(path.read_text(errors="replace")[-2000:]
+                                  for path in self.directory.glob("*.log"))
+                    self.stop()
+                    raise RuntimeError(f"{self.name} does not answer: {log}") from None
+                time.sleep(0.02)
+
+    def stop(self):
+        """Ends it with all its processes."""
+        if self.session:
+            self.session.stop()
+            self.session = None
+
+    def reload(self):
+        """Makes it take its configuration anew."""
+        os.kill(self.session.pid, self.reload_signal)
+
+    def url(self, tls=False):
+        """Where clients find it."""
+        if tls:
+            return f"wss://{self.address}:{self.tls_port}"
+        return f"ws://{self.address}:{self.port}"
+
+    def spawn(self):
+        """Writes its configuration and starts it; its session."""
+        raise NotImplementedError
+
+    def write(self, name, text):
+        """A file in its directory."""
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+
+class Direct(Peer):
+    """No proxy."""
+
+    name = "direct"
+    note = "no proxy: the client and the back end by themselves"
+    has_proxy = False
+
+    def start(self, defaults=False):
+        pass
+
+    def url(self, tls=False):
+        if tls:
+            return f"wss://127.1.0.1:{self.bench.tls_port}"
+        return f"ws://{self.backend}"
+
+
+class Bare(Peer):
+    """A relay without HTTP."""
+
+    name = "bare-relay"
+    note = "tokio's copy_bidirectional, a thread per core, no HTTP"
+
+    def spawn(self):
+        session = Session([self.bench.wsload.path, "relay", self.backend,
+                           f"plain={self.address}:0", f"tls={self.address}:0"], self.directory,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        answer = json.loads(session.process.stdout.readline())
+        self.port, self.tls_port = answer["port"], answer["tls_port"]
+        return session
+
+
+class Apache(Peer):
+    """Apache httpd with the event MPM and Debian's number of threads, without the module."""
+
+    name = "apache"
+    note = "event MPM, 25 threads a child, 150 workers; ProxyPass ... upgrade=websocket"
+    reload_signal = signal.SIGUSR1
+    most = 150
+    parameters = " upgrade=websocket"
+    directives = ""
+    # As Debian's, but four children from the start and none ended for being idle, so that
+    # children coming and going are not what is measured.
+    mpm = """StartServers 4
+ThreadsPerChild 25
+MaxRequestWorkers 150
+MinSpareThreads 25
+MaxSpareThreads 150
+"""
+
+    def spawn(self):
+        modules = subprocess.run(["apxs", "-q", "LIBEXECDIR"], capture_output=True, text=True,
+                                 check=False).stdout.strip() or "/usr/lib/apache2/modules"
+        load = "".join(f"LoadModule {name}_module {modules}/mod_{name}.so\n"
+                       for name in ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl"))
+        user = http_user()
+        configuration = self.write("httpd.conf", f"""ServerRoot {self.directory}
+DefaultRuntimeDir {self.directory}
+PidFile httpd.pid
+ServerName bench.test
+ErrorLog error.log
+LogLevel warn
+Listen {self.address}:{self.port}
+Listen {self.address}:{self.tls_port}
+{f"User {user}" if user else ""}
+{load}{self.mpm}
+{self.directives}
+ProxyTimeout 3600
+ProxyPass "/" "http://{self.backend}/"{self.parameters}
+<VirtualHost {self.address}:{self.tls_port}>
+    SSLEngine on
+    SSLCertificateFile {self.bench.certificate}
+    SSLCertificateKeyFile {self.bench.key}
+    ProxyPass "/" "http://{self.backend}/"{self.parameters}
+</VirtualHost>
+""")
+        program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
+        return Session([program, "-f", configuration, "-D", "FOREGROUND"], self.directory)
+
+
+class ApacheThreads(Apache):
+    """The same with a thread for each of ten thousand tunnels."""
+
+    name = "apache-10000"
+    note = "the same with 500 threads a child, 10,000 workers"
+    most = 10000
+    mpm = """ServerLimit 20
+ThreadLimit 500
+StartServers 2
+ThreadsPerChild 500
+MaxRequestWorkers 10000
+MinSpareThreads 500
+MaxSpareThreads 10000
+"""
+
+
+class Forward(Apache):
+    """The module without its relay."""
+
+    name = "forward"
+    note = "mod_wsforward in Apache as above (150 workers): WSForward On"
+    parameters = ""
+
+    @property
+    def directives(self):
+        return f"LoadModule wsforward_module {self.bench.module}\nWSForward On\n"
+
+
+class Relay(Forward):
+    """The module with its relay."""
+
+    name = "relay"
+    note = "mod_wsforward in Apache as above (150 workers): WSForward On, WSForwardRelay On"
+    most = None
+
+    @property
+    def directives(self):
+        return super().directives + "WSForwardRelay On\n"
+
+
+class Nginx(Peer):
+    """nginx."""
+
+    name = needs = "nginx"
+    note = "worker_connections 20000 (Debian's 768 only for the tunnels held by default)"
+    reload_signal = signal.SIGHUP
+    has_smaller_defaults = True
+
+    def spawn(self):
+        user = http_user()
+        temporary = "".join(f"    {kind}_temp_path {self.directory}/{kind};\n" for kind in
+                            ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        configuration = self.write("nginx.conf", f"""daemon off;
+{f"user {user};" if user else ""}
+worker_processes auto;
+{"" if self.defaults else "worker_rlimit_nofile 20000;"}
+pid {self.directory}/nginx.pid;
+error_log {self.directory}/error.log;
+events {{ worker_connections {768 if self.defaults else 20000}; }}
+http {{
+    access_log off;
+{temporary}
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    server {{
+        listen {self.address}:{self.port};
+        listen {self.address}:{self.tls_port} ssl;
+        ssl_certificate {self.bench.certificate};
+        ssl_certificate_key {self.bench.key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        location / {{
+            proxy_pass http://{self.backend};
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $connection_upgrade;
+            proxy_set_header Host $host;
+            proxy_read_timeout 3600s;
+        }}
+    }}
+}}
+""")
+        return Session([shutil.which(self.needs), "-p", self.directory, "-c", configuration,
+                        "-e", self.directory / "error.log"], self.directory)
+
+
+class HAProxy(Peer):
+    """HAProxy."""
+
+    name = needs = "haproxy"
+    note = "mode http, timeout tunnel 1h, maxconn by its descriptors"
+    reload_signal = signal.SIGUSR2
+
+    def spawn(self):
+        configuration = self.write("haproxy.cfg", f"""global
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout tunnel 1h
+frontend bench
+    bind {self.address}:{self.port}
+    bind {self.address}:{self.tls_port} ssl crt {self.bench.directory}/both.pem alpn http/1.1
+    default_backend echo
+backend echo
+    server one {self.backend}
+""")
+        return Session([shutil.which(self.needs), "-W", "-db", "-f", configuration],
+                       self.directory)
+
+
+class Caddy(Peer):
+    """Caddy."""
+
+    name = needs = "caddy"
+    note = "reverse_proxy"
+
+    def spawn(self):
+        self.admin = f"{self.address}:{free_port(self.address)}"
+        proxy = f"reverse_proxy {self.backend}"
+        self.configuration = self.write("Caddyfile", f"""{{
+    admin {self.admin}
+    auto_https off
+    storage file_system {self.directory}
+}}
+http://:{self.port} {{
+    bind {self.address}
+    {proxy}
+}}
+https://:{self.tls_port} {{
+    bind {self.address}
+    tls {self.bench.certificate} {self.bench.key}
+    {proxy}
+}}
+""")
+        environment = {**os.environ, "HOME": str(self.directory)}
+        return Session([shutil.which(self.needs), "run", "--config", self.configuration],
+                       self.directory, env=environment)
+
+    def reload(self):
+        environment = {**os.environ, "HOME": str(self.directory)}
+        subprocess.run([self.needs, "reload", "--force", "--config", self.configuration,
+                        "--address", self.admin], check=True, capture_output=True, timeout=30,
+                       env=environment)
+
+
+ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Nginx, HAProxy, Caddy)

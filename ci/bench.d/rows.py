@@ -1,0 +1,246 @@
+"""The measurements. Each takes a peer and returns its figures by row: {row: value}."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+
+SIZES = (32, 1024, 16384)
+
+
+def scheme(tls):
+    """The scheme's name for a row."""
+    return "wss" if tls else "ws"
+
+
+class Echo:
+    """Messages there and back on a number of tunnels."""
+
+    def __init__(self, load, tls, tunnels, sizes, seconds):
+        self.load, self.tls, self.tunnels = load, tls, tunnels
+        self.sizes, self.seconds = sizes, seconds
+        self.name = f"echo {scheme(tls)} {tunnels}"
+
+    def __call__(self, peer):
+        figures = {}
+        if peer.most and peer.most < self.tunnels:
+            return figures
+        with self.load.tunnels(peer.url(self.tls)) as tunnels:
+            if not tunnels.grow(self.tunnels):
+                return figures
+            for size in self.sizes:
+                row = f"{self.name} x {size} B"
+                figures.update(echo(peer, tunnels, size, self.seconds, row))
+        return figures
+
+
+def echo(peer, tunnels, size, seconds, row, count=None):
+    """The figures of one size."""
+    # The first messages after opening find cold caches, and TLS sends its tickets.
+    tunnels.echo(size, min(0.1, seconds / 5), count)
+    before = peer.session.cpu() if peer.has_proxy else 0
+    result = tunnels.echo(size, seconds, count)
+    cpu = peer.session.cpu() - before if peer.has_proxy else None
+    if result["failed"] or not result["messages"]:
+        return {}
+    figures = {f"{row}: messages/s": result["per_s"], f"{row}: p50 us": result["p50_us"],
+               f"{row}: p99 us": result["p99_us"], f"{row}: p99.9 us": result["p999_us"]}
+    if cpu is not None:
+        figures[f"{row}: CPU s per million"] = cpu / result["messages"] * 1e6
+    return figures
+
+
+class Syscalls:
+    """System calls on one busy tunnel, counted by strace: a figure without noise."""
+
+    name = "system calls"
+    is_once = True
+
+    def __init__(self, load, seconds):
+        self.load, self.seconds = load, seconds
+
+    def __call__(self, peer):
+        figures = {}
+        if not peer.has_proxy:
+            return figures
+        with self.load.tunnels(peer.url()) as tunnels:
+            tunnels.grow(1)
+            for size in SIZES:
+                calls, messages = self._count(peer, tunnels, size)
+                if calls:
+                    figures[f"system calls, 1 tunnel x {size} B: per message and direction"] = (
+                        calls / messages / 2)
+        return figures
+
+    def _count(self, peer, tunnels, size):
+        pids = peer.session.pids()
+        command = ["strace", "-f", "-c", "-q", *(f"--attach={pid}" for pid in pids)]
+        with tempfile.NamedTemporaryFile("r") as counts:
+            strace = subprocess.Popen([*command, "-o", counts.name], stderr=subprocess.DEVNULL)
+            try:
+                deadline = time.monotonic() + 20
+                while time.monotonic() < deadline and not all(map(is_traced, pids)):
+                    if strace.poll() is not None:
+                        raise RuntimeError("strace may not trace here")
+                    time.sleep(0.05)
+                messages = tunnels.echo(size, self.seconds)["messages"]
+            finally:
+                strace.send_signal(signal.SIGINT)
+                strace.wait(20)
+            total = [line.split() for line in counts if line.rstrip().endswith(" total")]
+        # "100.00 SECONDS USECS CALLS [ERRORS] total"
+        return (int(total[0][3]) if total else 0), messages
+
+
+def is_traced(pid):
+    """Whether every thread of a process is under strace (or it is gone)."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status") as file:
+                if "TracerPid:\t0\n" in file.read():
+                    return False
+    except OSError:
+        pass
+    return True
+
+
+class Bulk:
+    """Bytes one way or both, in frames of a length."""
+
+    def __init__(self, load, tls, way, mib, frame):
+        self.load, self.tls, self.way, self.frame = load, tls, way, frame
+        self.settings = {"up": mib if way == "up" else mib // 2 if way == "both" else 0,
+                         "down": mib if way == "down" else mib // 2 if way == "both" else 0}
+        size = f"{frame >> 10} KiB frames" if frame < 1 << 30 else "one 1 GiB frame"
+        self.name = f"bulk {scheme(tls)} {way}, {size}"
+
+    def __call__(self, peer):
+        before = peer.session.cpu() if peer.has_proxy else 0
+        result = self.load.run("bulk", peer.url(self.tls), frame=self.frame, **self.settings)
+        figures = {f"{self.name}: MiB/s": result["mib_per_s"]}
+        if peer.has_proxy:
+            used = peer.session.cpu() - before
+            figures[f"{self.name}: CPU s per GiB"] = used / result["mib"] * 1024
+        return figures
+
+
+class Handshakes:
+    """Tunnels opened and closed at once."""
+
+    def __init__(self, load, tls, seconds):
+        self.load, self.tls, self.seconds = load, tls, seconds
+        self.name = f"handshake {scheme(tls)}"
+
+    def __call__(self, peer):
+        before = peer.session.cpu() if peer.has_proxy else 0
+        result = self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds)
+        if not result["count"] or result["failed"]:
+            return {}
+        figures = {f"{self.name}: per s": result["per_s"],
+                   f"{self.name}: p99 us": result["p99_us"]}
+        if peer.has_proxy:
+            used = peer.session.cpu() - before
+            figures[f"{self.name}: CPU us"] = used / result["count"] * 1e6
+        return figures
+
+
+def settled(session):
+    """Memory once it no longer changes."""
+    last = session.memory()
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        now = session.memory()
+        if abs(now[1] - last[1]) <= 16 + now[1] // 1000:
+            return now
+        last = now
+    return last
+
+
+class Growth:
+    """More and more tunnels in a server started for it: memory, threads, and what a message and
+    a plain GET cost meanwhile."""
+
+    def __init__(self, load, tls, levels, seconds, defaults=False, is_once=False):
+        self.load, self.tls, self.levels, self.seconds = load, tls, levels, seconds
+        self.defaults, self.is_once = defaults, is_once
+        self.name = f"held {scheme(tls)}" + (" by default" if defaults else "")
+
+    def __call__(self, peer):
+        if not peer.has_proxy or (self.defaults and not peer.has_smaller_defaults):
+            return {}
+        peer.stop()
+        peer.start(defaults=self.defaults)
+        try:
+            return self._grow(peer)
+        finally:
+            peer.stop()
+
+    def _grow(self, peer):
+        figures = {}
+        if not self.defaults and not self.tls:
+            figures.update(self._get(peer, "held ws 0"))
+        # What threads and children allocate at their first request is no tunnel's.
+        self.load.run("handshakes", peer.url(self.tls), seconds=0.5, clients=16)
+        before, held = settled(peer.session), 0
+        with self.load.tunnels(peer.url(self.tls)) as tunnels:
+            for level in self.levels:
+                # That it is full is shown once, without TLS.
+                if self.tls and peer.most and peer.most < level:
+                    break
+                is_whole = tunnels.grow(level)
+                figures[f"{self.name}: tunnels"] = tunnels.open
+                if not is_whole:
+                    if not self.tls:
+                        figures.update(self._get(peer, f"{self.name}, when full"))
+                    break
+                if self.defaults:
+                    continue
+                after = settled(peer.session)
+                row = f"{self.name} {level}"
+                # Since the level before: what those that are gone left is used again first.
+                pss, whole = ((now - then) / (level - held) for now, then in zip(after, before))
+                figures[f"{row}: KiB each"] = pss
+                figures[f"{row}: KiB each with page tables and kernel stacks"] = whole
+                before, held = after, level
+                figures[f"{row}: threads"] = peer.session.threads()
+                if not self.tls:
+                    figures.update(self._get(peer, row))
+                    figures.update(echo(peer, tunnels, 1024, self.seconds,
+                                        f"{row}, echo 64 x 1024 B", 64))
+        return figures
+
+    def _get(self, peer, row):
+        result = self.load.run("get", peer.url(), seconds=self.seconds)
+        # No answer within five seconds is no latency.
+        return {f"{row}: GET p50 us": result["p50_us"] if result["count"] else None,
+                f"{row}: GET p99 us": result["p99_us"] if result["count"] else None,
+                f"{row}: GETs failed": result["failed"]}
+
+
+class Reload:
+    """A reload while tunnels are open and plain requests come in."""
+
+    name = "reload"
+
+    def __init__(self, load, tunnels, seconds):
+        self.load, self.tunnels, self.seconds = load, tunnels, seconds
+
+    def __call__(self, peer):
+        if not peer.has_proxy or peer.name == "bare-relay":
+            return {}
+        peer.stop()
+        peer.start()
+        try:
+            with self.load.tunnels(peer.url()) as tunnels:
+                tunnels.grow(self.tunnels)
+                requests = self.load.start("get", peer.url(), seconds=self.seconds)
+                time.sleep(self.seconds / 5)
+                peer.reload()
+                result = requests.result()
+                return {f"reload with {self.tunnels} tunnels: alive": tunnels.check(),
+                        f"reload with {self.tunnels} tunnels: GET max us": result["max_us"],
+                        f"reload with {self.tunnels} tunnels: GETs failed": result["failed"]}
+        finally:
+            peer.stop()
