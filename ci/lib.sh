@@ -1,0 +1,121 @@
+# Helpers of the scripts in ci/. Sourced by them, never run.
+# shellcheck shell=bash
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TARGET=$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")
+export GIT_TERMINAL_PROMPT=0
+
+# What it takes to build the module, and to run httpd for a test. apache2-bin
+# is httpd with all its modules but without the service: nothing gets started
+# on port 80, and no running Apache is touched.
+BUILD_PACKAGES=(apache2-dev libclang-dev clang gcc libc6-dev make pkg-config)
+HTTPD_PACKAGES=(apache2-bin media-types openssl ca-certificates)
+TEST_PACKAGES=(libssl-dev python3 python3-venv)
+BROWSER_PACKAGES=(chromium chromium-driver tigervnc-standalone-server xterm fonts-dejavu-core)
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "needs root for: $* (run it as root, or install sudo)"
+    fi
+}
+
+is_installed() {
+    dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
+}
+
+# apt without questions; it waits for another apt rather than failing.
+apt_quiet() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null
+}
+
+# need_packages NAME...: install those that are missing, and only those.
+need_packages() {
+    local name log missing=()
+    for name; do
+        is_installed "$name" || missing+=("$name")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null ||
+        die "no apt here; please install what Debian calls: ${missing[*]}"
+    say "Installing ${missing[*]}"
+    log=$(mktemp)
+    # The package lists may be absent or stale: fetch them and try once more.
+    # A third-party source that does not answer is not our business.
+    if ! apt_quiet install --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+        apt_quiet update >"$log" 2>&1 || true
+        apt_quiet install --no-install-recommends "${missing[@]}" >>"$log" 2>&1 ||
+            { tail -n 30 "$log" >&2; rm -f "$log"; die "apt could not install ${missing[*]}"; }
+    fi
+    rm -f "$log"
+}
+
+# rust_wanted: the oldest Rust that Cargo.toml allows.
+rust_wanted() { sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
+
+# need_rust: cargo and rustc, as new as Cargo.toml asks for.
+need_rust() {
+    local wanted have
+    wanted=$(rust_wanted)
+    [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$PATH:$HOME/.cargo/bin
+    command -v cargo >/dev/null && command -v rustc >/dev/null ||
+        die "needs Rust $wanted or later (cargo and rustc): see https://rustup.rs, or your distribution's packages"
+    have=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
+    [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ] ||
+        die "needs Rust $wanted or later, found $have: run 'rustup update'"
+}
+
+# build_module: the release .so, from the lock file; its path is in $MODULE.
+build_module() {
+    need_rust
+    need_packages "${BUILD_PACKAGES[@]}"
+    say "Building the module"
+    (cd "$ROOT" && cargo build --release --locked --quiet)
+    MODULE=$TARGET/release/libmod_wsforward.so
+    [ -f "$MODULE" ] || die "cargo built no $MODULE"
+}
+
+# need_novnc: noVNC's page, unpacked from Debian's package without installing
+# it (the package brings a service and Node.js along); its path is in $NOVNC.
+need_novnc() {
+    NOVNC=/usr/share/novnc
+    [ -f "$NOVNC/vnc.html" ] && return
+    NOVNC=$TARGET/novnc/usr/share/novnc
+    [ -f "$NOVNC/vnc.html" ] && return
+    say "Fetching noVNC's page"
+    mkdir -p "$TARGET/novnc"
+    (
+        cd "$TARGET/novnc"
+        apt-get -qq download novnc >/dev/null 2>&1 ||
+            { apt_quiet update >/dev/null 2>&1 || true; apt-get -qq download novnc >/dev/null 2>&1; } ||
+            die "apt could not fetch the package novnc"
+        dpkg-deb -x novnc_*.deb .
+    )
+    [ -f "$NOVNC/vnc.html" ] || die "the package novnc has no vnc.html"
+}
+
+# make_venv REQUIREMENTS...: $ROOT/.venv with exactly what these files pin.
+make_venv() {
+    local venv=$ROOT/.venv stamp file args=()
+    stamp=$(cat "$@" | sha256sum)
+    PYTHON=$venv/bin/python
+    if [ "$(cat "$venv/requirements.stamp" 2>/dev/null)" = "$stamp" ] && "$PYTHON" -c '' 2>/dev/null; then
+        return
+    fi
+    say "Making .venv for the tests"
+    for file; do args+=(-r "$file"); done
+    # A python3 of one's own on the path may lack ensurepip, Debian's has it
+    # by python3-venv.
+    rm -rf "$venv"
+    python3 -m venv "$venv" >/dev/null 2>&1 || /usr/bin/python3 -m venv --clear "$venv"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "${args[@]}" </dev/null
+    printf '%s\n' "$stamp" >"$venv/requirements.stamp"
+}
