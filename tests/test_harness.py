@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from harness import http, steps, wait, websocket
+from harness.errorlog import ErrorLog
 from harness.libclient import connect
 
 
@@ -50,6 +51,17 @@ ProxyPass "/tls" "{tls.url("https")}" upgrade=websocket""")
         assert talk.ask(http.request(path)).body == b"plain\n"
         assert talk.ask(http.handshake(path)).status == 101
         talk.echoes()
+
+
+def test_half_a_log_line_is_not_read(tmp_path):
+    log = ErrorLog(tmp_path / "error.log")
+    with log.path.open("wb", buffering=0) as file:
+        file.write(b"first\nclose code 100")
+        assert log.lines() == [b"first"]
+        log.open_span()
+        assert log.lines() == []
+        file.write(b"0\n")
+        assert log.lines() == [b"close code 1000"]
 
 
 def test_undeclared_log_line_is_a_failure(httpd, backend, client):
