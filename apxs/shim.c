@@ -28,6 +28,20 @@ int wsf_status_is_eof(apr_status_t rv)
     return APR_STATUS_IS_EOF(rv);
 }
 
+void wsf_brigade_keep_data(apr_bucket_brigade *bb)
+{
+    apr_bucket *e = APR_BRIGADE_FIRST(bb);
+
+    while (e != APR_BRIGADE_SENTINEL(bb)) {
+        apr_bucket *next = APR_BUCKET_NEXT(e);
+
+        if (APR_BUCKET_IS_METADATA(e) || e->length == (apr_size_t)-1) {
+            apr_bucket_delete(e);
+        }
+        e = next;
+    }
+}
+
 int wsf_mpm_restart_pending(void)
 {
     ap_unixd_mpm_retained_data *mpm = ap_unixd_mpm_get_retained_data();

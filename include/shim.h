@@ -6,6 +6,7 @@
 #define WSF_SHIM_H
 
 #include "httpd.h"
+#include "apr_buckets.h"
 
 /* conn_rec.aborted is a bitfield. */
 int wsf_conn_aborted(const conn_rec *c);
@@ -15,6 +16,9 @@ void wsf_conn_set_aborted(conn_rec *c);
 int wsf_status_is_eagain(apr_status_t rv);
 int wsf_status_is_timeup(apr_status_t rv);
 int wsf_status_is_eof(apr_status_t rv);
+
+/* Deletes all buckets but those of a known length: no metadata, no socket. */
+void wsf_brigade_keep_data(apr_bucket_brigade *bb);
 
 /* What the parent's MPM was told to do: fields of unixd.h. */
 int wsf_mpm_restart_pending(void);

@@ -1,4 +1,4 @@
-//! Taking an open tunnel out of its worker thread: is it allowed, draining what
+//! Taking an open tunnel out of its worker thread: is it allowed, taking what
 //! httpd and mod_ssl have read already, and giving both sockets to the relay
 //! when httpd has let go of them.
 //!
@@ -7,6 +7,12 @@
 //! error makes it return at once without a shutdown; mod_proxy_http then
 //! answers DONE and releases the back end's connection, whose pool is cleared
 //! there and then; the client's connection is closed by the MPM.
+//!
+//! Bytes that were read and not yet passed on are in three places: plain text in
+//! mod_ssl's filter, which one read empties; ciphertext or plain bytes in core's
+//! filter, which AP_MODE_EXHAUSTIVE empties without touching the socket; and a part
+//! of a record in the SSL itself, which comes along. However fast a peer sends,
+//! nothing has to be waited for.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,13 +34,8 @@ use crate::record::TunnelRecord;
 use crate::socket;
 use crate::tunnel::Side;
 
-/// The most that is drained of one side. Whoever sends more than this at once
-/// keeps its tunnel in the thread until there is a pause.
-const DRAIN: usize = 256 * 1024;
-/// How much is asked for at a time.
+/// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
-/// Reads between two attempts.
-const PAUSE: u32 = 16;
 
 /// The connection filters that a detached tunnel can do without: those of httpd
 /// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
@@ -77,16 +78,6 @@ impl Fallback {
         ["http2", "filter", "tls", "descriptors", "ended", "no-relay"];
 }
 
-/// How far the attempts at one tunnel are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Attempts {
-    /// WSForwardRelay is off here, or the tunnel stays in the thread for good.
-    #[default]
-    Never,
-    /// After so many more reads.
-    After(u32),
-}
-
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
@@ -109,11 +100,11 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
         fall_back(serving, Fallback::Filter, "the request has the filter rate_limit");
         return;
     }
-    handshake.tunnel.attempts.set(Attempts::After(0));
+    handshake.tunnel.is_to_leave.set(true);
 }
 
 fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
-    serving.data.tunnel.attempts.set(Attempts::Never);
+    serving.data.tunnel.is_to_leave.set(false);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
@@ -128,13 +119,8 @@ pub fn attempt(
     out: &mut Brigade<'_>,
 ) -> Attempt {
     let tunnel = &serving.data.tunnel;
-    match tunnel.attempts.get() {
-        Attempts::Never => return Attempt::GoOn,
-        Attempts::After(0) => {}
-        Attempts::After(reads) => {
-            tunnel.attempts.set(Attempts::After(reads - 1));
-            return Attempt::GoOn;
-        }
+    if !tunnel.is_to_leave.get() {
+        return Attempt::GoOn;
     }
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return Attempt::GoOn;
@@ -147,13 +133,11 @@ pub fn attempt(
         fall_back(serving, why, &text);
         return Attempt::GoOn;
     }
-    tunnel.attempts.set(Attempts::After(PAUSE));
-    // The 101, or bytes behind it, are still on their way out.
+    // The 101, or bytes behind it, are still on their way out: at a later read.
     if client.has_pending_output() || origin.has_pending_output() {
-        tunnel.attempts.set(Attempts::After(0));
         return Attempt::GoOn;
     }
-    // Before anything is drained: what is drained must be able to go on.
+    // Before anything is taken: what is taken must be able to go on.
     let descriptors = match Descriptors::of(client, origin) {
         Ok(descriptors) => descriptors,
         Err(error) => {
@@ -163,19 +147,14 @@ pub fn attempt(
             return Attempt::GoOn;
         }
     };
-    tls::set_auto_retry(client);
-    tls::set_auto_retry(origin);
     tunnel.draining.set(true);
-    let drained = drain(serving, side, next, out, client, origin);
+    let decrypted = decrypted(serving, side, next, out, client, origin);
     tunnel.draining.set(false);
-    match drained {
-        Drained::All => take(serving, client, origin, descriptors),
-        Drained::Capped => Attempt::GoOn,
-        Drained::Ended => {
-            fall_back(serving, Fallback::Ended, "a side has ended already");
-            Attempt::GoOn
-        }
+    if decrypted.is_err() {
+        fall_back(serving, Fallback::Ended, "a side has ended already");
+        return Attempt::GoOn;
     }
+    take(serving, client, origin, descriptors)
 }
 
 fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallback, String)> {
@@ -195,59 +174,46 @@ fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallba
     Ok(())
 }
 
-enum Drained {
-    /// Nothing is left in any filter of httpd's.
-    All,
-    /// More came than is taken at once.
-    Capped,
-    /// A side ended or failed behind what was read.
-    Ended,
-}
+/// A TLS side ended or failed.
+struct Ended;
 
-/// Empties the filters of both connections into the tunnel's `ahead`: of the one
-/// that the loop is reading first, so that what comes of a failure is read on.
-fn drain(
+/// Takes what mod_ssl has decrypted and not yet passed on, which one read of each TLS side
+/// brings: first of the one that the loop is reading. What goes wrong is read on by the loop.
+fn decrypted(
     serving: &Serving<'_, Handshake>,
     side: Side,
     next: &mut Next<'_>,
     out: &mut Brigade<'_>,
     client: Connection<'_>,
     origin: Connection<'_>,
-) -> Drained {
+) -> Result<(), Ended> {
     for of in [side, side.other()] {
         let c = if of == Side::Client { client } else { origin };
+        if !tls::is_on(c) {
+            continue;
+        }
         let ahead = serving.data.tunnel.ahead(of);
         let mut bytes = ahead.bytes.borrow_mut();
-        loop {
-            // Where the socket has no more the loop would not come back for what
-            // is kept here, so only a side that goes on sending is left alone.
-            if bytes.len() >= DRAIN && c.is_readable() {
-                return Drained::Capped;
-            }
-            let before = bytes.len();
-            // The filter that is being read is not entered again.
-            let result = if of == side {
-                let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK };
-                next.read(out, read).and_then(|()| out.drain_into(&mut bytes))
-            } else {
-                c.read_available(&mut bytes, CHUNK)
-            };
-            match result {
-                Ok(()) if bytes.len() > before => {}
-                // An empty brigade is httpd's other way to say "nothing now".
-                Ok(()) => break,
-                Err(why) if why.is_again() => break,
-                // TLS ended and TCP did not: the loop would not come back for
-                // that, but the relay's session has kept it.
-                Err(why) if why.is_eof() && !c.is_readable() => break,
-                Err(why) => {
-                    ahead.end.set(Some(why));
-                    return Drained::Ended;
-                }
+        // The filter that is being read is not entered again.
+        let result = if of == side {
+            let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK };
+            next.read(out, read).and_then(|()| out.drain_into(&mut bytes))
+        } else {
+            c.read_available(&mut bytes, CHUNK)
+        };
+        match result {
+            Ok(()) => {}
+            Err(why) if why.is_again() => {}
+            // TLS ended and TCP did not: the loop would not come back for that, but the
+            // relay's session has kept it.
+            Err(why) if why.is_eof() && !c.is_readable() => {}
+            Err(why) => {
+                ahead.end.set(Some(why));
+                return Err(Ended);
             }
         }
     }
-    Drained::All
+    Ok(())
 }
 
 /// Duplicates of both sockets, fit for the relay.
@@ -283,22 +249,36 @@ fn take(
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
     log::request(r, Level::Debug, HANDED_OVER, format_args!("to the relay: {record}"));
     child::count_handed_over();
-    let ahead = |side| handshake.tunnel.ahead(side).bytes.take();
+    // From here on there is no way back: httpd reads these sockets no more.
+    let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
+    let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
     let meeting = Arc::new(Meeting(Mutex::new(Waiting {
         client: None,
         origin: None,
-        ahead: [ahead(Side::Client), ahead(Side::Origin)],
+        ahead: [from_client, from_origin],
         is_websocket: handshake.offer.is_websocket(),
         idle_timeout: handshake.idle_timeout,
         record: Some(record),
         _place: place,
     })));
-    origin.hand_over(descriptors.origin, Meeting::arrive(&meeting, Side::Origin));
-    client.hand_over(descriptors.client, Meeting::arrive(&meeting, Side::Client));
+    let arrive = |side| Meeting::arrive(&meeting, side);
+    origin.hand_over(descriptors.origin, to_origin_tls, arrive(Side::Origin));
+    client.hand_over(descriptors.client, to_client_tls, arrive(Side::Client));
     // Or mod_proxy would send close_notify. The client's connection is aborted
     // when it is closed: until then its state goes into the access log.
     origin.abort();
     Attempt::HandedOver
+}
+
+/// What httpd has read of a side: bytes for the other side, and ciphertext for its TLS.
+fn unread(handshake: &Handshake, side: Side, c: Connection<'_>) -> [Vec<u8>; 2] {
+    let mut bytes = handshake.tunnel.ahead(side).bytes.take();
+    let raw = c.take_unread();
+    if tls::is_on(c) {
+        return [bytes, raw];
+    }
+    bytes.extend_from_slice(&raw);
+    [bytes, Vec::new()]
 }
 
 /// Where the two sides of a tunnel meet when httpd has let go of each.

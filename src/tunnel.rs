@@ -51,9 +51,9 @@ impl Side {
 pub struct Tunnel {
     client: Ahead,
     origin: Ahead,
-    /// What is left of the attempts to hand it over.
-    pub attempts: Cell<handover::Attempts>,
-    /// The loop's own reads are being passed on: a hand-over drains.
+    /// It is to be handed over, at the next read that allows it.
+    pub is_to_leave: Cell<bool>,
+    /// Reads are being passed on: a hand-over empties mod_ssl's filters.
     pub draining: Cell<bool>,
 }
 
@@ -93,6 +93,10 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     }
     // Without it the tunnel works all the same, in its thread.
     let _ = CLIENT.add(client, ClientFilter);
+    // The loop waits for the socket when a read says that nothing is there.
+    for c in [Some(client).filter(|_| !shared), serving.origin].into_iter().flatten() {
+        tls::set_auto_retry(c);
+    }
     handover::begin(serving);
 }
 

@@ -57,6 +57,12 @@ impl Brigade<'_> {
         Ok(())
     }
 
+    /// Deletes what is not bytes that were read: metadata, and sockets.
+    pub fn keep_data(&mut self) {
+        // SAFETY: the brigade is ours for the borrow.
+        unsafe { sys::wsf_brigade_keep_data(self.as_ptr()) };
+    }
+
     /// Deletes every bucket.
     pub fn clear(&mut self) {
         // SAFETY: the brigade is ours for the borrow.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tls::Session;
 
 use super::brigade::Brigade;
+use super::filter::{Mode, Read};
 use super::pool::Pool;
 use super::status::Status;
 use super::sys;
@@ -100,14 +101,15 @@ impl<'c> Connection<'c> {
     }
 
     /// Takes the socket, and the TLS session, away from httpd: `fd` is a
-    /// duplicate of the socket, and `then` is called with both when httpd has
-    /// closed its own. Until then nobody may touch them. httpd is made to
+    /// duplicate of the socket, `ciphertext` what httpd has read of it and the session
+    /// has not, and `then` is called with both when httpd has closed its own. Until then nobody may touch them. httpd is made to
     /// believe that the peer is gone, so that it sends no close_notify and does
     /// no shutdown.
-    pub fn hand_over(&self, fd: OwnedFd, then: Released) {
+    pub fn hand_over(&self, fd: OwnedFd, ciphertext: Vec<u8>, then: Released) {
         // Without a state `then` is dropped, and with it what it was to get.
         if let Some(state) = self.state() {
-            state.handed_over.set(Some(HandedOver { fd, ssl: SslRef::of(*self), then }));
+            let ssl = SslRef::of(*self);
+            state.handed_over.set(Some(HandedOver { fd, ssl, ciphertext, then }));
         }
     }
 
@@ -142,24 +144,41 @@ impl<'c> Connection<'c> {
 
     /// Reads what has arrived, without waiting, through all of the input filters.
     pub fn read_available(self, to: &mut Vec<u8>, bytes: usize) -> Result<(), Status> {
+        let read = Read { mode: Mode::ReadBytes, block: false, bytes };
+        self.with_brigade(|out| {
+            super::filter::first(self.record().input_filters).read(out, read)?;
+            out.drain_into(to)
+        })
+    }
+
+    /// Takes what httpd has read of the socket and not passed on, as it came (with
+    /// TLS: ciphertext), without reading more. To httpd the connection has ended then
+    /// (core_filters.c, AP_MODE_EXHAUSTIVE).
+    pub fn take_unread(self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let Some(mut core) = super::filter::find(self.record().input_filters, c"core_in") else {
+            return bytes;
+        };
+        let _ = self.with_brigade(|out| {
+            let read = Read { mode: Mode::Exhaustive, block: false, bytes: 0 };
+            // An error is the end of the connection, with which nothing is left.
+            core.read(out, read)?;
+            out.keep_data();
+            out.drain_into(&mut bytes)
+        });
+        bytes
+    }
+
+    /// Runs `body` with a brigade of its own.
+    fn with_brigade(
+        self,
+        body: impl FnOnce(&mut Brigade<'_>) -> Result<(), Status>,
+    ) -> Result<(), Status> {
         // SAFETY: pool and allocator live as long as the connection.
         let bb = unsafe { sys::apr_brigade_create(self.record().pool, self.record().bucket_alloc) };
         // SAFETY: just made, and ours.
-        let Some(mut out) = (unsafe { Brigade::from_raw(bb) }) else {
-            return Err(Status::GENERAL);
-        };
-        let bytes = sys::apr_off_t::try_from(bytes).unwrap_or(sys::apr_off_t::MAX);
-        // SAFETY: the chain lives as long as the connection.
-        let result = Status::check(unsafe {
-            sys::ap_get_brigade(
-                self.record().input_filters,
-                out.as_ptr(),
-                sys::AP_MODE_READBYTES,
-                sys::APR_NONBLOCK_READ,
-                bytes,
-            )
-        });
-        let result = result.and_then(|()| out.drain_into(to));
+        let mut brigade = unsafe { Brigade::from_raw(bb) }.ok_or(Status::GENERAL)?;
+        let result = body(&mut brigade);
         // SAFETY: ours, and not used again.
         unsafe { sys::apr_brigade_destroy(bb) };
         result
@@ -209,17 +228,20 @@ struct State {
 struct HandedOver {
     fd: OwnedFd,
     ssl: Option<SslRef>,
+    ciphertext: Vec<u8>,
     then: Released,
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        let Some(HandedOver { fd, ssl, then }) = self.handed_over.take() else { return };
+        let Some(HandedOver { fd, ssl, ciphertext, then }) = self.handed_over.take() else {
+            return;
+        };
         // SAFETY: this runs as a cleanup of the connection's pool that was
         // registered before mod_ssl's (`prepare`), so mod_ssl has given up its
         // reference, and the pool's memory is valid until all cleanups ran. The
         // session goes where the descriptor goes, and is dropped before it.
-        let session = ssl.map(|ssl| unsafe { ssl.take_over(fd.as_raw_fd()) });
+        let session = ssl.map(|ssl| unsafe { ssl.take_over(fd.as_raw_fd(), ciphertext) });
         then(fd, session);
     }
 }

@@ -122,6 +122,25 @@ impl<F: InputFilter> Kind<F> {
     }
 }
 
+/// The whole of a chain.
+pub(super) fn first<'f>(chain: *mut sys::ap_filter_t) -> Next<'f> {
+    Next(chain, PhantomData)
+}
+
+/// The part of a chain that begins with the filter of that name.
+pub(super) fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Option<Next<'f>> {
+    let mut at = chain;
+    // SAFETY: chains end with NULL, and live as long as whoever they belong to.
+    while let Some(filter) = unsafe { at.as_ref() } {
+        // SAFETY: every filter has a record, which has a name.
+        if unsafe { CStr::from_ptr((*filter.frec).name) } == name {
+            return Some(Next(at, PhantomData));
+        }
+        at = filter.next;
+    }
+    None
+}
+
 /// The names of a chain of filters, in lower case as httpd keeps them.
 pub(super) fn names(chain: *const sys::ap_filter_t) -> Vec<String> {
     let mut names = Vec::new();

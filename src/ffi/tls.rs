@@ -92,6 +92,11 @@ fn openssl() -> Option<&'static OpenSsl> {
     OPENSSL.get()?.as_ref().ok()
 }
 
+/// Whether a connection has TLS.
+pub fn is_on(c: Connection<'_>) -> bool {
+    c.ssl().is_some()
+}
+
 /// Whether a connection's TLS, if it has any, is one that can be taken over.
 ///
 /// # Errors
@@ -155,12 +160,12 @@ impl SslRef {
     /// # Safety
     /// mod_ssl has given up its reference, and the memory of its BIOs is still
     /// valid. `fd` is the connection's socket and stays open for as long as the
-    /// session lives.
-    pub(super) unsafe fn take_over(self, fd: RawFd) -> io::Result<Session> {
+    /// session lives. `ciphertext` was read of it before what it has now.
+    pub(super) unsafe fn take_over(self, fd: RawFd, ciphertext: Vec<u8>) -> io::Result<Session> {
         let this = std::mem::ManuallyDrop::new(self);
         let stub = this.openssl.stub.as_ptr().cast();
         // SAFETY: by the caller; the reference is the one that `of` made.
-        unsafe { Session::take_over(this.openssl.context, this.ssl.as_ptr(), fd, stub) }
+        unsafe { Session::take_over(this.openssl.context, this.ssl.as_ptr(), fd, ciphertext, stub) }
     }
 }
 

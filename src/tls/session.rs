@@ -18,6 +18,8 @@ use crate::wire::{self, Wire};
 
 /// Records without data that one read goes through before it gives way.
 const ROUNDS: usize = 64;
+/// The most plain text in a record (RFC 8446 5.1).
+const RECORD: usize = 16 * 1024;
 
 /// A TLS session taken over from its former owner, with I/O on a non-blocking descriptor of the
 /// relay's.
@@ -29,6 +31,8 @@ pub struct Session {
     wire: *mut Wire,
     /// The SSL_SESSION whose id was emptied, only to be compared.
     nameless: *mut SslSession,
+    /// What a read came upon behind bytes, for the next read to say.
+    found: Option<io::Result<usize>>,
     clean: bool,
     closed: bool,
 }
@@ -43,7 +47,8 @@ impl Session {
     /// ones that do nothing, `app_data` is put in the place of what the former owner's callbacks
     /// would look at. The descriptor stays the caller's, to be closed after the session.
     ///
-    /// Bytes that the former owner's BIOs hold are lost: they must be empty.
+    /// `ciphertext` is read before anything on `fd`. Bytes that the former owner's BIOs hold
+    /// are lost: they must be empty.
     ///
     /// # Errors
     /// OpenSSL's, out of memory above all. The reference to `ssl` is given up then too.
@@ -57,16 +62,24 @@ impl Session {
         context: &'static Context,
         ssl: *mut Ssl,
         fd: RawFd,
+        ciphertext: Vec<u8>,
         app_data: *mut c_void,
     ) -> io::Result<Self> {
         let functions = &context.library.functions;
-        let Some((bio, wire)) = wire::bio(functions, context.method, fd) else {
+        let Some((bio, wire)) = wire::bio(functions, context.method, fd, ciphertext) else {
             // SAFETY: the reference was given to us.
             unsafe { (functions.SSL_free)(ssl) };
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         };
-        let mut session =
-            Session { context, ssl, wire, nameless: ptr::null_mut(), clean: false, closed: false };
+        let mut session = Session {
+            context,
+            ssl,
+            wire,
+            nameless: ptr::null_mut(),
+            found: None,
+            clean: false,
+            closed: false,
+        };
         // SAFETY: a live SSL that is ours alone, by the caller; the BIO is given to it. The order
         // matters: while the former owner's BIOs go, their callbacks must see no connection
         // (mod_ssl's look at app_data, and are content with none).
@@ -149,14 +162,8 @@ impl Session {
         }
     }
 
-    fn has_pending(&self) -> bool {
-        // SAFETY: a live SSL of ours.
-        unsafe { self.context.library.has_pending(self.ssl) }
-    }
-}
-
-impl Tls for Session {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads at most one record. `Ok(0)` is the end.
+    fn read_record(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let may_be_starved = self.wire().empty;
         if may_be_starved && !self.has_pending() {
             self.wire().empty = false;
@@ -194,6 +201,36 @@ impl Tls for Session {
             // A record without data was dealt with.
         }
         Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn has_pending(&self) -> bool {
+        // SAFETY: a live SSL of ours.
+        unsafe { self.context.library.has_pending(self.ssl) }
+    }
+}
+
+impl Tls for Session {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(found) = self.found.take() {
+            return found;
+        }
+        // As many records as there are and fit: what is sent on goes out in one piece.
+        let mut filled = 0;
+        while buffer.len() - filled >= RECORD.min(buffer.len()) {
+            match self.read_record(&mut buffer[filled..]) {
+                Ok(n) if n > 0 => filled += n,
+                found if filled == 0 => return found,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wire().empty = true;
+                    break;
+                }
+                found => {
+                    self.found = Some(found);
+                    break;
+                }
+            }
+        }
+        Ok(filled)
     }
 
     fn recheck(&mut self) {

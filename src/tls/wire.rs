@@ -28,6 +28,8 @@ static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
 #[derive(Debug)]
 pub(crate) struct Wire {
     fd: RawFd,
+    /// What was read of the socket by its former owner.
+    ahead: Vec<u8>,
     kept: Vec<u8>,
     sent: usize,
     /// The most that may be kept.
@@ -93,13 +95,26 @@ impl Wire {
         }
         if self.kept().saturating_add(bytes.len()) > self.limit {
             self.overflowed = true;
-        } else {
-            self.kept.extend_from_slice(bytes);
+            return;
         }
+        if self.sent > self.kept() {
+            self.kept.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.kept.extend_from_slice(bytes);
     }
 
     /// Receives. `None` when OpenSSL is to come again, for the reason noted.
     fn read(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.ahead.is_empty() {
+            let n = buffer.len().min(self.ahead.len());
+            buffer[..n].copy_from_slice(&self.ahead[..n]);
+            self.ahead.drain(..n);
+            if self.ahead.is_empty() {
+                self.ahead = Vec::new();
+            }
+            return Some(n);
+        }
         if self.empty {
             self.starved = true;
             return None;
@@ -186,6 +201,7 @@ pub(crate) fn bio(
     functions: &Functions,
     method: *const BioMethod,
     fd: RawFd,
+    ahead: Vec<u8>,
 ) -> Option<(*mut Bio, *mut Wire)> {
     // SAFETY: the method was made by `method`.
     let bio = unsafe { (functions.BIO_new)(method) };
@@ -194,6 +210,7 @@ pub(crate) fn bio(
     }
     let wire = Box::into_raw(Box::new(Wire {
         fd,
+        ahead,
         kept: Vec::new(),
         sent: 0,
         limit: ANSWERS,
@@ -284,4 +301,52 @@ unsafe extern "C" fn bio_destroy(bio: *mut Bio) -> c_int {
         }
     }
     1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::Wire;
+
+    fn wire(socket: &UnixStream) -> Wire {
+        Wire {
+            fd: socket.as_raw_fd(),
+            ahead: Vec::new(),
+            kept: Vec::new(),
+            sent: 0,
+            limit: super::ANSWERS,
+            empty: false,
+            starved: false,
+            ended: false,
+            overflowed: false,
+            finished: false,
+            errno: None,
+        }
+    }
+
+    /// A peer that reads slowly enough for something to be kept at any time.
+    #[test]
+    fn what_was_sent_is_not_kept() {
+        let (ours, mut peer) = UnixStream::pair().expect("pair");
+        let mut wire = wire(&ours);
+        let (mut written, mut read) = (0_usize, 0);
+        let mut buffer = vec![0; 4096];
+        while written < 20 << 20 {
+            let chunk: Vec<u8> = (written..written + 1000).map(|n| (n % 251) as u8).collect();
+            wire.write(&chunk);
+            assert!(!wire.overflowed);
+            written += chunk.len();
+            if wire.kept() > 100_000 {
+                let n = peer.read(&mut buffer).expect("read");
+                assert!((0..n).all(|at| buffer[at] == ((read + at) % 251) as u8));
+                read += n;
+                let _ = wire.flush();
+            }
+            assert!(wire.kept.len() < 3 * 100_000, "{} for {}", wire.kept.len(), wire.kept());
+        }
+        assert!(wire.kept() > 0);
+    }
 }

@@ -4,6 +4,7 @@ It sends close_notify without reading a byte in the same breath, lets one thread
 writes, and survives a peer that ends without close_notify, which is then seen in `truncated`.
 """
 
+import select
 import ssl
 import threading
 
@@ -43,7 +44,8 @@ class TlsSocket:
         """The next bytes; b"" at the end, with or without close_notify."""
         while True:
             try:
-                data = self._try(lambda: self._tls.read(most))
+                # A peer that takes nothing until it is read must not keep this from reading.
+                data = self._try(lambda: self._tls.read(most), wait=False)
             except ssl.SSLZeroReturnError:
                 # What the ssl module says of close_notify once ours was sent.
                 return b""
@@ -78,7 +80,7 @@ class TlsSocket:
         """Ends the sending, keeps the reading (RFC 8446 6.1)."""
         self._try(self._tls.unwrap)
 
-    def _try(self, action, done=None):
+    def _try(self, action, done=None, wait=True):
         """Does it and sends what comes of it; None if more must be read first."""
         try:
             with self._state:
@@ -87,18 +89,21 @@ class TlsSocket:
         except ssl.SSLWantReadError:
             return None
         finally:
-            self._flush()
+            self._flush(wait)
 
-    def _flush(self):
+    def _flush(self, wait=True):
         with self._state:
             self._unsent += self._out.read()
-        if not self._unsent:
+        # Whoever writes at the moment sends this too.
+        if not self._unsent or not self._writing.acquire(blocking=wait):
             return
-        with self._writing:
-            while self._unsent:
+        try:
+            while self._unsent and (wait or select.select([], [self.sock], [], 0)[1]):
                 sent = self.sock.send(self._unsent[: 1 << 18])
                 with self._state:
                     del self._unsent[:sent]
+        finally:
+            self._writing.release()
 
     def __getattr__(self, name):
         # settimeout, setsockopt, shutdown, fileno, close and the like are those of the socket.

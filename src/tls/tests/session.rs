@@ -315,6 +315,33 @@ fn post_handshake_authentication_gets_an_empty_certificate() {
     assert_eq!(CALLED.load(Relaxed), 0, "the former owner was called");
 }
 
+/// The former owner may have read ahead of its TLS, to within a record or beyond several.
+#[test]
+fn ciphertext_that_was_read_before_comes_first() {
+    let message: Vec<u8> = (0..50_000_u32).map(|n| (n * 7) as u8).collect();
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            for ahead in [0, 1, 4, 5, 6, 700, 16_384, 20_000, 49_000, usize::MAX] {
+                let context = builder(version).build();
+                let (mut peer, ours) = connect(&context, &context, ours_is_server);
+                peer.write_all(&message).expect("write");
+                // More than the message, by what TLS adds to it.
+                let mut ciphertext = vec![0; 50_000];
+                let mut socket = ours.get_ref();
+                until("it has arrived", || {
+                    socket.peek(&mut ciphertext).expect("peek") == ciphertext.len()
+                });
+                ciphertext.truncate(ahead);
+                socket.read_exact(&mut ciphertext).expect("read");
+                let (mut session, _socket) = take_over_behind(ours, ciphertext);
+                read_exact(&mut session, &message);
+                peer.write_all(b"and on").expect("write");
+                read_exact(&mut session, b"and on");
+            }
+        }
+    }
+}
+
 fn peer_asks(peer: &mut SslStream<TcpStream>) {
     unsafe extern "C" {
         fn SSL_set_verify(ssl: *mut c_void, mode: std::ffi::c_int, callback: *mut c_void);

@@ -152,6 +152,11 @@ impl AsRaw for openssl::ssl::SslRef {
 /// Takes a connection over from the openssl crate, as the module does from mod_ssl: another
 /// reference and another descriptor, then the former owner lets go.
 pub fn take_over(ours: SslStream<TcpStream>) -> (Session, TcpStream) {
+    take_over_behind(ours, Vec::new())
+}
+
+/// The same, when `ciphertext` was read of the socket already.
+pub fn take_over_behind(ours: SslStream<TcpStream>, ciphertext: Vec<u8>) -> (Session, TcpStream) {
     let socket = ours.get_ref().try_clone().expect("dup");
     socket.set_nonblocking(true).expect("nonblocking");
     let ssl = ours.ssl().as_raw().cast::<tls::Ssl>();
@@ -160,7 +165,7 @@ pub fn take_over(ours: SslStream<TcpStream>) -> (Session, TcpStream) {
     // which is the only one to use it; the socket is kept by the caller.
     let session = unsafe {
         library().up_ref(ssl);
-        Session::take_over(context, ssl, socket.as_raw_fd(), std::ptr::null_mut())
+        Session::take_over(context, ssl, socket.as_raw_fd(), ciphertext, std::ptr::null_mut())
     };
     drop(ours);
     (session.expect("taken over"), socket)
