@@ -84,7 +84,7 @@ pub struct Settings {
 
 const DEFAULTS: Settings = Settings {
     threads: 1,
-    buffer_size: 65536,
+    buffer_size: 262144,
     keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),
     max_tunnels: None,
     max_per_client: None,
@@ -209,7 +209,7 @@ pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
     Directive {
         name: c"WSForwardBufferSize",
         context: Context::Server,
-        usage: c"bytes of each relay thread's buffer, and the most kept for each direction of a tunnel (default: 65536)",
+        usage: c"bytes of each relay thread's buffer, and the most kept for each direction of a tunnel (default: 262144)",
         set: |_, values| {
             let bytes = values.number(4096..=1_048_576)?;
             change(|settings| settings.buffer_size = bytes as usize);

@@ -1,16 +1,23 @@
 //! One direction of a tunnel.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use crate::frames::Tracker;
 use crate::freeze::{Frozen, put_u64};
+use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
+use crate::thread::Loan;
 
 /// What one direction may move in one poll of its task, about; then a flood gives way. Bytes,
 /// and [`READ_COST`] for each read.
 const BUDGET: usize = 256 * 1024;
 const READ_COST: usize = 4096;
+
+/// A read that brings as much as this is part of a flood, if others do.
+const MUCH: usize = 32 * 1024;
+/// So many of those in a row are one.
+const FLOOD: u8 = 2;
 
 /// Which side failed, and how.
 #[derive(Debug)]
@@ -35,9 +42,9 @@ enum Stage {
 
 /// Bytes that the sink did not take.
 #[derive(Debug)]
-struct Kept {
-    bytes: Vec<u8>,
-    sent: usize,
+enum Kept {
+    Bytes { bytes: Vec<u8>, sent: usize },
+    Piped(Pipe),
 }
 
 /// One direction: its bytes go from a source to a sink. It owns a buffer only while the sink
@@ -48,18 +55,30 @@ pub(crate) struct Flow {
     kept: Option<Box<Kept>>,
     delivered: u64,
     stage: Stage,
+    /// Reads in a row that brought [`MUCH`], up to [`FLOOD`].
+    much: u8,
+    /// Bytes can go through a pipe, as far as is known.
+    movable: bool,
+}
+
+/// Whether the kernel does not splice these sockets, or is not allowed to.
+fn cannot_move(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(errno, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES))
 }
 
 impl Flow {
     /// A direction whose next bytes are `kept`.
     pub fn new(mut frames: Tracker, kept: Vec<u8>) -> Self {
         frames.feed(&kept);
-        let mut flow = Flow { frames, kept: None, delivered: 0, stage: Stage::Open };
+        let mut flow =
+            Flow { frames, kept: None, delivered: 0, stage: Stage::Open, much: 0, movable: true };
         flow.keep(kept);
         flow
     }
 
-    /// Its state as bytes. Without TLS: what that keeps is not among them.
+    /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
+    /// neither: see [`gather`](Self::gather).
     pub fn freeze(&self, out: &mut Vec<u8>) {
         out.push(match self.stage {
             Stage::Open => 0,
@@ -69,7 +88,10 @@ impl Flow {
         });
         put_u64(out, self.delivered);
         self.frames.freeze(out);
-        let kept = self.kept.as_ref().map_or(&[][..], |kept| &kept.bytes[kept.sent..]);
+        let kept = match self.kept.as_deref() {
+            Some(Kept::Bytes { bytes, sent }) => &bytes[*sent..],
+            _ => &[],
+        };
         put_u64(out, kept.len() as u64);
         out.extend_from_slice(kept);
     }
@@ -88,7 +110,7 @@ impl Flow {
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.
         let kept = from.bytes(length)?.to_vec();
-        let mut flow = Flow { frames, kept: None, delivered, stage };
+        let mut flow = Flow { frames, kept: None, delivered, stage, much: 0, movable: true };
         flow.keep(kept);
         Some(flow)
     }
@@ -120,8 +142,18 @@ impl Flow {
 
     fn keep(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.kept = Some(Box::new(Kept { bytes, sent: 0 }));
+            self.kept = Some(Box::new(Kept::Bytes { bytes, sent: 0 }));
         }
+    }
+
+    /// Has nothing in a pipe: what is there is kept as bytes.
+    pub fn gather(&mut self) -> io::Result<()> {
+        if let Some(kept) = self.kept.take_if(|kept| matches!(**kept, Kept::Piped(_)))
+            && let Kept::Piped(pipe) = *kept
+        {
+            self.keep(pipe.take()?);
+        }
+        Ok(())
     }
 
     /// Takes no more from the source: what is kept still goes to the sink, then a Close frame
@@ -134,10 +166,14 @@ impl Flow {
         let Some(code) = close.filter(|_| self.frames.at_boundary()) else {
             return;
         };
+        // A pipe that cannot be read has lost what was before the frame.
+        if self.gather().is_err() {
+            return;
+        }
         let frame = self.frames.close_frame(code);
-        match &mut self.kept {
-            Some(kept) => kept.bytes.extend_from_slice(&frame),
-            None => self.keep(frame),
+        match self.kept.as_deref_mut() {
+            Some(Kept::Bytes { bytes, .. }) => bytes.extend_from_slice(&frame),
+            _ => self.keep(frame),
         }
     }
 
@@ -148,32 +184,128 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        scratch: &mut [u8],
+        loan: &mut Loan,
     ) -> Result<(), Fault> {
         let mut spent = 0;
         while spent < BUDGET {
-            if self.poll_flush(cx, sink, scratch.len()).map_err(Fault::Sink)?.is_pending() {
-                return Ok(());
+            match self.poll_flush(cx, sink, loan) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(flushed) => flushed.map_err(Fault::Sink)?,
             }
             if self.stage != Stage::Open {
                 return self.poll_end(cx, sink).map_err(Fault::Sink);
             }
-            match source.poll_read(cx, scratch).map_err(Fault::Source)? {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(0) => self.stage = Stage::Ending,
-                Poll::Ready(n) => {
-                    self.forward(cx, sink, &scratch[..n]).map_err(Fault::Sink)?;
-                    spent += n + READ_COST;
+            let most = loan.buffer.len();
+            let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
+                self.poll_move(cx, source, sink, most, &mut loan.pipes)?
+            } else {
+                self.poll_copy(cx, source, sink, &mut loan.buffer)?
+            };
+            match taken {
+                Poll::Pending => {
+                    if spent < MUCH {
+                        self.much = 0;
+                    }
+                    return Ok(());
                 }
+                Poll::Ready(0) => self.stage = Stage::Ending,
+                Poll::Ready(n) => spent += n + READ_COST,
             }
         }
         cx.waker().wake_by_ref();
         Ok(())
     }
 
-    /// Writes `bytes` at once and keeps what the sink does not take.
-    fn forward(&mut self, cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> io::Result<()> {
-        self.frames.feed(bytes);
+    /// Reads into `buffer`, writes at once, and keeps what the sink does not take. Ready with
+    /// how much was read.
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+        buffer: &mut [u8],
+    ) -> Result<Poll<usize>, Fault> {
+        let n = match source.poll_read(cx, buffer).map_err(Fault::Source)? {
+            Poll::Ready(n) if n > 0 => n,
+            ended => return Ok(ended),
+        };
+        if n < MUCH {
+            self.much = 0;
+        } else if self.much < FLOOD {
+            self.much += 1;
+            if self.much == FLOOD {
+                sink.set_nonblocking();
+            }
+        }
+        self.frames.feed(&buffer[..n]);
+        self.send(cx, sink, &buffer[..n]).map_err(Fault::Sink)?;
+        Ok(Poll::Ready(n))
+    }
+
+    /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+        most: usize,
+        pipes: &mut Pipes,
+    ) -> Result<Poll<usize>, Fault> {
+        let Some(mut pipe) = pipes.take() else {
+            self.much = 0;
+            cx.waker().wake_by_ref();
+            return Ok(Poll::Pending);
+        };
+        match source.poll_fill(cx, &mut pipe, most) {
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.frames.skip(n as u64);
+                self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
+                return Ok(Poll::Ready(n));
+            }
+            Poll::Ready(Err(error)) if cannot_move(&error) => {
+                self.movable = false;
+                cx.waker().wake_by_ref();
+            }
+            Poll::Ready(Err(error)) => return Err(Fault::Source(error)),
+            Poll::Ready(Ok(_)) => return Ok(Poll::Ready(0)),
+            Poll::Pending => {}
+        }
+        pipes.give_back(pipe);
+        Ok(Poll::Pending)
+    }
+
+    /// Writes what is in a pipe at once and keeps what the sink does not take.
+    fn send_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        mut pipe: Pipe,
+        pipes: &mut Pipes,
+    ) -> io::Result<()> {
+        match sink.drain(cx, &mut pipe) {
+            Ok(n) => self.delivered += n as u64,
+            Err(error) if cannot_move(&error) => {
+                self.movable = false;
+                return self.send(cx, sink, &pipe.take()?);
+            }
+            Err(error) => return Err(error),
+        }
+        if pipe.is_empty() {
+            pipes.give_back(pipe);
+        } else {
+            self.kept = Some(Box::new(Kept::Piped(pipe)));
+        }
+        Ok(())
+    }
+
+    /// Whether what comes is so much, and for so long of no interest, that it is better not
+    /// copied.
+    fn is_flood(&self, at_once: usize) -> bool {
+        self.much == FLOOD && self.movable && self.frames.skippable() >= at_once as u64
+    }
+
+    /// Writes at once and keeps what the sink does not take.
+    fn send(&mut self, cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> io::Result<()> {
         let taken = sink.write(cx, bytes)?;
         self.delivered += taken as u64;
         if taken < bytes.len() {
@@ -187,27 +319,29 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut Stream,
-        most: usize,
-    ) -> io::Result<Poll<()>> {
+        loan: &mut Loan,
+    ) -> Poll<io::Result<()>> {
         loop {
-            match sink.poll_flush(cx)? {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(()) => {}
-            }
-            let Some(kept) = &mut self.kept else {
-                return Ok(Poll::Ready(()));
-            };
-            // TLS takes all that it is given, so it is given no more than one read's worth.
-            let rest = &kept.bytes[kept.sent..];
-            match sink.poll_write(cx, &rest[..rest.len().min(most)])? {
-                Poll::Pending => return Ok(Poll::Pending),
-                Poll::Ready(n) => {
-                    kept.sent += n;
-                    self.delivered += n as u64;
-                    if kept.sent == kept.bytes.len() {
-                        self.kept = None;
-                    }
+            ready!(sink.poll_flush(cx))?;
+            let (n, is_all) = match self.kept.as_deref_mut() {
+                None => return Poll::Ready(Ok(())),
+                Some(Kept::Bytes { bytes, sent }) => {
+                    // TLS takes all that it is given, so it is given no more than one read's
+                    // worth.
+                    let rest = &bytes[*sent..];
+                    let most = rest.len().min(loan.buffer.len());
+                    let n = ready!(sink.poll_write(cx, &rest[..most]))?;
+                    *sent += n;
+                    (n, *sent == bytes.len())
                 }
+                Some(Kept::Piped(pipe)) => (ready!(sink.poll_drain(cx, pipe))?, pipe.is_empty()),
+            };
+            self.delivered += n as u64;
+            if is_all
+                && let Some(kept) = self.kept.take()
+                && let Kept::Piped(pipe) = *kept
+            {
+                loan.pipes.give_back(pipe);
             }
         }
     }

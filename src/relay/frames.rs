@@ -101,6 +101,20 @@ impl Tracker {
         (self.code != 0).then_some(self.code)
     }
 
+    /// How many of the bytes that come next need not be looked at.
+    pub(crate) fn skippable(&self) -> u64 {
+        match self.mode {
+            Mode::Opaque => u64::MAX,
+            _ if self.have > 0 => 0,
+            _ => self.left,
+        }
+    }
+
+    /// Takes note of bytes that went by unseen, no more than [`skippable`](Self::skippable).
+    pub(crate) fn skip(&mut self, count: u64) {
+        self.left = self.left.saturating_sub(count);
+    }
+
     /// Takes note of `bytes`, the next of the direction.
     #[inline]
     pub fn feed(&mut self, mut bytes: &[u8]) {

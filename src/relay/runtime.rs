@@ -36,7 +36,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { threads: 1, buffer_size: 64 * 1024, linger: Duration::from_secs(2) }
+        Settings { threads: 1, buffer_size: 256 * 1024, linger: Duration::from_secs(2) }
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 /// The result of a call that returned `n`; `None` if a signal came between.
 #[inline]
-fn returned(n: isize) -> Option<io::Result<usize>> {
+pub(crate) fn returned(n: isize) -> Option<io::Result<usize>> {
     match usize::try_from(n) {
         Ok(n) => Some(Ok(n)),
         Err(_) => match io::Error::last_os_error() {
@@ -69,6 +69,13 @@ fn returned(n: isize) -> Option<io::Result<usize>> {
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
     // SAFETY: a system call on an open descriptor, no memory involved.
     unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// Has calls without a flag of their own not wait.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) {
+    let on: c_int = 1;
+    // SAFETY: the kernel reads one number, which lives on the stack.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) };
 }
 
 /// Makes the close that follows a reset. Sockets that know no reset just close.

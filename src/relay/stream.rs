@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::pipe::Pipe;
 use crate::socket;
 use crate::tls::Tls;
 
@@ -61,6 +62,11 @@ impl Stream {
         self.tls.as_ref().is_none_or(|tls| tls.closed_cleanly())
     }
 
+    /// Whether its bytes are those of the tunnel.
+    pub fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
     /// Whether TLS keeps ciphertext that the socket did not take.
     pub fn has_kept(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.kept() > 0)
@@ -75,19 +81,40 @@ impl Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let room = buffer.len();
+        self.poll_take(cx, |fd, tls| match tls {
+            None => socket::receive(fd, buffer).map(|n| (n, n == room)),
+            Some(tls) => tls.read(buffer).map(|n| (n, true)),
+        })
+    }
+
+    /// Moves at most `most` bytes into a pipe that has room for them. Only without TLS.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        // Less than was asked for says nothing: a pipe counts pages.
+        self.poll_take(cx, |fd, _| pipe.fill(fd, most).map(|n| (n, true)))
+    }
+
+    /// Takes what the descriptor has, in a way that tells how much it was and whether there may
+    /// be more.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(BorrowedFd<'_>, Option<&mut Box<dyn Tls>>) -> io::Result<(usize, bool)>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = match self.io.poll_read_ready(cx)? {
                 Poll::Ready(guard) => Some(guard),
                 Poll::Pending if self.pending => None,
                 Poll::Pending => return Poll::Pending,
             };
-            let result = match &mut self.tls {
-                None => socket::receive(self.io.get_ref().as_fd(), buffer),
-                Some(tls) => tls.read(buffer),
-            };
-            match result {
-                Ok(n) => {
-                    self.pending = n > 0 && (n == buffer.len() || self.tls.is_some());
+            match take(self.io.get_ref().as_fd(), self.tls.as_mut()) {
+                Ok((n, may_have_more)) => {
+                    self.pending = n > 0 && may_have_more;
                     if let Some(guard) = guard.as_mut().filter(|_| !self.pending) {
                         guard.clear_ready();
                     }
@@ -121,14 +148,35 @@ impl Stream {
         if let Some(tls) = &mut self.tls {
             return tls.write(bytes).map(|()| bytes.len());
         }
-        let n = socket::send(self.io.get_ref().as_fd(), bytes)?;
+        let n = socket::send(self.fd(), bytes)?;
         if n < bytes.len() {
-            // The socket is full, and an edge will say when it no longer is.
-            if let Poll::Ready(Ok(mut guard)) = self.io.poll_write_ready(cx) {
-                guard.clear_ready();
-            }
+            self.is_full(cx);
         }
         Ok(n)
+    }
+
+    /// Moves out of a pipe what the socket takes, without asking whether it has room. Only
+    /// without TLS.
+    pub fn drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> io::Result<usize> {
+        let mut total = 0;
+        while !pipe.is_empty() {
+            // Less than there is says nothing, as at the other end.
+            match pipe.drain(self.fd())? {
+                0 => {
+                    self.is_full(cx);
+                    break;
+                }
+                n => total += n,
+            }
+        }
+        Ok(total)
+    }
+
+    /// The socket was found full: an edge will say when it no longer is.
+    fn is_full(&self, cx: &mut Context<'_>) {
+        if let Poll::Ready(Ok(mut guard)) = self.io.poll_write_ready(cx) {
+            guard.clear_ready();
+        }
     }
 
     /// Sends at least one byte as soon as the socket has room.
@@ -139,6 +187,22 @@ impl Stream {
         loop {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
             match socket::send(self.io.get_ref().as_fd(), bytes)? {
+                0 => guard.clear_ready(),
+                n => return Poll::Ready(Ok(n)),
+            }
+        }
+    }
+
+    /// To be called before [`drain`](Self::drain): splice(2) looks at the descriptor.
+    pub fn set_nonblocking(&self) {
+        socket::set_nonblocking(self.fd());
+    }
+
+    /// Moves at least one byte out of a pipe as soon as the socket has room. Only without TLS.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(cx))?;
+            match pipe.drain(self.io.get_ref().as_fd())? {
                 0 => guard.clear_ready(),
                 n => return Poll::Ready(Ok(n)),
             }

@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::end::{By, Why};
 use crate::flow::{Fault, Flow};
 use crate::stream::Stream;
-use crate::thread::{Command, Thread};
+use crate::thread::{Command, Loan, Thread};
 use crate::tunnel::{Core, Socket, Tunnel};
 
 /// The status code that tells a peer that this side goes away (RFC 6455 7.4.1).
@@ -193,7 +193,11 @@ impl Carried {
     fn poll(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Option<Cause>> {
         match thread.command() {
             Command::Carry => {}
-            Command::Return => return Poll::Ready(None),
+            Command::Return => {
+                // What is in a pipe of this thread's goes with the tunnel too.
+                let gathered = self.core.up.gather().and_then(|()| self.core.down.gather());
+                return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
+            }
             Command::End(order, code) => self.begin_end(order.into(), code, thread),
             Command::Close(order, code) => {
                 self.begin_end(order.into(), code, thread);
@@ -222,7 +226,7 @@ impl Carried {
     fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let up_before = self.core.up.delivered();
         let down_before = self.core.down.delivered();
-        let cause = self.pump(cx, &mut thread.scratch());
+        let cause = self.pump(cx, &mut thread.loan());
         let up = self.core.up.delivered() - up_before;
         let down = self.core.down.delivered() - down_before;
         if up > 0 {
@@ -237,15 +241,15 @@ impl Carried {
         cause
     }
 
-    fn pump(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<Cause> {
+    fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, scratch) {
+        if let Err(fault) = core.up.pump(cx, client, backend, loan) {
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, scratch) {
+        if let Err(fault) = core.down.pump(cx, backend, client, loan) {
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
         if core.first_end.is_none() && !core.down.is_open() {
@@ -313,13 +317,13 @@ impl Carried {
 
     /// Says the last words to both sides and waits until both have ended too.
     fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
-        let scratch = &mut thread.scratch();
+        let loan = &mut *thread.loan();
         let Carried { client, backend, core, .. } = self;
         // A side that fails now is gone, which is all that is waited for.
-        let client_gone = core.down.pump(cx, backend, client, scratch).is_err()
-            || Flow::discard(cx, client, scratch).unwrap_or(true);
-        let backend_gone = core.up.pump(cx, client, backend, scratch).is_err()
-            || Flow::discard(cx, backend, scratch).unwrap_or(true);
+        let client_gone = core.down.pump(cx, backend, client, loan).is_err()
+            || Flow::discard(cx, client, &mut loan.buffer).unwrap_or(true);
+        let backend_gone = core.up.pump(cx, client, backend, loan).is_err()
+            || Flow::discard(cx, backend, &mut loan.buffer).unwrap_or(true);
         if client_gone && backend_gone {
             return Poll::Ready(self.end_cause());
         }

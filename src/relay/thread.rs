@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::counters::Counters;
 use crate::end::{By, Order, Why};
+use crate::pipe::Pipes;
 use crate::task::Task;
 use crate::tunnel::Tunnel;
 
@@ -70,14 +71,20 @@ pub(crate) enum Command {
     Close(Order, Option<u16>),
 }
 
+/// What a thread lends to the tunnel that is being polled.
+pub(crate) struct Loan {
+    /// What every read goes into.
+    pub buffer: Box<[u8]>,
+    pub pipes: Pipes,
+}
+
 /// What the tunnels of a thread share. Never leaves it.
 pub(crate) struct Thread {
     pub counters: &'static Counters,
     /// How long an idle tunnel that was ended waits for its peers.
     pub linger: Duration,
     shared: Arc<Shared>,
-    /// The buffer of every read on this thread.
-    scratch: RefCell<Box<[u8]>>,
+    loan: RefCell<Loan>,
     command: Cell<Command>,
     seats: RefCell<Seats>,
     /// The waker of the thread's own future, for when the last tunnel leaves.
@@ -123,7 +130,10 @@ impl Thread {
             counters,
             linger,
             shared,
-            scratch: RefCell::new(vec![0; buffer_size].into_boxed_slice()),
+            loan: RefCell::new(Loan {
+                buffer: vec![0; buffer_size].into_boxed_slice(),
+                pipes: Pipes::default(),
+            }),
             command: Cell::new(Command::Carry),
             seats: RefCell::default(),
             own: RefCell::default(),
@@ -131,8 +141,8 @@ impl Thread {
         })
     }
 
-    pub fn scratch(&self) -> RefMut<'_, Box<[u8]>> {
-        self.scratch.borrow_mut()
+    pub fn loan(&self) -> RefMut<'_, Loan> {
+        self.loan.borrow_mut()
     }
 
     pub fn command(&self) -> Command {

@@ -14,7 +14,7 @@ use relay::{Record, Relay, Settings, Why};
 #[test]
 fn nothing_is_lost_or_doubled_under_full_traffic() {
     const TUNNELS: usize = 8;
-    const TOTAL: usize = 24 << 20;
+    const TOTAL: usize = 64 << 20;
     let mut settings = Settings::default();
     let mut relay = Relay::start(&settings, counters()).expect("relay");
     let mut ends = Vec::new();

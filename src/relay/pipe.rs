@@ -1,0 +1,149 @@
+//! Pipes through which bytes go from socket to socket without being copied (splice(2)).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use libc::{c_int, c_uint, c_void};
+
+use crate::socket::returned;
+
+/// The most pipes that tunnels of one thread have at a time. Where there is none bytes are copied.
+const MOST: usize = 32;
+/// Those kept for the next tunnel that needs one.
+const SPARE: usize = 4;
+
+/// The most descriptors that the pipes of one thread take.
+pub const DESCRIPTORS_OF_PIPES: usize = 2 * MOST;
+
+/// What is asked of the kernel for a pipe, in bytes. It counts pages, and a page may come with
+/// as little in it as one packet had.
+const WANTED: c_int = 1 << 20;
+/// A pipe that holds less is not worth it: a user who has many gets small ones (pipe(7)).
+const LEAST: c_int = 1 << 16;
+
+/// A pipe and how much is in it.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+    length: usize,
+    made: Arc<AtomicUsize>,
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.made.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Pipe {
+    fn new(made: &Arc<AtomicUsize>) -> io::Result<Self> {
+        let mut fds: [c_int; 2] = [-1; 2];
+        // SAFETY: room for two descriptors.
+        if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and nobody else's.
+        let [out, into] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: an open descriptor and a number.
+        let size = unsafe {
+            libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED);
+            libc::fcntl(into.as_raw_fd(), libc::F_GETPIPE_SZ)
+        };
+        if size < LEAST {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        made.fetch_add(1, Relaxed);
+        Ok(Pipe { out, into, length: 0, made: Arc::clone(made) })
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Moves at most `most` bytes from a socket into the empty pipe. `Ok(0)` is the socket's
+    /// end.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket has nothing: an empty pipe has room.
+    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        let n = splice(from, self.into.as_fd(), most)?;
+        self.length += n;
+        Ok(n)
+    }
+
+    /// Moves what the socket takes. `Ok(0)` if it takes nothing now.
+    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+        match splice(self.out.as_fd(), to, self.length) {
+            Ok(n) => {
+                self.length -= n.min(self.length);
+                Ok(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes all that is in it.
+    pub fn take(mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.length];
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &mut bytes[done..];
+            // SAFETY: the kernel writes at most rest.len() bytes into rest, borrowed for the call.
+            let n = unsafe {
+                libc::read(self.out.as_raw_fd(), rest.as_mut_ptr().cast::<c_void>(), rest.len())
+            };
+            match returned(n) {
+                Some(Ok(0)) => return Err(io::Error::from_raw_os_error(libc::EIO)),
+                Some(Ok(n)) => done += n,
+                Some(Err(error)) => return Err(error),
+                None => {}
+            }
+        }
+        self.length = 0;
+        Ok(bytes)
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let flags: c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
+    let (here, there) = (std::ptr::null_mut(), std::ptr::null_mut());
+    loop {
+        // SAFETY: open descriptors, without offsets; no memory of ours is involved.
+        let n = unsafe { libc::splice(from.as_raw_fd(), here, to.as_raw_fd(), there, most, flags) };
+        if let Some(result) = returned(n) {
+            return result;
+        }
+    }
+}
+
+/// The pipes of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Pipes {
+    spare: Vec<Pipe>,
+    made: Arc<AtomicUsize>,
+}
+
+impl Pipes {
+    /// An empty pipe, if one can be had.
+    pub fn take(&mut self) -> Option<Pipe> {
+        if let Some(pipe) = self.spare.pop() {
+            return Some(pipe);
+        }
+        if self.made.load(Relaxed) >= MOST {
+            return None;
+        }
+        Pipe::new(&self.made).ok()
+    }
+
+    /// Keeps a pipe for the next who needs one, unless something is left in it.
+    pub fn give_back(&mut self, pipe: Pipe) {
+        if pipe.is_empty() && self.spare.len() < SPARE {
+            self.spare.push(pipe);
+        }
+    }
+}
