@@ -5,25 +5,27 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use once_cell::sync::OnceCell;
-use relay::{End, Order, Relay, Settings as RelaySettings, Tunnel};
+use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
 use crate::drain::{self, GOING_AWAY, Prepared, Terms};
 use crate::ffi::ending::Ending;
 use crate::ffi::log::{Level, Server};
-use crate::ffi::module::Process;
+use crate::ffi::module::{Process, Version, version, worker_threads};
 use crate::handover::Fallback;
 use crate::keeper::Keeper;
 use crate::logger;
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY, TUNNEL_ENDED, TUNNEL_LOST};
 use crate::record::{EndLine, TunnelRecord};
 use crate::shared::{Shared, Slot, shared};
-use crate::socket;
+use crate::socket::{self, SELECTABLE};
 
 /// What a child has. Empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
 
 struct Child {
+    /// A process that is forked from the child (mpm_itk's) has none of its threads.
+    pid: u32,
     settings: Settings,
     server: Server,
     relay: Option<Relay>,
@@ -33,11 +35,29 @@ struct Child {
     keeper: Option<Keeper>,
 }
 
+/// Before it mod_proxy_http takes the end of its loop for the request's status, 500, which
+/// balancers may hold against the back end.
+const RELAY_NEEDS: Version = Version { major: 2, minor: 4, patch: 52 };
+
 /// Where a process counts for which no slot is left.
 static UNSHARED: Slot = Slot::new();
 
-/// Descriptors that stay for httpd: listeners, logs, files, connections.
+/// Descriptors that stay for httpd at least: listeners, logs, files, connections.
 const RESERVE: u64 = 256;
+/// Those that a worker thread may need: an event child has up to three connections for
+/// each, and each may have one to a back end.
+const RESERVE_FOR_THREAD: u64 = 4;
+
+/// How many tunnels a process may have whose limit of descriptors is `limit`.
+fn capacity(limit: u64, worker_threads: u64, relay_threads: u64) -> u64 {
+    let selectable = u64::try_from(SELECTABLE).unwrap_or(0);
+    let httpd = RESERVE.max(RESERVE_FOR_THREAD * worker_threads + RESERVE / 2);
+    // Low numbers stay free where there are enough others.
+    let httpd = if limit > 4 * selectable { httpd.max(selectable) } else { httpd };
+    let pipes = DESCRIPTORS_OF_PIPES as u64 * relay_threads;
+    // A small limit is shared half and half.
+    (limit - (httpd + pipes).min(limit / 2)) / 2
+}
 
 /// The child has started. A relay is started if any section of the configuration
 /// turns one on; its threads block all signals.
@@ -60,19 +80,26 @@ pub fn start(process: Process<'_>) {
         _ => None,
     };
     // A child starts once.
-    let _ = CHILD.set(Child { settings, server, relay, slot, prepared, keeper });
+    let pid = std::process::id();
+    let _ = CHILD.set(Child { pid, settings, server, relay, slot, prepared, keeper });
 }
 
 fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Option<Relay> {
     let start = || -> io::Result<Relay> {
+        if version() < RELAY_NEEDS {
+            return Err(io::Error::other(format!(
+                "it needs httpd {RELAY_NEEDS} or later, this is {}",
+                version()
+            )));
+        }
         let limit = socket::raise_limit()?;
-        // A small limit is shared half and half.
-        let reserve = RESERVE.min(limit / 2);
-        slot.capacity.store((limit - reserve) / 2, Relaxed);
+        let capacity = capacity(limit, worker_threads(), settings.threads as u64);
+        slot.capacity.store(capacity, Relaxed);
         Relay::start(
             &RelaySettings {
                 threads: settings.threads,
                 buffer_size: settings.buffer_size,
+                lowest_descriptor: socket::lowest(),
                 ..RelaySettings::default()
             },
             &slot.counts.relay,
@@ -99,7 +126,7 @@ pub fn has_relay() -> bool {
 }
 
 fn relay() -> Option<&'static Relay> {
-    CHILD.get()?.relay.as_ref()
+    CHILD.get().filter(|child| child.pid == std::process::id())?.relay.as_ref()
 }
 
 /// Gives a tunnel to the relay.
@@ -109,13 +136,21 @@ pub fn adopt(tunnel: Tunnel) {
         None => Err(tunnel),
     };
     if let Err(tunnel) = refused {
-        tunnel.end(relay::By::Us, relay::Why::ThreadDied);
+        count_lost();
+        tunnel.end(relay::By::Us, Why::ThreadDied);
+    }
+}
+
+fn count_lost() {
+    if let Some(slot) = slot() {
+        slot.counts.relay.count_lost();
     }
 }
 
 /// A tunnel was lost on its way to the relay.
 pub fn lost(record: &TunnelRecord, why: &str) {
     forget(record);
+    count_lost();
     if let Some(child) = CHILD.get() {
         child.server.log(Level::Error, TUNNEL_LOST, format_args!("tunnel {record} lost: {why}"));
     }
@@ -154,7 +189,9 @@ pub fn ended(record: &TunnelRecord, end: &End) {
     if !drain::ended(&line)
         && let Some(child) = CHILD.get()
     {
-        child.server.log(Level::Info, TUNNEL_ENDED, format_args!("{line}"));
+        let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
+        let level = if is_bug { Level::Error } else { Level::Info };
+        child.server.log(level, TUNNEL_ENDED, format_args!("{line}"));
     }
 }
 

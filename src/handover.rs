@@ -43,7 +43,7 @@ const CHUNK: usize = 64 * 1024;
 const PASSIVE: [&str; 10] = [
     "core",
     "core_in",
-    "ssl/tls filter",
+    TLS_FILTER,
     "ssl/tls coalescing filter",
     "log_input_output",
     "reqtimeout",
@@ -52,6 +52,9 @@ const PASSIVE: [&str; 10] = [
     "wsforward_head",
     "wsforward_tunnel",
 ];
+
+/// mod_ssl's, on both ways.
+const TLS_FILTER: &str = "ssl/tls filter";
 
 /// Why a tunnel stays in its worker thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,8 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 
 fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     serving.data.tunnel.is_to_leave.set(false);
+    // It holds a worker, which the MPM counts.
+    drop(serving.request.kept::<Reservation>().and_then(Reservation::take));
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
@@ -150,11 +155,14 @@ pub fn attempt(
     tunnel.draining.set(true);
     let decrypted = decrypted(serving, side, next, out, client, origin);
     tunnel.draining.set(false);
-    if decrypted.is_err() {
-        fall_back(serving, Fallback::Ended, "a side has ended already");
-        return Attempt::GoOn;
+    match decrypted {
+        Decrypted::All => take(serving, client, origin, descriptors),
+        Decrypted::NotNow => Attempt::GoOn,
+        Decrypted::Ended => {
+            fall_back(serving, Fallback::Ended, "a side has ended already");
+            Attempt::GoOn
+        }
     }
-    take(serving, client, origin, descriptors)
 }
 
 fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallback, String)> {
@@ -165,20 +173,32 @@ fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallba
         return Err((Fallback::NoRelay, "this process has no relay".to_owned()));
     }
     for (c, whose) in [(client, "client"), (origin, "back end")] {
-        if let Some(name) = c.filter_names().iter().find(|name| !PASSIVE.contains(&name.as_str())) {
+        let names = c.filter_names();
+        if let Some(name) = names.iter().find(|name| !PASSIVE.contains(&name.as_str())) {
             let text = format!("the {whose}'s connection has the filter {name}");
             return Err((Fallback::Filter, text));
+        }
+        if names.iter().any(|name| name == TLS_FILTER) && !tls::is_on(c) {
+            let text = format!("TLS of the {whose}: mod_ssl did not show its SSL");
+            return Err((Fallback::Tls, text));
         }
         tls::is_takeable(c).map_err(|why| (Fallback::Tls, format!("TLS of the {whose}: {why}")))?;
     }
     Ok(())
 }
 
-/// A TLS side ended or failed.
-struct Ended;
+enum Decrypted {
+    /// Nothing is left in mod_ssl's filters.
+    All,
+    /// A message of TLS's own is not complete: its SSL cannot be taken over before.
+    NotNow,
+    /// A side ended or failed.
+    Ended,
+}
 
 /// Takes what mod_ssl has decrypted and not yet passed on, which one read of each TLS side
-/// brings: first of the one that the loop is reading. What goes wrong is read on by the loop.
+/// brings: first of the one that the loop is reading, which gets what was taken of it if the
+/// hand-over is not to be. What goes wrong is read on by the loop.
 fn decrypted(
     serving: &Serving<'_, Handshake>,
     side: Side,
@@ -186,7 +206,7 @@ fn decrypted(
     out: &mut Brigade<'_>,
     client: Connection<'_>,
     origin: Connection<'_>,
-) -> Result<(), Ended> {
+) -> Decrypted {
     for of in [side, side.other()] {
         let c = if of == Side::Client { client } else { origin };
         if !tls::is_on(c) {
@@ -209,11 +229,18 @@ fn decrypted(
             Err(why) if why.is_eof() && !c.is_readable() => {}
             Err(why) => {
                 ahead.end.set(Some(why));
-                return Err(Ended);
+                return Decrypted::Ended;
             }
         }
+        if tls::is_takeable(c).is_err() {
+            return Decrypted::NotNow;
+        }
     }
-    Ok(())
+    // Reading may have had something to say, or the 101 was not taken.
+    if client.is_aborted() || origin.is_aborted() {
+        return Decrypted::Ended;
+    }
+    Decrypted::All
 }
 
 /// Duplicates of both sockets, fit for the relay.
@@ -228,7 +255,7 @@ impl Descriptors {
         let duplicate = |c: Connection<'_>| -> io::Result<OwnedFd> {
             let socket = c.socket().ok_or_else(gone)?;
             let fd = socket::duplicate(socket.fd().ok_or_else(gone)?)?;
-            socket::prepare(fd.as_fd())?;
+            socket::set_nodelay(fd.as_fd());
             Ok(fd)
         };
         Ok(Self { client: duplicate(client)?, origin: duplicate(origin)? })

@@ -145,7 +145,7 @@ pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
         crate::handler::unhide(serving.request, handshake);
     });
     if ours.is_some() {
-        CURRENT.with(|current| current.set_origin(c));
+        Scope::set_origin(&CURRENT, c);
         // Never back into the pool: an answer to an upgrade may be followed by
         // bytes that are no HTTP.
         c.close_after_request();

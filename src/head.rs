@@ -158,6 +158,8 @@ impl HeadFilter {
                 match result {
                     Ok(()) if self.bytes.len() > before => Ok(()),
                     Err(why) if why.is_again() && !block => Err(why),
+                    // An empty brigade is core's other way to say "nothing now".
+                    Ok(()) if !block => Err(Status::AGAIN),
                     Ok(()) => self.cut(Status::EOF),
                     Err(why) => self.cut(why),
                 }

@@ -70,10 +70,7 @@ impl module::Hooks for Hooks {
     fn pre_config(httpd: Version) -> Result<(), String> {
         config::reset();
         if httpd < OLDEST {
-            return Err(format!(
-                "mod_wsforward needs httpd 2.4.47 or later, this is {}.{}.{}",
-                httpd.major, httpd.minor, httpd.patch
-            ));
+            return Err(format!("mod_wsforward needs httpd {OLDEST} or later, this is {httpd}"));
         }
         Ok(())
     }

@@ -15,9 +15,17 @@ pub struct KeepAlive {
     pub count: u32,
 }
 
-/// The lowest number a descriptor of the relay may have. Lower ones stay for
-/// httpd, and for modules that select(), which ends at 1024.
-static LOWEST: AtomicI32 = AtomicI32::new(1024);
+/// Where the descriptors end that select() knows, and modules that use it.
+pub const SELECTABLE: RawFd = 1024;
+
+/// The lowest number that a descriptor of the relay should have: lower ones stay for
+/// httpd and those modules.
+static LOWEST: AtomicI32 = AtomicI32::new(SELECTABLE);
+
+/// The lowest number that a descriptor of the relay should have.
+pub fn lowest() -> RawFd {
+    LOWEST.load(Ordering::Relaxed)
+}
 
 /// Raises the soft limit of descriptors to the hard one, in a child process, and
 /// returns the limit. What httpd had to itself before stays its own.
@@ -30,19 +38,24 @@ pub fn raise_limit() -> io::Result<u64> {
         limit.rlim_cur = limit.rlim_max;
         // SAFETY: the structure is ours.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
-        let lowest = i32::try_from(before).unwrap_or(i32::MAX).max(1024);
+        let lowest = RawFd::try_from(before).unwrap_or(RawFd::MAX).max(SELECTABLE);
         LOWEST.store(lowest, Ordering::Relaxed);
     }
     Ok(limit.rlim_cur)
 }
 
-/// A duplicate above the descriptors that httpd uses. Below them, if the limit
-/// leaves no room above.
+/// A duplicate above the descriptors that httpd uses; as far below as it must be, if
+/// there is no room above.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    duplicate_from(fd, LOWEST.load(Ordering::Relaxed)).or_else(|error| match error.raw_os_error() {
-        Some(libc::EINVAL | libc::EMFILE) => duplicate_from(fd, 3),
-        _ => Err(error),
-    })
+    let none_there =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMFILE));
+    let mut result = duplicate_from(fd, lowest());
+    for lower in [SELECTABLE, 3] {
+        if result.as_ref().is_err_and(none_there) {
+            result = duplicate_from(fd, lower);
+        }
+    }
+    result
 }
 
 fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -52,15 +65,10 @@ fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Makes a socket fit for the relay: non-blocking, without Nagle's delay. An
-/// option of TCP does not concern a unix socket.
-pub fn prepare(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the descriptor is open.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+/// Sends what is given at once, without Nagle's delay. An option of TCP does not
+/// concern a unix socket.
+pub fn set_nodelay(fd: BorrowedFd<'_>) {
     let _ = option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
-    Ok(())
 }
 
 /// Has the kernel find out when the peer of a tunnel is gone. Not for unix

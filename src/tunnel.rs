@@ -79,7 +79,7 @@ impl Tunnel {
 /// A right 101 is about to be served: the loop will run with WSForwardIdleTimeout
 /// instead of Timeout. It waits for the longer of the two sockets' timeouts.
 pub fn begin(serving: &Serving<'_, Handshake>) {
-    let idle = Some(serving.data.idle_timeout.unwrap_or(LONGEST));
+    let idle = Some(serving.data.idle_timeout.unwrap_or(LONGEST).min(LONGEST));
     let Some(client) = serving.request.connection() else { return };
     // A stream of HTTP/2 shares the socket with others.
     let shared = client.is_secondary();
@@ -172,6 +172,10 @@ fn read_tunnel(
         Some(end) => Err(end),
         None => next.read(out, read),
     };
+    if result.is_err_and(|why| !why.is_again()) {
+        // The loop carries this end: what comes after it is the loop's too.
+        tunnel.is_to_leave.set(false);
+    }
     let is_stream = serving.request.connection().is_some_and(|client| client.is_secondary());
     if result.is_err() && side == Side::Origin && is_stream && !result.is_err_and(Status::is_again)
     {

@@ -123,6 +123,12 @@ impl<'c> Connection<'c> {
         })
     }
 
+    /// Whether httpd believes that the peer is gone.
+    pub fn is_aborted(self) -> bool {
+        // SAFETY: alive for `'c`.
+        unsafe { sys::wsf_conn_aborted(self.as_ptr()) != 0 }
+    }
+
     /// Makes httpd believe that the peer is gone.
     pub fn abort(self) {
         // SAFETY: alive for `'c`, written by the thread that works on it.

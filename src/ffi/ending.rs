@@ -24,6 +24,14 @@ pub enum Ending {
 /// Whether the MPM told its child to end gracefully; see `ending`.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
+/// Whether this process ends by [`Ending::InHandler`].
+static IN_HANDLER: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process ends within the handler of a signal.
+pub(super) fn is_in_handler() -> bool {
+    IN_HANDLER.load(Ordering::Relaxed)
+}
+
 pub(super) fn ending() -> Ending {
     let mut threaded: c_int = 0;
     // SAFETY: `threaded` is ours.
@@ -32,6 +40,7 @@ pub(super) fn ending() -> Ending {
         // prefork says nothing. It stops within the handler of the signal, which
         // is blocked for as long; a graceful end comes from its main loop.
         let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
+        IN_HANDLER.store(in_handler, Ordering::Relaxed);
         return if in_handler { Ending::InHandler } else { Ending::Graceful };
     }
     if GRACEFUL.load(Ordering::Relaxed) { Ending::Graceful } else { Ending::AtOnce }

@@ -1,6 +1,7 @@
 //! The module record, and the hooks that httpd calls.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
 
 use super::connection::{Connection, Socket};
 use super::ending::{self, Ending};
@@ -22,6 +23,29 @@ pub struct Version {
     pub major: i32,
     pub minor: i32,
     pub patch: i32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// The version of the httpd that runs.
+pub fn version() -> Version {
+    // SAFETY: a plain structure of numbers and a pointer, filled below.
+    let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
+    // SAFETY: fills the structure it is given.
+    unsafe { sys::ap_get_server_revision(&raw mut version) };
+    Version { major: version.major, minor: version.minor, patch: version.patch }
+}
+
+/// Worker threads of each child; 1 where children have none (prefork).
+pub fn worker_threads() -> u64 {
+    let mut threads: c_int = 0;
+    // SAFETY: `threads` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS as c_int, &raw mut threads) };
+    u64::try_from(threads).unwrap_or(0).max(1)
 }
 
 /// What the module does at each hook.
@@ -179,19 +203,12 @@ unsafe extern "C" fn pre_config<H: Hooks>(
     _plog: *mut sys::apr_pool_t,
     _ptemp: *mut sys::apr_pool_t,
 ) -> c_int {
-    guard(FAILED, || {
-        // SAFETY: a plain structure of numbers and a pointer, filled below.
-        let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
-        // SAFETY: fills the structure it is given.
-        unsafe { sys::ap_get_server_revision(&raw mut version) };
-        let version = Version { major: version.major, minor: version.minor, patch: version.patch };
-        match H::pre_config(version) {
-            Ok(()) => {
-                proxy::register::<H>();
-                OK
-            }
-            Err(why) => refuse(&why),
+    guard(FAILED, || match H::pre_config(version()) {
+        Ok(()) => {
+            proxy::register::<H>();
+            OK
         }
+        Err(why) => refuse(&why),
     })
 }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use super::guard::guard;
-use super::sys;
+use super::{ending, sys};
 
 /// A pool that lives at least as long as `'p`.
 #[derive(Clone, Copy)]
@@ -27,6 +27,11 @@ impl<'p> Pool<'p> {
     /// Gives `value` to the pool, which drops it when it is cleared.
     pub fn own<T>(self, value: T) -> NonNull<T> {
         unsafe extern "C" fn drop_box<T>(data: *mut c_void) -> sys::apr_status_t {
+            if ending::is_in_handler() {
+                // The process ends within the handler of a signal, which must not wait for
+                // the allocator.
+                return sys::APR_SUCCESS as sys::apr_status_t;
+            }
             guard((), || {
                 // SAFETY: `data` came from Box::into_raw below; APR runs a
                 // cleanup once.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
+use std::thread::LocalKey;
 
 use super::connection::Connection;
 use super::request::Request;
@@ -63,19 +64,32 @@ impl<D> Scope<D> {
         let current = self.0.get()?;
         // SAFETY: `enter` borrows the request for as long as it is current.
         let request = unsafe { Request::from_raw(current.request.as_ptr()) }?;
-        // SAFETY: mod_proxy_http releases the connection last, when no callback
-        // can run any more before `enter` returns.
+        // SAFETY: forgotten as a cleanup of the connection's pool (`Forget`), while it is alive.
         let origin =
             current.origin.and_then(|origin| unsafe { Connection::from_raw(origin.as_ptr()) });
         // SAFETY: `enter` borrows the data for as long as it is current.
         let data = unsafe { current.data.as_ref() };
         Some(see(Serving { request, origin, data }))
     }
+}
 
-    /// Says which connection leads to the back end of the current request.
-    pub fn set_origin(&self, origin: Connection<'_>) {
-        if let Some(current) = self.0.get() {
-            self.0.set(Some(Current { origin: NonNull::new(origin.as_ptr()), ..current }));
-        }
+impl<D: 'static> Scope<D> {
+    /// Says which connection leads to the back end of the current request, until it is closed.
+    pub fn set_origin(this: &'static LocalKey<Self>, origin: Connection<'_>) {
+        let Some(pool) = origin.pool() else { return };
+        pool.own(Forget(this));
+        let origin = NonNull::new(origin.as_ptr());
+        this.with(|scope| scope.0.set(scope.0.get().map(|current| Current { origin, ..current })));
+    }
+}
+
+/// What a connection to a back end takes along when it goes. The thread that had it made is the
+/// one that closes it.
+struct Forget<D: 'static>(&'static LocalKey<Scope<D>>);
+
+impl<D> Drop for Forget<D> {
+    fn drop(&mut self) {
+        let forget = |current| Current { origin: None, ..current };
+        self.0.with(|scope| scope.0.set(scope.0.get().map(forget)));
     }
 }

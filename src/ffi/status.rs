@@ -12,6 +12,8 @@ pub struct Status(sys::apr_status_t);
 impl Status {
     /// End of file.
     pub const EOF: Self = Self(sys::APR_EOF as sys::apr_status_t);
+    /// Nothing there on a non-blocking read.
+    pub const AGAIN: Self = Self(libc::EAGAIN);
     /// The connection was aborted.
     pub const ABORTED: Self = Self(libc::ECONNABORTED);
     /// A failure without a better name.

@@ -58,6 +58,13 @@ impl Counters {
         self.returned.fetch_add(1, Relaxed);
     }
 
+    /// A tunnel that was to be adopted and was lost on the way. A fault of the program.
+    pub fn count_lost(&self) {
+        self.adopted.fetch_add(1, Relaxed);
+        self.ended.fetch_add(1, Relaxed);
+        self.ended_by[Why::ThreadDied.kind()].fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn count_ended(&self, why: &Why) {
         self.open.fetch_sub(1, Relaxed);
         self.ended.fetch_add(1, Relaxed);

@@ -28,6 +28,12 @@ pub(crate) enum Fault {
     Sink(io::Error),
 }
 
+impl Fault {
+    pub fn is_of_sink(&self) -> bool {
+        matches!(self, Fault::Sink(_))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Bytes may come.
@@ -137,7 +143,7 @@ impl Flow {
 
     /// Whether something waits for room in the sink.
     pub fn is_blocked(&self, sink: &Stream) -> bool {
-        self.kept.is_some() || sink.has_kept()
+        self.kept.is_some() || sink.kept() > 0
     }
 
     fn keep(&mut self, bytes: Vec<u8>) {
@@ -216,6 +222,26 @@ impl Flow {
         Ok(())
     }
 
+    /// Carries what the source still has, but not its end: the tunnel ends another way.
+    pub fn carry_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+        loan: &mut Loan,
+    ) {
+        let mut spent = 0;
+        while self.is_open()
+            && spent < BUDGET
+            && matches!(self.poll_flush(cx, sink, loan), Poll::Ready(Ok(())))
+        {
+            match self.poll_copy(cx, source, sink, &mut loan.buffer) {
+                Ok(Poll::Ready(n)) if n > 0 => spent += n + READ_COST,
+                _ => return,
+            }
+        }
+    }
+
     /// Reads into `buffer`, writes at once, and keeps what the sink does not take. Ready with
     /// how much was read.
     fn poll_copy(
@@ -231,11 +257,8 @@ impl Flow {
         };
         if n < MUCH {
             self.much = 0;
-        } else if self.much < FLOOD {
-            self.much += 1;
-            if self.much == FLOOD {
-                sink.set_nonblocking();
-            }
+        } else {
+            self.much = (self.much + 1).min(FLOOD);
         }
         self.frames.feed(&buffer[..n]);
         self.send(cx, sink, &buffer[..n]).map_err(Fault::Sink)?;

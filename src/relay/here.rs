@@ -51,8 +51,7 @@ pub fn end_here(
     let (done, is_done) = mpsc::channel();
     let deadline = Instant::now() + within;
     let _ = messages.send(Message::End { order, code: close_code, deadline, done });
-    let buffer_size = settings.buffer_size.max(4096);
-    let thread = Thread::new(shared, counters, buffer_size, settings.linger);
+    let thread = Thread::new(shared, counters, settings);
     runtime.block_on(async {
         let mut serving = pin!(thread.serve(&mut received));
         poll_fn(|cx| {

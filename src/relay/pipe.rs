@@ -1,7 +1,7 @@
 //! Pipes through which bytes go from socket to socket without being copied (splice(2)).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -17,9 +17,9 @@ const SPARE: usize = 4;
 /// The most descriptors that the pipes of one thread take.
 pub const DESCRIPTORS_OF_PIPES: usize = 2 * MOST;
 
-/// What is asked of the kernel for a pipe, in bytes. It counts pages, and a page may come with
-/// as little in it as one packet had.
-const WANTED: c_int = 1 << 20;
+/// What is asked of the kernel for a pipe, in bytes; it counts pages. All pipes of a user who has
+/// no privileges together get 64 MiB.
+const WANTED: c_int = 1 << 18;
 /// A pipe that holds less is not worth it: a user who has many gets small ones (pipe(7)).
 const LEAST: c_int = 1 << 16;
 
@@ -39,14 +39,15 @@ impl Drop for Pipe {
 }
 
 impl Pipe {
-    fn new(made: &Arc<AtomicUsize>) -> io::Result<Self> {
+    /// Its descriptors are not below `lowest`, if there is room above.
+    fn new(made: &Arc<AtomicUsize>, lowest: RawFd) -> io::Result<Self> {
         let mut fds: [c_int; 2] = [-1; 2];
         // SAFETY: room for two descriptors.
         if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: just made, and nobody else's.
-        let [out, into] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        let [out, into] = fds.map(|fd| raised(unsafe { OwnedFd::from_raw_fd(fd) }, lowest));
         // SAFETY: an open descriptor and a number.
         let size = unsafe {
             libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED);
@@ -109,6 +110,14 @@ impl Pipe {
     }
 }
 
+/// The same descriptor by a higher number, if one can be had.
+fn raised(fd: OwnedFd, lowest: RawFd) -> OwnedFd {
+    // SAFETY: an open descriptor and a number.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
+    // SAFETY: just made, and nobody else's.
+    if copy < 0 { fd } else { unsafe { OwnedFd::from_raw_fd(copy) } }
+}
+
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let flags: c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
     let (here, there) = (std::ptr::null_mut(), std::ptr::null_mut());
@@ -122,13 +131,19 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<u
 }
 
 /// The pipes of one thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pipes {
     spare: Vec<Pipe>,
     made: Arc<AtomicUsize>,
+    lowest: RawFd,
 }
 
 impl Pipes {
+    /// None yet. Their descriptors will not be below `lowest`.
+    pub fn new(lowest: RawFd) -> Self {
+        Pipes { spare: Vec::new(), made: Arc::default(), lowest }
+    }
+
     /// An empty pipe, if one can be had.
     pub fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.spare.pop() {
@@ -137,7 +152,7 @@ impl Pipes {
         if self.made.load(Relaxed) >= MOST {
             return None;
         }
-        Pipe::new(&self.made).ok()
+        Pipe::new(&self.made, self.lowest).ok()
     }
 
     /// Keeps a pipe for the next who needs one, unless something is left in it.
@@ -145,5 +160,10 @@ impl Pipes {
         if pipe.is_empty() && self.spare.len() < SPARE {
             self.spare.push(pipe);
         }
+    }
+
+    /// Keeps none.
+    pub fn close_spare(&mut self) {
+        self.spare = Vec::new();
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -32,11 +33,18 @@ pub struct Settings {
     pub buffer_size: usize,
     /// How long a tunnel ended by its idle timeout waits for its peers to end too.
     pub linger: Duration,
+    /// Descriptors that the relay makes for itself are not below this, if there is room above.
+    pub lowest_descriptor: RawFd,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { threads: 1, buffer_size: 256 * 1024, linger: Duration::from_secs(2) }
+        Settings {
+            threads: 1,
+            buffer_size: 256 * 1024,
+            linger: Duration::from_secs(2),
+            lowest_descriptor: 0,
+        }
     }
 }
 
@@ -204,8 +212,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
     let shared = Arc::new(Shared::default());
     let (messages, received) = unbounded_channel();
     let (ready, is_ready): (SyncSender<io::Result<()>>, Receiver<_>) = sync_channel(1);
-    let buffer_size = settings.buffer_size.max(4096);
-    let linger = settings.linger;
+    let settings = settings.clone();
     let thread_shared = Arc::clone(&shared);
     let life = move || {
         let runtime = match thread::runtime() {
@@ -218,7 +225,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
         thread_shared.alive.store(true, Relaxed);
         counters.threads.fetch_add(1, Relaxed);
         let _ = ready.send(Ok(()));
-        thread::run(runtime, thread_shared, counters, buffer_size, linger, received)
+        thread::run(runtime, thread_shared, counters, &settings, received)
     };
     let join = spawn_without_signals(&format!("relay-{index}"), life)?;
     match is_ready.recv() {

@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 use crate::pipe::Pipe;
 use crate::socket;
 use crate::tls::Tls;
+use crate::tunnel::Socket;
 
 /// A registered descriptor, plain or with a TLS session on it.
 pub(crate) struct Stream {
@@ -24,15 +25,14 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Registers `fd` with the runtime of this thread.
+    /// Registers a socket with the runtime of this thread.
     ///
     /// # Errors
     /// The kernel's refusal, with what was given.
-    #[expect(clippy::type_complexity, reason = "what was given, given back")]
-    pub fn new(
-        fd: OwnedFd,
-        tls: Option<Box<dyn Tls>>,
-    ) -> Result<Self, (OwnedFd, Option<Box<dyn Tls>>, io::Error)> {
+    pub fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
+        let Socket { tls, fd } = socket;
+        // What splice(2) goes by; the other calls say for themselves that they do not wait.
+        socket::set_nonblocking(fd.as_fd());
         let both = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
@@ -40,14 +40,14 @@ impl Stream {
             Ok(io) => Ok(Stream { pending: tls.is_some(), tls, io, hung_up: false }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
-                Err((fd, tls, error))
+                Err((Socket { tls, fd }, error))
             }
         }
     }
 
     /// Undoes [`new`](Self::new).
-    pub fn into_parts(self) -> (OwnedFd, Option<Box<dyn Tls>>) {
-        (self.io.into_inner(), self.tls)
+    pub fn into_socket(self) -> Socket {
+        Socket { tls: self.tls, fd: self.io.into_inner() }
     }
 
     /// To be called when a poll of the task begins: events may have come since the last.
@@ -67,9 +67,9 @@ impl Stream {
         self.tls.is_none()
     }
 
-    /// Whether TLS keeps ciphertext that the socket did not take.
-    pub fn has_kept(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.kept() > 0)
+    /// Ciphertext that TLS keeps because the socket did not take it, in bytes.
+    pub fn kept(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.kept())
     }
 
     /// Reads. `Ok(0)` is the end.
@@ -191,11 +191,6 @@ impl Stream {
                 n => return Poll::Ready(Ok(n)),
             }
         }
-    }
-
-    /// To be called before [`drain`](Self::drain): splice(2) looks at the descriptor.
-    pub fn set_nonblocking(&self) {
-        socket::set_nonblocking(self.fd());
     }
 
     /// Moves at least one byte out of a pipe as soon as the socket has room. Only without TLS.

@@ -14,7 +14,7 @@ use crate::end::{By, Why};
 use crate::flow::{Fault, Flow};
 use crate::stream::Stream;
 use crate::thread::{Command, Loan, Thread};
-use crate::tunnel::{Core, Socket, Tunnel};
+use crate::tunnel::{Core, Tunnel};
 
 /// The status code that tells a peer that this side goes away (RFC 6455 7.4.1).
 pub(crate) const GOING_AWAY: u16 = 1001;
@@ -74,12 +74,11 @@ impl Task {
     /// Registers both sides. A tunnel whose descriptors the kernel refuses ends here.
     pub fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
         let Tunnel { client, backend, mut core } = tunnel;
-        let sides = Stream::new(client.fd, client.tls)
-            .map_err(|(_, _, error)| (By::Client, error))
-            .and_then(|client| {
-                Stream::new(backend.fd, backend.tls)
+        let sides =
+            Stream::new(client).map_err(|(_, error)| (By::Client, error)).and_then(|client| {
+                Stream::new(backend)
                     .map(|backend| (client, backend))
-                    .map_err(|(_, _, error)| (By::Backend, error))
+                    .map_err(|(_, error)| (By::Backend, error))
             });
         match sides {
             Ok((client, backend)) => {
@@ -175,7 +174,10 @@ impl Future for Task {
                 }
                 this.leave();
             }
-            Err(_) => this.finish(Cause { by: By::Us, why: Why::Panic }),
+            Err(_) => {
+                log::error!("a tunnel's task panicked: its tunnel is closed, the others go on");
+                this.finish(Cause { by: By::Us, why: Why::Panic });
+            }
         }
         Poll::Ready(())
     }
@@ -224,9 +226,21 @@ impl Carried {
 
     /// Carries bytes both ways.
     fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        let kept_before = self.client.kept() + self.backend.kept();
+        let (cause, delivered) = self.count(thread, |carried| carried.pump(cx, &mut thread.loan()));
+        // With TLS a byte counts as delivered once it is encrypted.
+        let moved = delivered || self.client.kept() + self.backend.kept() < kept_before;
+        if let Some(idle) = self.idle.as_mut().filter(|_| moved) {
+            idle.last = Instant::now();
+        }
+        cause
+    }
+
+    /// Counts what `carry` delivers, and says whether it was something.
+    fn count<T>(&mut self, thread: &Thread, carry: impl FnOnce(&mut Self) -> T) -> (T, bool) {
         let up_before = self.core.up.delivered();
         let down_before = self.core.down.delivered();
-        let cause = self.pump(cx, &mut thread.loan());
+        let result = carry(self);
         let up = self.core.up.delivered() - up_before;
         let down = self.core.down.delivered() - down_before;
         if up > 0 {
@@ -235,21 +249,25 @@ impl Carried {
         if down > 0 {
             thread.counters.bytes_down.fetch_add(down, Relaxed);
         }
-        if let Some(idle) = self.idle.as_mut().filter(|_| up + down > 0) {
-            idle.last = Instant::now();
-        }
-        cause
+        (result, up + down > 0)
     }
 
     fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
         if let Err(fault) = core.up.pump(cx, client, backend, loan) {
+            if fault.is_of_sink() {
+                // Its last words may be there, and are still for the other side.
+                core.down.carry_rest(cx, backend, client, loan);
+            }
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, client.closed_cleanly()));
         }
         if let Err(fault) = core.down.pump(cx, backend, client, loan) {
+            if fault.is_of_sink() {
+                core.up.carry_rest(cx, client, backend, loan);
+            }
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
         if core.first_end.is_none() && !core.down.is_open() {
@@ -317,17 +335,17 @@ impl Carried {
 
     /// Says the last words to both sides and waits until both have ended too.
     fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
-        let loan = &mut *thread.loan();
-        let Carried { client, backend, core, .. } = self;
-        // A side that fails now is gone, which is all that is waited for.
-        let client_gone = core.down.pump(cx, backend, client, loan).is_err()
-            || Flow::discard(cx, client, &mut loan.buffer).unwrap_or(true);
-        let backend_gone = core.up.pump(cx, client, backend, loan).is_err()
-            || Flow::discard(cx, backend, &mut loan.buffer).unwrap_or(true);
-        if client_gone && backend_gone {
-            return Poll::Ready(self.end_cause());
-        }
-        Poll::Pending
+        let (is_over, _) = self.count(thread, |carried| {
+            let loan = &mut *thread.loan();
+            let Carried { client, backend, core, .. } = carried;
+            // A side that fails now is gone, which is all that is waited for.
+            let client_gone = core.down.pump(cx, backend, client, loan).is_err()
+                || Flow::discard(cx, client, &mut loan.buffer).unwrap_or(true);
+            let backend_gone = core.up.pump(cx, client, backend, loan).is_err()
+                || Flow::discard(cx, backend, &mut loan.buffer).unwrap_or(true);
+            client_gone && backend_gone
+        });
+        if is_over { Poll::Ready(self.end_cause()) } else { Poll::Pending }
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
@@ -342,11 +360,9 @@ impl Carried {
     }
 
     fn into_tunnel(self) -> Tunnel {
-        let (client_fd, client_tls) = self.client.into_parts();
-        let (backend_fd, backend_tls) = self.backend.into_parts();
         Tunnel {
-            client: Socket { tls: client_tls, fd: client_fd },
-            backend: Socket { tls: backend_tls, fd: backend_fd },
+            client: self.client.into_socket(),
+            backend: self.backend.into_socket(),
             core: self.core,
         }
     }

@@ -19,6 +19,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::counters::Counters;
 use crate::end::{By, Order, Why};
 use crate::pipe::Pipes;
+use crate::runtime::Settings;
 use crate::task::Task;
 use crate::tunnel::Tunnel;
 
@@ -120,19 +121,14 @@ enum Event {
 }
 
 impl Thread {
-    pub fn new(
-        shared: Arc<Shared>,
-        counters: &'static Counters,
-        buffer_size: usize,
-        linger: Duration,
-    ) -> Rc<Self> {
+    pub fn new(shared: Arc<Shared>, counters: &'static Counters, settings: &Settings) -> Rc<Self> {
         Rc::new(Thread {
             counters,
-            linger,
+            linger: settings.linger,
             shared,
             loan: RefCell::new(Loan {
-                buffer: vec![0; buffer_size].into_boxed_slice(),
-                pipes: Pipes::default(),
+                buffer: vec![0; settings.buffer_size.max(4096)].into_boxed_slice(),
+                pipes: Pipes::new(settings.lowest_descriptor),
             }),
             command: Cell::new(Command::Carry),
             seats: RefCell::default(),
@@ -174,6 +170,9 @@ impl Thread {
         if empty {
             // What a crowd once needed is given back.
             *seats = Seats::default();
+            if let Ok(mut loan) = self.loan.try_borrow_mut() {
+                loan.pipes.close_spare();
+            }
         }
         drop(seats);
         // Not under the borrow: it may be the task's last reference.
@@ -307,11 +306,10 @@ pub(crate) fn run(
     runtime: LocalRuntime,
     shared: Arc<Shared>,
     counters: &'static Counters,
-    buffer_size: usize,
-    linger: Duration,
+    settings: &Settings,
     mut messages: UnboundedReceiver<Message>,
 ) -> Vec<Tunnel> {
-    let thread = Thread::new(Arc::clone(&shared), counters, buffer_size, linger);
+    let thread = Thread::new(Arc::clone(&shared), counters, settings);
     let served = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(thread.serve(&mut messages));
     }));

@@ -11,11 +11,11 @@ use crate::tls::Tls;
 
 /// One side of a new tunnel.
 pub struct Side {
-    /// Its socket (TCP or unix stream), ours alone. It need not be non-blocking for plain
-    /// sides. Options such as TCP_NODELAY and keepalive are set by whoever made it.
-    pub fd: OwnedFd,
-    /// Its TLS session, which works on the same descriptor.
+    /// Its TLS session, which works on the descriptor, and so is dropped before it.
     pub tls: Option<Box<dyn Tls>>,
+    /// Its socket (TCP or unix stream), ours alone; made non-blocking by the relay. Options such
+    /// as TCP_NODELAY and keepalive are set by whoever made it.
+    pub fd: OwnedFd,
     /// Bytes read from this side by its former owner, to be delivered to the other side before
     /// anything else.
     pub read_ahead: Vec<u8>,
@@ -24,7 +24,7 @@ pub struct Side {
 impl Side {
     /// A side without TLS of which nothing was read.
     pub fn plain(fd: OwnedFd) -> Self {
-        Side { fd, tls: None, read_ahead: Vec::new() }
+        Side { tls: None, fd, read_ahead: Vec::new() }
     }
 }
 

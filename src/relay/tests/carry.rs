@@ -332,3 +332,49 @@ fn a_reset_after_a_half_close_is_noticed() {
         until("the reset arrives", || second.take_error().expect("getsockopt").is_some());
     }
 }
+
+/// A back end that closes with bytes unread resets. What it said before is still said.
+#[test]
+fn last_words_before_a_reset_arrive() {
+    let (first, _) = relay(1);
+    let (client, a) = tcp_pair();
+    let (backend, b) = tcp_pair();
+    for socket in [&b, &backend] {
+        limit_buffers(socket);
+    }
+    let (tunnel, ends) = tunnel(a, b);
+    first.adopt(tunnel).expect("adopted");
+    // So that bytes wait in the relay.
+    fill(&client);
+    // While nobody looks.
+    let tunnels = first.stop();
+    (&backend).write_all(b"last words").expect("write");
+    drop(backend);
+    let (second, _) = relay(1);
+    for tunnel in tunnels {
+        second.adopt(tunnel).expect("adopted");
+    }
+    let mut got = [0; 10];
+    (&client).read_exact(&mut got).expect("the last words");
+    assert_eq!(&got, b"last words");
+    expect_reset(&client);
+    assert_eq!(ends.wait().why, Why::Reset);
+}
+
+/// Buffers of few bytes, so that they are full soon.
+fn limit_buffers(socket: &TcpStream) {
+    let bytes: libc::c_int = 16_384;
+    for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        // SAFETY: the kernel reads a number, which lives on the stack.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const bytes).cast(),
+                size_of::<libc::c_int>() as u32,
+            )
+        };
+        assert_eq!(result, 0);
+    }
+}

@@ -51,8 +51,9 @@ fn quiet_tunnels_pass_a_flood() {
             .collect();
         stop.store(true, Relaxed);
         passed.sort_unstable();
-        // A few polls' worth of 256 KiB each.
-        let median = passed[QUIET / 2];
-        assert!(median < 8 << 20, "{median} bytes of flood passed a quiet message");
+        // A few polls' worth of 256 KiB each. The machine's own pauses are a few messages'.
+        let (median, most) = (passed[QUIET / 2], passed[QUIET * 99 / 100]);
+        assert!(median < 4 << 20, "{median} bytes of flood passed a quiet message");
+        assert!(most < 64 << 20, "{most} bytes of flood passed one of a hundred quiet messages");
     });
 }

@@ -63,7 +63,7 @@ fn a_panic_ends_one_tunnel_only() {
         let (bad_backend, b) = tcp_pair();
         let (record, ends) = record();
         let side =
-            Side { fd: a.into(), tls: Some(Box::new(Panics { on_drop })), read_ahead: Vec::new() };
+            Side { tls: Some(Box::new(Panics { on_drop })), fd: a.into(), read_ahead: Vec::new() };
         let bad = Tunnel::new(side, Side::plain(b.into()), opaque(), None, record);
         relay.adopt(bad).expect("adopted");
         let end = ends.wait();
