@@ -28,6 +28,15 @@ int wsf_status_is_eof(apr_status_t rv)
     return APR_STATUS_IS_EOF(rv);
 }
 
+void wsf_brigade_append(apr_bucket_brigade *bb, const char *bytes, apr_size_t length)
+{
+    if (length > 0) {
+        apr_bucket *e = apr_bucket_heap_create(bytes, length, NULL, bb->bucket_alloc);
+
+        APR_BRIGADE_INSERT_TAIL(bb, e);
+    }
+}
+
 void wsf_brigade_keep_data(apr_bucket_brigade *bb)
 {
     apr_bucket *e = APR_BRIGADE_FIRST(bb);

@@ -147,9 +147,8 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
             return Err((Refusal::Tunnels, text));
         }
     }
-    let (Some(most), Some(client)) = (settings.max_per_client, r.useragent_ip()) else {
-        return Ok(place);
-    };
+    let Some(most) = settings.max_per_client else { return Ok(place) };
+    let Some(client) = r.useragent_ip() else { return Ok(place) };
     let key = client_key(client);
     place.client_entry = shared.count_client(key, slot);
     if shared.open_of_client(key) > most as usize {

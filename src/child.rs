@@ -95,6 +95,8 @@ fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Opti
         let limit = socket::raise_limit()?;
         let capacity = capacity(limit, worker_threads(), settings.threads as u64);
         slot.capacity.store(capacity, Relaxed);
+        // A child without threads has few tunnels, and there are many of them.
+        socket::make_room(if worker_threads() > 1 { capacity } else { 0 });
         Relay::start(
             &RelaySettings {
                 threads: settings.threads,
@@ -123,10 +125,11 @@ pub fn settings() -> Settings {
 /// Whether a relay thread is there to take a tunnel.
 pub fn has_relay() -> bool {
     relay().is_some_and(|relay| relay.alive() > 0)
+        && CHILD.get().is_some_and(|child| child.pid == std::process::id())
 }
 
 fn relay() -> Option<&'static Relay> {
-    CHILD.get().filter(|child| child.pid == std::process::id())?.relay.as_ref()
+    CHILD.get()?.relay.as_ref()
 }
 
 /// Gives a tunnel to the relay.

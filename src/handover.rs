@@ -14,8 +14,9 @@
 //! of a record in the SSL itself, which comes along. However fast a peer sends,
 //! nothing has to be waited for.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use relay::{Side as RelaySide, Tls, Tracker};
@@ -32,7 +33,7 @@ use crate::handshake::Handshake;
 use crate::message::{HANDED_OVER, NOT_DETACHED};
 use crate::record::TunnelRecord;
 use crate::socket;
-use crate::tunnel::Side;
+use crate::tunnel::{self, Side};
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
@@ -40,21 +41,21 @@ const CHUNK: usize = 64 * 1024;
 /// The connection filters that a detached tunnel can do without: those of httpd
 /// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
 /// mod_remoteip's PROXY header was read) and ours.
-const PASSIVE: [&str; 10] = [
-    "core",
-    "core_in",
+const PASSIVE: [&CStr; 10] = [
+    c"core",
+    c"core_in",
     TLS_FILTER,
-    "ssl/tls coalescing filter",
-    "log_input_output",
-    "reqtimeout",
-    "remoteip_input",
-    "wsforward_deadline",
-    "wsforward_head",
-    "wsforward_tunnel",
+    c"ssl/tls coalescing filter",
+    c"log_input_output",
+    c"reqtimeout",
+    c"remoteip_input",
+    c"wsforward_deadline",
+    c"wsforward_head",
+    c"wsforward_tunnel",
 ];
 
 /// mod_ssl's, on both ways.
-const TLS_FILTER: &str = "ssl/tls filter";
+const TLS_FILTER: &CStr = c"ssl/tls filter";
 
 /// Why a tunnel stays in its worker thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +96,11 @@ pub enum Attempt {
 pub fn begin(serving: &Serving<'_, Handshake>) {
     let handshake = serving.data;
     if !handshake.relay {
-        return;
+        return tunnel::stays(serving);
     }
     // The loop passes by a rate limit, in the thread as well; a thread that is
     // held is a limit of its own, so such a tunnel is left there.
-    if serving.request.output_filter_names().iter().any(|name| name == "rate_limit") {
+    if serving.request.has_output_filter(c"rate_limit") {
         fall_back(serving, Fallback::Filter, "the request has the filter rate_limit");
         return;
     }
@@ -110,6 +111,7 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     serving.data.tunnel.is_to_leave.set(false);
     // It holds a worker, which the MPM counts.
     drop(serving.request.kept::<Reservation>().and_then(Reservation::take));
+    tunnel::stays(serving);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
@@ -173,12 +175,11 @@ fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallba
         return Err((Fallback::NoRelay, "this process has no relay".to_owned()));
     }
     for (c, whose) in [(client, "client"), (origin, "back end")] {
-        let names = c.filter_names();
-        if let Some(name) = names.iter().find(|name| !PASSIVE.contains(&name.as_str())) {
+        if let Some(name) = c.unknown_filter(&PASSIVE) {
             let text = format!("the {whose}'s connection has the filter {name}");
             return Err((Fallback::Filter, text));
         }
-        if names.iter().any(|name| name == TLS_FILTER) && !tls::is_on(c) {
+        if c.has_filter(TLS_FILTER) && !tls::is_on(c) {
             let text = format!("TLS of the {whose}: mod_ssl did not show its SSL");
             return Err((Fallback::Tls, text));
         }
@@ -243,7 +244,8 @@ fn decrypted(
     Decrypted::All
 }
 
-/// Duplicates of both sockets, fit for the relay.
+/// Duplicates of both sockets. They have TCP_NODELAY: httpd sets it on its listeners, and mod_proxy
+/// on each connection.
 struct Descriptors {
     client: OwnedFd,
     origin: OwnedFd,
@@ -254,9 +256,7 @@ impl Descriptors {
         let gone = || io::Error::other("the connection has no socket");
         let duplicate = |c: Connection<'_>| -> io::Result<OwnedFd> {
             let socket = c.socket().ok_or_else(gone)?;
-            let fd = socket::duplicate(socket.fd().ok_or_else(gone)?)?;
-            socket::set_nodelay(fd.as_fd());
-            Ok(fd)
+            socket::duplicate(socket.fd().ok_or_else(gone)?)
         };
         Ok(Self { client: duplicate(client)?, origin: duplicate(origin)? })
     }

@@ -2,6 +2,8 @@
 //! above it the head filter, which reads, bounds and checks a response head
 //! before mod_proxy_http sees any of it.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 use protocol::handshake::check;
 use protocol::head::{Scanner, inspect};
@@ -117,7 +119,7 @@ impl InputFilter for HeadFilter {
         }
         match self.state {
             State::Head { left, then } => {
-                let served = serve(&self.bytes[..left], out, read)?;
+                let served = serve(&self.bytes[..left], out, read);
                 self.consume(served);
                 self.state = match (left - served, then) {
                     (0, Then::AnotherHead) => State::Collecting,
@@ -131,7 +133,7 @@ impl InputFilter for HeadFilter {
                 Ok(())
             }
             State::Rest if !self.bytes.is_empty() => {
-                let served = serve(&self.bytes, out, read)?;
+                let served = serve(&self.bytes, out, read);
                 self.consume(served);
                 Ok(())
             }
@@ -181,7 +183,9 @@ impl HeadFilter {
             SWITCHING_PROTOCOLS => match check(&self.bytes[..end], &handshake.offer) {
                 Ok(head) => {
                     let left = head.len();
-                    self.bytes.splice(..end, head);
+                    if let Cow::Owned(head) = head {
+                        self.bytes.splice(..end, head);
+                    }
                     handshake.reach(Stage::Switched);
                     tunnel::begin(serving);
                     (left, Then::Rest)
@@ -258,13 +262,13 @@ impl HeadFilter {
 }
 
 /// Answers a read from `bytes`, and says how many of them it took.
-fn serve(bytes: &[u8], out: &mut Brigade<'_>, read: Read) -> Result<usize, Status> {
+fn serve(bytes: &[u8], out: &mut Brigade<'_>, read: Read) -> usize {
     let length = match read.mode {
         Mode::GetLine => memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1),
         Mode::ReadBytes | Mode::Speculative => bytes.len().min(read.bytes),
         Mode::Exhaustive => bytes.len(),
         Mode::EatCrlf | Mode::Init => 0,
     };
-    out.append(&bytes[..length])?;
-    Ok(if read.mode == Mode::Speculative { 0 } else { length })
+    out.append(&bytes[..length]);
+    if read.mode == Mode::Speculative { 0 } else { length }
 }

@@ -44,6 +44,22 @@ pub fn raise_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Has the kernel make room for as many descriptors as `tunnels` need, up to a bound. To be called
+/// while the process has one thread: with more the kernel must wait for all of them each time that
+/// its table grows, some 20 ms.
+pub fn make_room(tunnels: u64) {
+    /// Eight bytes each.
+    const MOST: u64 = 16 * 1024;
+    let room = RawFd::try_from((2 * tunnels).clamp(1, MOST)).unwrap_or(1);
+    // SAFETY: standard error is open in a child; the copy is closed at once.
+    unsafe {
+        let copy = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, lowest() + room - 1);
+        if copy >= 0 {
+            libc::close(copy);
+        }
+    }
+}
+
 /// A duplicate above the descriptors that httpd uses; as far below as it must be, if
 /// there is no room above.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -63,12 +79,6 @@ fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
     let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
     // SAFETY: just made, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-/// Sends what is given at once, without Nagle's delay. An option of TCP does not
-/// concern a unix socket.
-pub fn set_nodelay(fd: BorrowedFd<'_>) {
-    let _ = option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
 }
 
 /// Has the kernel find out when the peer of a tunnel is gone. Not for unix

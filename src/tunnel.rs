@@ -81,30 +81,39 @@ impl Tunnel {
 pub fn begin(serving: &Serving<'_, Handshake>) {
     let idle = Some(serving.data.idle_timeout.unwrap_or(LONGEST).min(LONGEST));
     let Some(client) = serving.request.connection() else { return };
-    // A stream of HTTP/2 shares the socket with others.
-    let shared = client.is_secondary();
-    if let Some(socket) = client.socket().filter(|_| !shared) {
+    for socket in sockets(serving) {
         let _ = socket.set_timeout(idle);
-        keep_alive(socket);
-    }
-    if let Some(socket) = serving.origin.and_then(|origin| origin.socket()) {
-        let _ = socket.set_timeout(idle);
-        keep_alive(socket);
     }
     // Without it the tunnel works all the same, in its thread.
     let _ = CLIENT.add(client, ClientFilter);
     // The loop waits for the socket when a read says that nothing is there.
-    for c in [Some(client).filter(|_| !shared), serving.origin].into_iter().flatten() {
+    for c in connections(serving) {
         tls::set_auto_retry(c);
     }
     handover::begin(serving);
 }
 
-/// A tunnel that may be silent for ever must not be one without a peer.
-fn keep_alive(socket: Socket<'_>) {
-    if let (Some(settings), Some(fd)) = (child::settings().keep_alive, socket.fd()) {
-        // What a kernel does not know of this it does without.
-        let _ = socket::keep_alive(fd, settings);
+/// The connections that are the tunnel's alone: a stream of HTTP/2 shares its own with others.
+fn connections<'s>(
+    serving: &Serving<'s, Handshake>,
+) -> impl Iterator<Item = Connection<'s>> + use<'s> {
+    let client = serving.request.connection().filter(|client| !client.is_secondary());
+    client.into_iter().chain(serving.origin)
+}
+
+fn sockets<'s>(serving: &Serving<'s, Handshake>) -> impl Iterator<Item = Socket<'s>> + use<'s> {
+    connections(serving).filter_map(Connection::socket)
+}
+
+/// The tunnel stays in its thread: one that may be silent for ever must not be one without a
+/// peer. In the relay only those that last are asked for it, see record.rs.
+pub fn stays(serving: &Serving<'_, Handshake>) {
+    let Some(settings) = child::settings().keep_alive else { return };
+    for socket in sockets(serving) {
+        if let Some(fd) = socket.fd() {
+            // What a kernel does not know of this it does without.
+            let _ = socket::keep_alive(fd, settings);
+        }
     }
 }
 
@@ -165,7 +174,8 @@ fn read_tunnel(
     if !bytes.is_empty() {
         // All of it, even if that is more than was asked for: the loop comes back
         // when the socket has more, which it need not.
-        return out.append(&std::mem::take(&mut *bytes));
+        out.append(&std::mem::take(&mut *bytes));
+        return Ok(());
     }
     drop(bytes);
     let result = match ahead.end.get() {

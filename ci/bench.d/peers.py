@@ -178,18 +178,18 @@ class Apache(Peer):
     """Apache httpd with the event MPM and Debian's number of threads, without the module."""
 
     name = "apache"
-    note = "event MPM, 25 threads a child, 150 workers; ProxyPass ... upgrade=websocket"
+    note = "event MPM as Debian sets it (2 children at first, 25 threads each, 150 workers); ProxyPass ... upgrade=websocket"
     reload_signal = signal.SIGUSR1
     most = 150
     parameters = " upgrade=websocket"
     directives = ""
-    # As Debian's, but four children from the start and none ended for being idle, so that
-    # children coming and going are not what is measured.
-    mpm = """StartServers 4
+    # Debian's mpm_event.conf.
+    mpm = """StartServers 2
+MinSpareThreads 25
+MaxSpareThreads 75
+ThreadLimit 64
 ThreadsPerChild 25
 MaxRequestWorkers 150
-MinSpareThreads 25
-MaxSpareThreads 150
 """
 
     def spawn(self):

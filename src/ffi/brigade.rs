@@ -21,17 +21,9 @@ impl Brigade<'_> {
     }
 
     /// Appends a copy of `bytes`.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Status> {
+    pub fn append(&mut self, bytes: &[u8]) {
         // SAFETY: the brigade is ours for the borrow; `bytes` is copied.
-        Status::check(unsafe {
-            sys::apr_brigade_write(
-                self.as_ptr(),
-                None,
-                std::ptr::null_mut(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-            )
-        })
+        unsafe { sys::wsf_brigade_append(self.as_ptr(), bytes.as_ptr().cast(), bytes.len()) };
     }
 
     /// Moves all bytes into `to`, and empties the brigade.

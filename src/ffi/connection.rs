@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -140,12 +141,18 @@ impl<'c> Connection<'c> {
         self.record().data_in_output_filters != 0
     }
 
-    /// The names of the connection's filters, input and output.
-    pub fn filter_names(&self) -> Vec<String> {
+    /// A filter of the connection, input or output, whose name is not among those that
+    /// are known.
+    pub fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
         let record = self.record();
-        let mut names = super::filter::names(record.input_filters);
-        names.extend(super::filter::names(record.output_filters));
-        names
+        let unknown = super::filter::unknown(record.input_filters, known)
+            .or_else(|| super::filter::unknown(record.output_filters, known))?;
+        Some(unknown.to_string_lossy().into_owned())
+    }
+
+    /// Whether it has an input filter of that name.
+    pub fn has_filter(&self, name: &CStr) -> bool {
+        super::filter::find(self.record().input_filters, name).is_some()
     }
 
     /// Reads what has arrived, without waiting, through all of the input filters.
@@ -201,23 +208,33 @@ impl<'c> Connection<'c> {
         self.record().id
     }
 
-    /// The peer's address and port, as text.
-    pub fn peer(self) -> String {
-        let record = self.record();
+    /// The peer's address and port.
+    pub fn peer(self) -> Peer<'c> {
+        Peer(self)
+    }
+}
+
+/// The peer of a connection, as text.
+pub struct Peer<'c>(Connection<'c>);
+
+impl fmt::Display for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0.record();
         // SAFETY: the address lives as long as the connection.
-        let Some(address) = (unsafe { record.client_addr.as_ref() }) else { return String::new() };
+        let address = unsafe { record.client_addr.as_ref() };
         // SAFETY: httpd fills in the text of each connection's peer.
-        match (!record.client_ip.is_null()).then(|| unsafe { CStr::from_ptr(record.client_ip) }) {
-            // The path of a unix socket, whose port is whatever the path's bytes make of it.
-            Some(ip) if ip.to_bytes().starts_with(b"/") => format!("unix:{}", ip.to_string_lossy()),
-            Some(path) if address.family == libc::AF_UNIX => {
-                format!("unix:{}", path.to_string_lossy())
-            }
-            Some(ip) if ip.to_bytes().contains(&b':') => {
-                format!("[{}]:{}", ip.to_string_lossy(), address.port)
-            }
-            Some(ip) if !ip.is_empty() => format!("{}:{}", ip.to_string_lossy(), address.port),
-            _ => "unknown".to_owned(),
+        let ip = (!record.client_ip.is_null()).then(|| unsafe { CStr::from_ptr(record.client_ip) });
+        let (Some(address), Some(ip)) = (address, ip) else { return f.write_str("unknown") };
+        let text = ip.to_string_lossy();
+        // The path of a unix socket, whose port is whatever the path's bytes make of it.
+        if ip.to_bytes().starts_with(b"/") || address.family == libc::AF_UNIX {
+            write!(f, "unix:{text}")
+        } else if ip.to_bytes().contains(&b':') {
+            write!(f, "[{text}]:{}", address.port)
+        } else if ip.is_empty() {
+            f.write_str("unknown")
+        } else {
+            write!(f, "{text}:{}", address.port)
         }
     }
 }

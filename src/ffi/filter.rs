@@ -127,32 +127,29 @@ pub(super) fn first<'f>(chain: *mut sys::ap_filter_t) -> Next<'f> {
     Next(chain, PhantomData)
 }
 
-/// The part of a chain that begins with the filter of that name.
-pub(super) fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Option<Next<'f>> {
+/// The filters of a chain, each with its name, in lower case as httpd keeps it.
+fn walk<'f>(
+    chain: *mut sys::ap_filter_t,
+) -> impl Iterator<Item = (*mut sys::ap_filter_t, &'f CStr)> {
     let mut at = chain;
-    // SAFETY: chains end with NULL, and live as long as whoever they belong to.
-    while let Some(filter) = unsafe { at.as_ref() } {
-        // SAFETY: every filter has a record, which has a name.
-        if unsafe { CStr::from_ptr((*filter.frec).name) } == name {
-            return Some(Next(at, PhantomData));
-        }
+    std::iter::from_fn(move || {
+        let this = at;
+        // SAFETY: chains end with NULL, and live as long as whoever they belong to.
+        let filter = unsafe { this.as_ref() }?;
         at = filter.next;
-    }
-    None
+        // SAFETY: every filter has a record, which has a name, for as long as httpd runs.
+        Some((this, unsafe { CStr::from_ptr((*filter.frec).name) }))
+    })
 }
 
-/// The names of a chain of filters, in lower case as httpd keeps them.
-pub(super) fn names(chain: *const sys::ap_filter_t) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut at = chain;
-    // SAFETY: chains end with NULL, and live as long as whoever they belong to.
-    while let Some(filter) = unsafe { at.as_ref() } {
-        // SAFETY: every filter has a record, which has a name.
-        let name = unsafe { CStr::from_ptr((*filter.frec).name) };
-        names.push(name.to_string_lossy().to_ascii_lowercase());
-        at = filter.next;
-    }
-    names
+/// The part of a chain that begins with the filter of that name.
+pub(super) fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Option<Next<'f>> {
+    walk(chain).find(|(_, of)| *of == name).map(|(filter, _)| Next(filter, PhantomData))
+}
+
+/// The first filter of a chain whose name is not among those that are known.
+pub(super) fn unknown<'f>(chain: *mut sys::ap_filter_t, known: &[&CStr]) -> Option<&'f CStr> {
+    walk(chain).map(|(_, name)| name).find(|name| !known.contains(name))
 }
 
 /// What httpd calls: the C side of [`InputFilter::read`].

@@ -1,7 +1,9 @@
 //! `request_rec`.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::ffi::CStr;
+use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ptr::NonNull;
@@ -131,9 +133,9 @@ impl<'r> Request<'r> {
         })
     }
 
-    /// The names of the request's output filters, those of the connection included.
-    pub fn output_filter_names(self) -> Vec<String> {
-        super::filter::names(self.record().output_filters)
+    /// Whether an output filter of that name is on its way to the client.
+    pub fn has_output_filter(self, name: &CStr) -> bool {
+        super::filter::find(self.record().output_filters, name).is_some()
     }
 
     /// The client's address as mod_remoteip and others see it.
@@ -144,24 +146,16 @@ impl<'r> Request<'r> {
         ip.to_str().ok()?.parse().ok()
     }
 
-    /// The client's address and port, as text; the address as mod_remoteip and
-    /// others see it.
-    pub fn client(&self) -> String {
-        // SAFETY: NULL, or as old as the request.
-        let port =
-            unsafe { self.record().useragent_addr.as_ref() }.map_or(0, |address| address.port);
-        match self.useragent_ip() {
-            Some(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
-            Some(IpAddr::V4(ip)) => format!("{ip}:{port}"),
-            None => self.connection().map_or_else(String::new, |c| c.peer()),
-        }
+    /// The client's address and port; the address as mod_remoteip and others see it.
+    pub fn client(self) -> Client<'r> {
+        Client(self)
     }
 
     /// What ties a line of another log to this request's line in the access log:
     /// UNIQUE_ID, %L, or the connection's number.
-    pub fn log_id(self) -> String {
+    pub fn log_id(&self) -> Cow<'_, str> {
         if let Some(id) = self.env().and_then(|env| env.get(c"UNIQUE_ID")) {
-            return String::from_utf8_lossy(id).into_owned();
+            return String::from_utf8_lossy(id);
         }
         if self.record().log_id.is_null() {
             let mut id = std::ptr::null();
@@ -176,9 +170,9 @@ impl<'r> Request<'r> {
         let id = self.record().log_id;
         if !id.is_null() {
             // SAFETY: NUL-terminated and as old as the request.
-            return unsafe { CStr::from_ptr(id) }.to_string_lossy().into_owned();
+            return unsafe { CStr::from_ptr(id) }.to_string_lossy();
         }
-        self.connection().map_or_else(String::new, |c| format!("connection {}", c.id()))
+        self.connection().map(|c| format!("connection {}", c.id())).unwrap_or_default().into()
     }
 
     /// Keeps a value of the module's with the request, until that is over.
@@ -205,6 +199,25 @@ impl<'r> Request<'r> {
     pub fn set_note(self, name: &CStr, value: &str) {
         if let Some(notes) = self.notes() {
             notes.set(name, value.as_bytes());
+        }
+    }
+}
+
+/// The client of a request, as text.
+pub struct Client<'r>(Request<'r>);
+
+impl fmt::Display for Client<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let record = self.0.record();
+        // SAFETY: NULL, or as old as the request.
+        let port = unsafe { record.useragent_addr.as_ref() }.map_or(0, |address| address.port);
+        // SAFETY: NULL, or NUL-terminated and as old as the request.
+        let ip = (!record.useragent_ip.is_null())
+            .then(|| unsafe { CStr::from_ptr(record.useragent_ip) });
+        match ip.map(CStr::to_string_lossy) {
+            Some(ip) if ip.contains(':') => write!(f, "[{ip}]:{port}"),
+            Some(ip) => write!(f, "{ip}:{port}"),
+            None => self.0.connection().map_or(Ok(()), |c| c.peer().fmt(f)),
         }
     }
 }

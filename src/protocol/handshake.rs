@@ -1,5 +1,6 @@
 //! What a right `101` is (RFC 6455, section 4.1; RFC 9110, section 7.8).
 
+use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memchr_iter;
@@ -51,7 +52,7 @@ impl std::error::Error for Wrong101 {}
 ///
 /// # Errors
 /// The first thing wrong with it.
-pub fn check(head: &[u8], offer: &Offer) -> Result<Vec<u8>, Wrong101> {
+pub fn check<'h>(head: &'h [u8], offer: &Offer) -> Result<Cow<'h, [u8]>, Wrong101> {
     let wrong = |why: String| Err(Wrong101(why));
     if !head.starts_with(b"HTTP/1.1 ") {
         return wrong("its version is HTTP/1.0, expected HTTP/1.1".to_owned());
@@ -84,7 +85,13 @@ pub fn check(head: &[u8], offer: &Offer) -> Result<Vec<u8>, Wrong101> {
     if offer.is_websocket() {
         check_websocket(&fields, offer)?;
     }
-    Ok(without_framing(head))
+    let frames = |field: &httparse::Header<'_>| is_framing(field.name.as_bytes());
+    Ok(if fields.0.iter().any(frames) { without_framing(head).into() } else { head.into() })
+}
+
+/// Whether a header would frame a body.
+fn is_framing(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"Content-Length") || name.eq_ignore_ascii_case(b"Transfer-Encoding")
 }
 
 /// The rules of RFC 6455, section 4.1, points 4 to 6 of what the client does
@@ -145,9 +152,7 @@ fn without_framing(head: &[u8]) -> Vec<u8> {
     for at in memchr_iter(b'\n', head) {
         let line = &head[from..=at];
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        if !name.eq_ignore_ascii_case(b"Content-Length")
-            && !name.eq_ignore_ascii_case(b"Transfer-Encoding")
-        {
+        if !is_framing(name) {
             kept.extend_from_slice(line);
         }
         from = at + 1;
@@ -163,8 +168,13 @@ impl<'b> Fields<'_, 'b> {
     }
 
     /// All lines of one header as the one list they are (RFC 9110, section 5.3).
-    fn joined(&self, name: &str) -> Vec<u8> {
-        self.named(name).collect::<Vec<_>>().join(&b","[..])
+    fn joined(&self, name: &str) -> Cow<'b, [u8]> {
+        let mut values = self.named(name);
+        let first = values.next().unwrap_or_default();
+        match values.next() {
+            None => first.into(),
+            Some(_) => self.named(name).collect::<Vec<_>>().join(&b","[..]).into(),
+        }
     }
 
     /// The header as a message shows it.
@@ -205,7 +215,7 @@ mod tests {
 
     fn checked(head: &str) -> Result<String, String> {
         check(head.as_bytes(), &offer())
-            .map(|head| String::from_utf8(head).unwrap())
+            .map(|head| String::from_utf8(head.into_owned()).unwrap())
             .map_err(|wrong| wrong.to_string())
     }
 
@@ -278,7 +288,7 @@ mod tests {
     fn other_tokens_have_no_websocket_rules() {
         let other = Offer { token: b"foo".to_vec(), ..Offer::default() };
         let head = b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
-        assert_eq!(check(head, &other).unwrap(), head);
+        assert_eq!(check(head, &other).unwrap().as_ref(), head);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// Who ended a tunnel.
@@ -140,6 +141,11 @@ pub struct End {
 
 /// Identifies a tunnel for whoever made it, and is told of its end.
 pub trait Record: AsAny + Send {
+    /// Called at most once on each thread that carries the tunnel, when it has been carried
+    /// there for [`Settings::lasting`](crate::Settings::lasting): what is worth doing for such a
+    /// tunnel alone. With the descriptors of client and back end. Must not block.
+    fn lasts(&mut self, _client: BorrowedFd<'_>, _backend: BorrowedFd<'_>) {}
+
     /// Called exactly once when the tunnel has ended, on a relay thread; not for tunnels that
     /// [`Relay::stop`](crate::Relay::stop) gives back. Must not block.
     fn ended(&mut self, end: &End);

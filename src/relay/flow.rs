@@ -257,8 +257,12 @@ impl Flow {
         };
         if n < MUCH {
             self.much = 0;
-        } else {
-            self.much = (self.much + 1).min(FLOOD);
+        } else if self.much < FLOOD {
+            self.much += 1;
+            if self.much == FLOOD {
+                source.set_nonblocking();
+                sink.set_nonblocking();
+            }
         }
         self.frames.feed(&buffer[..n]);
         self.send(cx, sink, &buffer[..n]).map_err(Fault::Sink)?;

@@ -21,6 +21,7 @@ mod task;
 mod thread;
 mod tls;
 mod tunnel;
+mod young;
 
 pub use counters::Counters;
 pub use end::{AsAny, By, End, Order, Record, Why};

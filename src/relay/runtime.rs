@@ -14,6 +14,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
 use crate::end::Order;
+#[cfg(doc)]
+use crate::end::Record;
 use crate::thread::{self, Adopted, Message, Shared};
 use crate::tunnel::Tunnel;
 
@@ -33,6 +35,8 @@ pub struct Settings {
     pub buffer_size: usize,
     /// How long a tunnel ended by its idle timeout waits for its peers to end too.
     pub linger: Duration,
+    /// How long a tunnel must be carried to be one that lasts, see [`Record::lasts`].
+    pub lasting: Duration,
     /// Descriptors that the relay makes for itself are not below this, if there is room above.
     pub lowest_descriptor: RawFd,
 }
@@ -43,6 +47,7 @@ impl Default for Settings {
             threads: 1,
             buffer_size: 256 * 1024,
             linger: Duration::from_secs(2),
+            lasting: Duration::from_secs(3),
             lowest_descriptor: 0,
         }
     }

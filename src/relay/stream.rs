@@ -31,13 +31,11 @@ impl Stream {
     /// The kernel's refusal, with what was given.
     pub fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
         let Socket { tls, fd } = socket;
-        // What splice(2) goes by; the other calls say for themselves that they do not wait.
-        socket::set_nonblocking(fd.as_fd());
         let both = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
         match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => Ok(Stream { pending: tls.is_some(), tls, io, hung_up: false }),
+            Ok(io) => Ok(Stream { pending: true, tls, io, hung_up: false }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
                 Err((Socket { tls, fd }, error))
@@ -193,6 +191,12 @@ impl Stream {
         }
     }
 
+    /// To be called before bytes are moved: splice(2) goes by what the descriptor says, where
+    /// other calls say for themselves that they do not wait.
+    pub fn set_nonblocking(&self) {
+        socket::set_nonblocking(self.fd());
+    }
+
     /// Moves at least one byte out of a pipe as soon as the socket has room. Only without TLS.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         loop {
@@ -264,7 +268,8 @@ impl Stream {
         socket::reset_on_close(self.fd());
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// The descriptor.
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()
     }
 }

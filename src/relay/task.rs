@@ -68,6 +68,8 @@ pub(crate) struct Task {
     seat: Option<usize>,
     /// Whether it was polled, so that its waker is there.
     polled: bool,
+    /// Its number among the young ones, until it has lasted.
+    young: Option<u64>,
 }
 
 impl Task {
@@ -88,9 +90,11 @@ impl Task {
                     None => core.idle_timeout,
                 };
                 let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
+                let seat = thread.sit();
                 Some(Task {
                     carried: Some(Carried { client, backend, core, idle }),
-                    seat: Some(thread.sit()),
+                    seat: Some(seat),
+                    young: Some(thread.young.add(seat)),
                     thread,
                     polled: false,
                 })
@@ -164,6 +168,10 @@ impl Future for Task {
             }
         }
         let thread = &*this.thread;
+        if this.young.is_some_and(|number| thread.young.has_lasted(number)) {
+            this.young = None;
+            carried.lasts();
+        }
         let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
         match polled {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -222,6 +230,15 @@ impl Carried {
             }
         };
         cause.map(Some)
+    }
+
+    /// Tells the record that the tunnel lasts.
+    fn lasts(&mut self) {
+        let Carried { client, backend, core, .. } = self;
+        let tell = AssertUnwindSafe(|| core.record.lasts(client.fd(), backend.fd()));
+        if catch_unwind(tell).is_err() {
+            log::error!("a tunnel's record panicked");
+        }
     }
 
     /// Carries bytes both ways.

@@ -22,6 +22,7 @@ use crate::pipe::Pipes;
 use crate::runtime::Settings;
 use crate::task::Task;
 use crate::tunnel::Tunnel;
+use crate::young::Young;
 
 /// What other threads see of a relay thread.
 #[derive(Debug, Default)]
@@ -88,6 +89,7 @@ pub(crate) struct Thread {
     loan: RefCell<Loan>,
     command: Cell<Command>,
     seats: RefCell<Seats>,
+    pub young: Young,
     /// The waker of the thread's own future, for when the last tunnel leaves.
     own: RefCell<Option<Waker>>,
     returned: RefCell<Vec<Tunnel>>,
@@ -116,6 +118,8 @@ struct Ending {
 
 enum Event {
     Told(Option<Message>),
+    /// The tunnel that has this seat has lasted.
+    Lasted(usize),
     AllLeft,
     Deadline,
 }
@@ -132,6 +136,7 @@ impl Thread {
             }),
             command: Cell::new(Command::Carry),
             seats: RefCell::default(),
+            young: Young::new(settings.lasting),
             own: RefCell::default(),
             returned: RefCell::default(),
         })
@@ -152,6 +157,13 @@ impl Thread {
             seats.wakers.push(None);
             seats.wakers.len() - 1
         })
+    }
+
+    /// Has the task polled that has this seat.
+    fn wake(&self, seat: usize) {
+        if let Some(Some(waker)) = self.seats.borrow().wakers.get(seat) {
+            waker.wake_by_ref();
+        }
     }
 
     /// Keeps the waker of the task that has this seat.
@@ -227,6 +239,7 @@ impl Thread {
         loop {
             match poll_fn(|cx| self.poll_event(cx, messages, ending.as_mut())).await {
                 Event::Told(Some(Message::Adopt(adopted))) => self.carry(adopted),
+                Event::Lasted(seat) => self.wake(seat),
                 Event::Told(Some(Message::End { order, code, deadline, done })) => {
                     let mut waiting = ending.take().map(|ending| ending.done).unwrap_or_default();
                     waiting.push(done);
@@ -271,6 +284,9 @@ impl Thread {
     ) -> Poll<Event> {
         if let Poll::Ready(message) = messages.poll_recv(cx) {
             return Poll::Ready(Event::Told(message));
+        }
+        if let Poll::Ready(seat) = self.young.poll_lasted(cx) {
+            return Poll::Ready(Event::Lasted(seat));
         }
         let Some(ending) = ending else {
             return Poll::Pending;

@@ -13,8 +13,8 @@ use crate::tls::Tls;
 pub struct Side {
     /// Its TLS session, which works on the descriptor, and so is dropped before it.
     pub tls: Option<Box<dyn Tls>>,
-    /// Its socket (TCP or unix stream), ours alone; made non-blocking by the relay. Options such
-    /// as TCP_NODELAY and keepalive are set by whoever made it.
+    /// Its socket (TCP or unix stream), ours alone. It may become non-blocking. Options such as
+    /// TCP_NODELAY are set by whoever made it.
     pub fd: OwnedFd,
     /// Bytes read from this side by its former owner, to be delivered to the other side before
     /// anything else.
