@@ -12,6 +12,7 @@
 #include "http_log.h"
 #include "http_protocol.h"
 #include "http_request.h"
+#include "mpm_common.h"
 #include "util_filter.h"
 
 #include "apr_base64.h"
@@ -25,6 +26,7 @@
 #include "apr_sha1.h"
 #include "apr_strings.h"
 #include "apr_tables.h"
+#include "apr_thread_proc.h"
 
 #include "mod_proxy.h"
 

@@ -1,8 +1,9 @@
 //! One child process: its relay, from the first request to the process's end.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
@@ -16,7 +17,9 @@ use crate::handover::Fallback;
 use crate::keeper::Keeper;
 use crate::logger;
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY, TUNNEL_ENDED, TUNNEL_LOST};
+use crate::process;
 use crate::record::{EndLine, TunnelRecord};
+use crate::registry::{Registry, registry};
 use crate::shared::{Shared, Slot, shared};
 use crate::socket::{self, SELECTABLE};
 
@@ -75,7 +78,7 @@ pub fn start(process: Process<'_>) {
         let text = format_args!("tunnels will not outlive this process: {error}");
         server.log(Level::Warn, NO_DRAIN, text);
     }
-    let keeper = match (&relay, shared().and_then(Shared::records)) {
+    let keeper = match (&relay, registry().and_then(Registry::lines)) {
         (Some(_), Some([read, _])) => Keeper::start(read, server, end_tunnels).ok(),
         _ => None,
     };
@@ -189,18 +192,20 @@ pub fn count_fallback(why: Fallback) {
 pub fn ended(record: &TunnelRecord, end: &End) {
     forget(record);
     let line = EndLine(record, end);
-    if !drain::ended(&line)
+    let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
+    if !drain::ended(&line, is_bug)
         && let Some(child) = CHILD.get()
     {
-        let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let level = if is_bug { Level::Error } else { Level::Info };
         child.server.log(level, TUNNEL_ENDED, format_args!("{line}"));
     }
 }
 
-/// How long peers get to answer a Close where there is no process to go on in,
+/// How long tunnels go on in a child that ends and has no process to leave them to,
 /// at the most.
 const IN_PLACE: Duration = Duration::from_secs(30);
+/// How long their peers get to answer a Close then.
+const LINGER: Duration = Duration::from_secs(1);
 /// The same when the server stops.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -266,15 +271,24 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     let relay_settings =
         RelaySettings { buffer_size: settings.buffer_size, ..RelaySettings::default() };
     let counters = &child.slot.counts.relay;
-    let close = Some(GOING_AWAY);
+    // Where no process is to be had no thread may be.
+    let end = |tunnels, is_time: &mut dyn FnMut() -> bool, order, within| {
+        let how = (order, Some(GOING_AWAY), within);
+        relay::end_here(&relay_settings, counters, tunnels, is_time, how);
+    };
     if stops {
-        relay::end_here(&relay_settings, counters, tunnels, Order::Stop, close, AT_ONCE);
-        return;
+        return end(tunnels, &mut || true, Order::Stop, AT_ONCE);
     }
     let count = tunnels.len();
     let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
-    let text = format_args!("no process for {count} tunnels, they end within {within:?}: {error}");
+    let text =
+        format_args!("no process for {count} tunnels, they end here after {within:?}: {error}");
     child.server.log(Level::Error, NO_DRAIN, text);
-    // Where no process is to be had no thread may be.
-    relay::end_here(&relay_settings, counters, tunnels, Order::DrainTimeout, close, within);
+    let until = Instant::now() + within;
+    // A stop is not to wait for them.
+    let stopped = process::sigterm().ok();
+    let is_stopped = || {
+        stopped.as_ref().is_some_and(|stopped| process::wait([stopped.as_raw_fd()], 0) == [true])
+    };
+    end(tunnels, &mut || until <= Instant::now() || is_stopped(), Order::DrainTimeout, LINGER);
 }

@@ -1,30 +1,32 @@
 //! The end of a child: its tunnels go on in a process forked for them, outside
 //! of httpd's scoreboard, while the child exits at once.
 //!
-//! The forked process has one thread and must not rely on anything that another
+//! The forked process begins with one thread and must not rely on anything that another
 //! thread may have held at the fork: it never calls httpd, APR or a log, runs no
-//! cleanup of a pool, and leaves by `_exit`. What it needs is made before.
+//! cleanup of a pool, and leaves by `_exit`. Then it has the relay's thread as well,
+//! which does all the work; the first one watches.
 
 mod collector;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
 use self::collector::{Claim, Received};
 use crate::ffi::log::Server;
-use crate::keeper::log_lines;
+use crate::keeper::{BUG, ENDED, LOST, NO_PROCESS, log_lines};
 use crate::process::{self, Title};
-use crate::shared::{Kind, Slot, shared};
+use crate::registry::{Entry, Registry, registry};
+use crate::shared::{Slot, shared};
 
 /// "Going away" (RFC 6455, section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
 
-/// A drain process that hangs is ended by the kernel after this many seconds.
-const HANG: u32 = 60;
+/// A drain process whose relay hangs ends after once or twice this many seconds.
+const HANG: u32 = 30;
 /// How often it looks around although nothing happens, in milliseconds.
 const ROUND: i32 = 10_000;
 /// How long peers get to answer a Close, when the server stops.
@@ -40,8 +42,8 @@ pub struct Prepared {
     nowhere: OwnedFd,
     /// Raised when a tunnel ends.
     ended: OwnedFd,
-    /// Where records go.
-    records: Option<RawFd>,
+    /// Where lines go.
+    lines: Option<RawFd>,
 }
 
 impl Prepared {
@@ -59,7 +61,7 @@ impl Prepared {
             server: process::watch(process::parent())?,
             nowhere,
             ended: process::event()?,
-            records: shared().and_then(|shared| shared.records()).map(|[_, write]| write),
+            lines: registry().and_then(Registry::lines).map(|[_, write]| write),
         })
     }
 }
@@ -69,7 +71,7 @@ static DRAIN: OnceCell<Drain> = OnceCell::new();
 
 struct Drain {
     ended: RawFd,
-    records: Option<RawFd>,
+    lines: Option<RawFd>,
 }
 
 /// Whether this is a drain process.
@@ -79,17 +81,17 @@ pub fn is_here() -> bool {
 
 /// A tunnel ended. `false` unless this is a drain process: then its line goes to
 /// a child that logs it.
-pub fn ended(line: &dyn std::fmt::Display) -> bool {
+pub fn ended(line: &dyn std::fmt::Display, is_bug: bool) -> bool {
     let Some(drain) = DRAIN.get() else { return false };
-    say(&line.to_string());
+    say(if is_bug { BUG } else { ENDED }, &line.to_string());
     process::raise(drain.ended);
     true
 }
 
-/// Has a child log a line. A pipe that is full loses it.
-fn say(line: &str) {
-    if let Some(records) = DRAIN.get().and_then(|drain| drain.records) {
-        process::send_line(records, line.to_owned());
+/// Has a child log a line of a kind. A pipe that is full loses it.
+fn say(kind: &str, line: &str) {
+    if let Some(lines) = DRAIN.get().and_then(|drain| drain.lines) {
+        process::send_line(lines, format!("{kind}{line}"));
     }
 }
 
@@ -119,31 +121,36 @@ pub fn hand_on(
     if tunnels.is_empty() && claim.is_none() {
         return Ok(0);
     }
-    let evicted = make_room(terms.max_processes);
     let sockets: Vec<RawFd> =
         tunnels.iter().flat_map(|tunnel| tunnel.descriptors().map(|fd| fd.as_raw_fd())).collect();
     let mut keep: Vec<RawFd> = sockets
         .iter()
         .copied()
         .chain([prepared.server.as_raw_fd(), prepared.ended.as_raw_fd()])
-        .chain(prepared.records)
+        .chain(prepared.lines)
         .chain(claim.as_ref().map(|claim| claim.queue))
         .collect();
     // Room for 0 to 2.
     keep.reserve(3);
-    match process::fork() {
-        Ok(None) => {
-            // What others know a drain process by.
-            process::set_name(process::DRAIN_NAME);
-            process::end_in(HANG);
+    let entry = registry().and_then(Registry::claim);
+    let child = std::process::id();
+    match process::fork_drain() {
+        Ok(None) => process::never_back(|| {
+            process::end_unless_alive(HANG);
             process::close_all_but(&mut keep, &prepared.nowhere);
             drop(keep);
-            run(prepared, slot, terms, tunnels, claim);
-            process::exit_now()
-        }
+            // Before anything that might have something to say.
+            let ended = prepared.ended.as_raw_fd();
+            let _ = DRAIN.set(Drain { ended, lines: prepared.lines });
+            let here = Here::take(slot, entry, child);
+            run(prepared, &here, terms, tunnels, claim);
+            here.leave();
+        }),
         Ok(Some(pid)) => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            slot.become_drain(pid, now.map_or(0, |now| now.as_micros() as u64));
+            slot.become_drain(child, pid);
+            if let Some(entry) = entry {
+                entry.pass(child, pid);
+            }
             if let Some(claim) = claim {
                 claim.pass_to(pid);
             }
@@ -152,9 +159,12 @@ pub fn hand_on(
             // time to exit.
             std::mem::forget(tunnels);
             sockets.into_iter().for_each(process::close);
-            Ok(evicted)
+            Ok(make_room(terms.max_processes))
         }
         Err(error) => {
+            if let Some(entry) = entry {
+                entry.release(child);
+            }
             if let Some(claim) = claim {
                 let came = collector::received(claim.give_up(), slot);
                 tunnels.extend(came.filter_map(|one| match one {
@@ -167,39 +177,72 @@ pub fn hand_on(
     }
 }
 
-/// Ends the oldest drain processes until there is room for one more, and says how
-/// many.
-fn make_room(max_processes: usize) -> usize {
-    let Some(shared) = shared() else { return 0 };
+/// Those drain processes that are more than may be, the oldest of them.
+fn surplus(max_processes: usize) -> Vec<u32> {
+    let mut drains = registry().map(Registry::drains).unwrap_or_default();
+    let most = max_processes.max(1);
+    let surplus = drains.len().saturating_sub(most);
     // The one that collects has the youngest too.
-    let collector = collector::pid(shared);
-    let mut drains: Vec<(bool, u64, u32)> = shared
-        .processes()
-        .filter(|slot| slot.kind() == Kind::Drain)
-        .map(|slot| (slot.pid() == collector, slot.since(), slot.pid()))
-        .collect();
-    drains.sort_unstable();
-    let surplus = (drains.len() + 1).saturating_sub(max_processes.max(1));
+    let collector = shared().map_or(0, collector::pid);
+    drains.sort_by_key(|pid| *pid == collector);
     drains.truncate(surplus);
-    drains.iter().for_each(|(.., pid)| process::terminate(*pid));
-    drains.len()
+    drains
+}
+
+/// Ends the oldest drain processes if there are too many, and says how many. Children that end
+/// together may not see each other here: each process looks for itself too, when it begins.
+fn make_room(max_processes: usize) -> usize {
+    let surplus = surplus(max_processes);
+    surplus.iter().copied().for_each(process::terminate);
+    surplus.len()
+}
+
+/// Where a drain process is counted.
+struct Here {
+    slot: &'static Slot,
+    entry: Option<&'static Entry>,
+}
+
+impl Here {
+    /// Takes over what `child` had. A slot that was given to somebody else meanwhile, because the
+    /// child ended before it could say whose it is, is not ours.
+    fn take(slot: &'static Slot, entry: Option<&'static Entry>, child: u32) -> Self {
+        /// Nobody looks at it.
+        static UNSEEN: Slot = Slot::new();
+        let pid = std::process::id();
+        slot.become_drain(child, pid);
+        if let Some(entry) = entry {
+            entry.pass(child, pid);
+        }
+        let is_ours = !slot.is_shared() || slot.pid() == pid;
+        Self { slot: if is_ours { slot } else { &UNSEEN }, entry }
+    }
+
+    fn leave(&self) {
+        self.slot.release();
+        if let Some(entry) = self.entry {
+            entry.release(std::process::id());
+        }
+    }
 }
 
 /// The life of a drain process.
-fn run(
-    prepared: &Prepared,
-    slot: &'static Slot,
-    terms: Terms,
-    tunnels: Vec<Tunnel>,
-    claim: Option<Claim>,
-) {
-    let ended = prepared.ended.as_raw_fd();
-    // Before anything that might have something to say.
-    let _ = DRAIN.set(Drain { ended, records: prepared.records });
-    let Ok(term) = process::own_signals() else { return };
+fn run(prepared: &Prepared, here: &Here, terms: Terms, tunnels: Vec<Tunnel>, claim: Option<Claim>) {
+    let slot = here.slot;
     let settings =
         RelaySettings { threads: 1, buffer_size: terms.buffer_size, ..RelaySettings::default() };
-    let Ok(relay) = Relay::start(&settings, &slot.counts.relay) else { return };
+    let started = process::own_signals()
+        .and_then(|term| Ok((term, Relay::start(&settings, &slot.counts.relay)?)));
+    let (term, relay) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let count = tunnels.len();
+            say(NO_PROCESS, &format!("no process for {count} tunnels, they end: {error}"));
+            let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
+            let counters = &slot.counts.relay;
+            return relay::end_here(&settings, counters, tunnels, || true, how);
+        }
+    };
     for tunnel in tunnels {
         adopt(&relay, tunnel);
     }
@@ -209,8 +252,12 @@ fn run(
     let mut title = unsafe { Title::find() };
     let over = terms.timeout.map(|timeout| Instant::now() + timeout);
     let mut shown = String::new();
+    let ended = prepared.ended.as_raw_fd();
+    let mut is_surplus = surplus(terms.max_processes).contains(&std::process::id());
     loop {
-        process::end_in(HANG);
+        if relay.is_responsive() {
+            process::end_unless_alive(HANG);
+        }
         collecting = collecting.and_then(|collecting| collecting.go_on(&relay, slot));
         let open = relay.open();
         if open == 0 || relay.alive() == 0 {
@@ -233,8 +280,12 @@ fn run(
         });
         let server = prepared.server.as_raw_fd();
         let queue = collecting.as_ref().map_or(-1, |collecting| collecting.claim.queue);
-        let [stop, server_gone, one_ended, _] =
-            process::wait([term.as_raw_fd(), server, ended, queue], round);
+        let [stop, server_gone, one_ended, _] = if is_surplus {
+            [true, false, false, false]
+        } else {
+            process::wait([term.as_raw_fd(), server, ended, queue], round)
+        };
+        is_surplus = false;
         if one_ended {
             process::swallow(ended);
         }
@@ -249,7 +300,6 @@ fn run(
             break;
         }
     }
-    slot.release();
 }
 
 fn adopt(relay: &Relay, tunnel: Tunnel) {
@@ -296,7 +346,7 @@ fn take_in(queue: RawFd, relay: &Relay, slot: &Slot) {
     for one in collector::received(queue, slot) {
         match one {
             Received::Tunnel(tunnel) => adopt(relay, tunnel),
-            Received::Lost(why) => say(&format!("a tunnel of another child is lost: {why}")),
+            Received::Lost(why) => say(LOST, &format!("a tunnel of another child lost: {why}")),
         }
     }
 }
@@ -307,29 +357,25 @@ fn take_in(queue: RawFd, relay: &Relay, slot: &Slot) {
 pub fn end_all(server: Server) {
     // With what is logged meanwhile no more than the second.
     const PATIENCE: Duration = Duration::from_millis(900);
-    let Some(shared) = shared() else { return };
-    let drains: Vec<u32> =
-        shared.processes().filter(|slot| slot.kind() == Kind::Drain).map(Slot::pid).collect();
-    if drains.is_empty() {
-        return;
-    }
-    let watched: Vec<OwnedFd> =
-        drains.iter().filter_map(|pid| process::watch(i32::try_from(*pid).ok()?).ok()).collect();
-    drains.iter().copied().for_each(process::terminate);
+    /// After so many milliseconds they are told again: one that was just being forked may not
+    /// have been found.
+    const ROUND: i32 = 50;
+    let Some(registry) = registry() else { return };
+    let lines = registry.lines().map_or(-1, |[read, _]| read);
     let until = Instant::now() + PATIENCE;
-    let lines = shared.records().map_or(-1, |[read, _]| read);
     let mut buffer = Vec::new();
-    for drain in watched {
-        loop {
-            let left = until.saturating_duration_since(Instant::now()).as_millis();
-            let left = i32::try_from(left).unwrap_or(0);
-            let [ended, said] = process::wait([drain.as_raw_fd(), lines], left);
-            if said {
-                log_lines(lines, server, &mut buffer);
-            }
-            if ended || left == 0 {
-                break;
-            }
+    loop {
+        let drains = registry.drains();
+        let Some(first) = drains.first() else { break };
+        drains.iter().copied().for_each(process::terminate);
+        let watched = i32::try_from(*first).map(process::watch);
+        let ended = watched.as_ref().map_or(-1, |fd| fd.as_ref().map_or(-1, OwnedFd::as_raw_fd));
+        let [_, said] = process::wait([ended, lines], ROUND);
+        if said {
+            log_lines(lines, server, &mut buffer);
+        }
+        if until <= Instant::now() {
+            break;
         }
     }
     log_lines(lines, server, &mut buffer);

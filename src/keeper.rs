@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::ffi::log::{Level, Server};
-use crate::message::TUNNEL_ENDED;
+use crate::message::{NO_DRAIN, TUNNEL_ENDED, TUNNEL_LOST};
 use crate::process;
 
 /// How long a signal handler waits for tunnels to end, in milliseconds.
@@ -28,9 +28,25 @@ pub struct Keeper {
 pub fn log_lines(pipe: RawFd, server: Server, buffer: &mut Vec<u8>) {
     let lines = String::from_utf8_lossy(process::read_lines(pipe, buffer));
     for line in lines.lines() {
-        server.log(Level::Info, TUNNEL_ENDED, format_args!("{line}"));
+        let (level, number, text) = match line.split_at_checked(1) {
+            Some((LOST, text)) => (Level::Error, TUNNEL_LOST, text),
+            Some((NO_PROCESS, text)) => (Level::Error, NO_DRAIN, text),
+            Some((BUG, text)) => (Level::Error, TUNNEL_ENDED, text),
+            Some((_, text)) => (Level::Info, TUNNEL_ENDED, text),
+            None => continue,
+        };
+        server.log(level, number, format_args!("{text}"));
     }
 }
+
+/// What the first byte of a line says of it: a tunnel ended,
+pub const ENDED: &str = "i";
+/// a tunnel ended by a bug of this module,
+pub const BUG: &str = "b";
+/// a tunnel was lost,
+pub const LOST: &str = "l";
+/// tunnels end because a process cannot carry them.
+pub const NO_PROCESS: &str = "n";
 
 impl Keeper {
     /// Starts it. `pipe` is where lines come from, open for as long as the process

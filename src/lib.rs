@@ -21,6 +21,7 @@ mod logger;
 mod message;
 mod process;
 mod record;
+mod registry;
 mod shared;
 mod socket;
 mod status;
@@ -86,7 +87,8 @@ impl module::Hooks for Hooks {
     }
 
     fn post_config() -> Result<(), String> {
-        shared::create().map_err(|error| format!("no shared memory: {error}"))
+        let created = shared::create().and_then(|()| registry::create());
+        created.map_err(|error| format!("no shared memory: {error}"))
     }
 
     fn status(auto: bool) -> String {
@@ -107,6 +109,10 @@ impl module::Hooks for Hooks {
 
     fn parent_ends(main: Server) {
         drain::end_all(main);
+    }
+
+    fn orphans() -> Vec<u32> {
+        registry::registry().map(registry::Registry::drains).unwrap_or_default()
     }
 
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {

@@ -1,9 +1,11 @@
 //! What a process asks of the kernel when it leaves httpd behind: fork, the
 //! descriptors and signals it keeps, its title, and whom it watches.
 
-use std::ffi::{CStr, c_int, c_long, c_void};
+use std::ffi::{CStr, c_int, c_long};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub mod descriptors;
 
@@ -17,13 +19,68 @@ fn owned(result: c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// `fork()`: the new process's id in the old one, `None` in the new one, which
-/// has the calling thread alone.
-pub fn fork() -> io::Result<Option<u32>> {
+/// `fork()`: the new process's id in the old one, `None` in the new one, which has the calling
+/// thread alone, the name of drain processes, and SIGTERM blocked: from its first moment on it
+/// can be found and told to end.
+///
+/// # Errors
+/// There is no process to be had.
+pub fn fork_drain() -> io::Result<Option<u32>> {
+    let before = block(libc::SIGTERM);
+    let mut name = [0_u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes, then reads a C string.
+    unsafe {
+        libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr());
+        libc::prctl(libc::PR_SET_NAME, DRAIN_NAME.as_ptr());
+    }
     // SAFETY: the caller goes on with what needs no other thread: glibc makes its
     // allocator fit for the new process, and nothing of httpd is called there.
-    let pid = check(unsafe { libc::fork() })?;
-    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0))
+    let pid = check(unsafe { libc::fork() });
+    if !matches!(pid, Ok(0)) {
+        // SAFETY: the name is NUL-terminated by the kernel; the mask was read by `block`.
+        unsafe {
+            libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        }
+    }
+    Ok(u32::try_from(pid?).ok().filter(|pid| *pid != 0))
+}
+
+/// Blocks a signal in this thread, and returns what was blocked before.
+fn block(signal: c_int) -> libc::sigset_t {
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let set = signals(&[signal]);
+    // SAFETY: the sets are initialised, the second by the first call where the last fails.
+    unsafe {
+        libc::sigemptyset(before.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, before.as_mut_ptr());
+        before.assume_init()
+    }
+}
+
+fn signals(signals: &[c_int]) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: initialises the set, then adds signals to it.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// A descriptor that becomes readable when this process is sent SIGTERM, which is blocked in
+/// this thread from now on.
+///
+/// # Errors
+/// It cannot be had.
+pub fn sigterm() -> io::Result<OwnedFd> {
+    block(libc::SIGTERM);
+    let set = signals(&[libc::SIGTERM]);
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: the set is initialised; -1 makes a new descriptor.
+    owned(unsafe { libc::signalfd(-1, &raw const set, flags) }.into())
 }
 
 /// A descriptor that becomes readable when the process `pid` has ended.
@@ -143,7 +200,28 @@ pub fn descriptor_limit() -> u64 {
     limit.rlim_cur
 }
 
-/// Whether there is such a process.
+/// Whether there is such a process, and it has not ended: one that was not reaped yet has.
+pub fn runs(pid: u32) -> bool {
+    let process = c_int::try_from(pid).ok().and_then(|pid| watch(pid).ok());
+    process.is_some_and(|process| wait([process.as_raw_fd()], 0) == [false])
+}
+
+/// Whether it is a drain process as well.
+pub fn is_drain(pid: u32) -> bool {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    name.strip_suffix(b"\n") == Some(DRAIN_NAME.to_bytes()) && runs(pid)
+}
+
+/// Microseconds of a clock that all processes share and nobody sets.
+pub fn now() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours. It stays zero if the call fails.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let [seconds, nanos] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+    seconds * 1_000_000 + nanos / 1000
+}
+
+/// Whether there is such a process, reaped or not. One call, where [`runs`] takes three.
 pub fn is_alive(pid: u32) -> bool {
     let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
     // SAFETY: signal 0 only asks.
@@ -152,7 +230,7 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// Gives up httpd's session, signal handlers and mask. SIGTERM is for the
-/// descriptor that is returned; an alarm ends the process, as do faults.
+/// descriptor that is returned; faults end the process.
 pub fn own_signals() -> io::Result<OwnedFd> {
     // SAFETY: no arguments. It fails in a session's leader, which is as well.
     unsafe { libc::setsid() };
@@ -163,34 +241,53 @@ pub fn own_signals() -> io::Result<OwnedFd> {
         // SAFETY: sets a disposition, to none of our own functions.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-    for signal in [libc::SIGALRM, libc::SIGCHLD, libc::SIGTERM, libc::SIGSEGV, libc::SIGBUS]
-        .into_iter()
-        .chain([libc::SIGABRT, libc::SIGILL, libc::SIGFPE, libc::SIGXCPU, libc::SIGXFSZ])
-    {
+    for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGSEGV, libc::SIGBUS].into_iter().chain([
+        libc::SIGABRT,
+        libc::SIGILL,
+        libc::SIGFPE,
+        libc::SIGXCPU,
+        libc::SIGXFSZ,
+    ]) {
         // SAFETY: as above.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    let mut term = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: initialises the set, then adds a signal to it.
-    let term = unsafe {
-        libc::sigemptyset(term.as_mut_ptr());
-        libc::sigaddset(term.as_mut_ptr(), libc::SIGTERM);
-        term.assume_init()
-    };
-    // SAFETY: the set is initialised; the old mask is not wanted.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const term, std::ptr::null_mut()) };
-    // SAFETY: the set is initialised; -1 makes a new descriptor.
-    owned(
-        unsafe { libc::signalfd(-1, &raw const term, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }
-            .into(),
-    )
+    let set = signals(&[libc::SIGTERM]);
+    // SAFETY: the set is initialised; the old mask is not wanted. SIGTERM stays blocked.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+    sigterm()
 }
 
-/// Has the kernel end the process in so many seconds, unless this is called
-/// again; 0 is never.
-pub fn end_in(seconds: u32) {
-    // SAFETY: takes a number.
-    unsafe { libc::alarm(seconds) };
+/// Alarms in a row without a sign of life between them.
+static ALARMS: AtomicU32 = AtomicU32::new(0);
+/// Seconds to the next, should there be one.
+static PATIENCE: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn on_alarm(_: c_int) {
+    // A process that was frozen finds its alarm due when it thaws: only the second counts.
+    if ALARMS.fetch_add(1, Relaxed) > 0 {
+        exit_now();
+    }
+    // SAFETY: takes a number, and may be called by a handler.
+    unsafe { libc::alarm(PATIENCE.load(Relaxed)) };
+}
+
+/// Ends the process unless this is called again within so many seconds, or twice as many.
+pub fn end_unless_alive(seconds: u32) {
+    PATIENCE.store(seconds, Relaxed);
+    ALARMS.store(0, Relaxed);
+    let handler: extern "C" fn(c_int) = on_alarm;
+    // SAFETY: the handler calls nothing that a handler may not; then a number.
+    unsafe {
+        libc::signal(libc::SIGALRM, handler as libc::sighandler_t);
+        libc::alarm(seconds);
+    }
+}
+
+/// Runs `body` as the last thing that this process does: no panic goes beyond it.
+pub fn never_back(body: impl FnOnce()) -> ! {
+    // What a panic has to say has no place to go.
+    let _ = catch_unwind(AssertUnwindSafe(body));
+    exit_now()
 }
 
 /// Closes a descriptor whose owner was forgotten.
@@ -224,13 +321,13 @@ fn close_range(first: u32, last: u32) {
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return;
     }
-    // Kernels before 5.9.
-    // SAFETY: asks for a number.
-    let most = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) };
-    let most = u32::try_from(most).unwrap_or(1 << 20);
-    for fd in first..=last.min(most) {
+    // Kernels before 5.9, or what filters their calls. There may be many numbers, but few are open.
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<u32> =
+        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in numbers.into_iter().filter(|fd| (first..=last).contains(fd)) {
         if let Ok(fd) = c_int::try_from(fd) {
-            // SAFETY: as above.
+            // SAFETY: as above; that of the directory is closed already.
             unsafe { libc::close(fd) };
         }
     }
@@ -248,43 +345,45 @@ pub fn exit_now() -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// What `ps` shows of a process: the memory of its arguments.
-pub struct Title(&'static mut [u8]);
+/// What `ps` shows of a process: the memory of its arguments, and of its environment behind.
+pub struct Title {
+    memory: &'static mut [u8],
+    /// How much of it is not as it was: the arguments at least.
+    used: usize,
+}
 
 impl Title {
-    /// Finds that memory (proc_pid_stat(5), fields 48 and 49).
+    /// Finds that memory (proc_pid_stat(5), fields 48 to 51).
     ///
     /// # Safety
-    /// Nobody else in this process uses its arguments any more.
+    /// Nobody else in this process uses its arguments or its environment any more.
     pub unsafe fn find() -> Option<Self> {
         let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
         // The second field, in brackets, may hold anything.
         let (_, rest) = stat.rsplit_once(") ")?;
-        let mut fields = rest.split(' ').skip(48 - 3);
-        let start: usize = fields.next()?.trim().parse().ok()?;
-        let end: usize = fields.next()?.trim().parse().ok()?;
+        let mut fields = rest.split(' ').skip(48 - 3).map(|field| field.trim().parse());
+        let mut field = || -> Option<usize> { fields.next()?.ok() };
+        let (start, arguments, environment, end) = (field()?, field()?, field()?, field()?);
+        // The kernel shows what is behind the arguments if their last byte is not NUL, provided
+        // that it follows at once (get_mm_cmdline).
+        let end = if environment == arguments { end.max(arguments) } else { arguments };
         let start = std::ptr::with_exposed_provenance_mut::<u8>(start);
         let length = end.checked_sub(start.addr())?;
+        let used = arguments.checked_sub(start.addr())?;
         if start.is_null() || length == 0 {
             return None;
         }
-        // SAFETY: the kernel put the arguments there, on the first thread's stack,
-        // writable for as long as the process lives; alone by the caller.
-        Some(Self(unsafe { std::slice::from_raw_parts_mut(start, length) }))
+        // SAFETY: the kernel put both there, on the first thread's stack, writable for as long
+        // as the process lives; alone by the caller.
+        let memory = unsafe { std::slice::from_raw_parts_mut(start, length) };
+        Some(Self { memory, used })
     }
 
     /// Shows `title`, as far as there is room.
     pub fn set(&mut self, title: &str) {
-        let most = self.0.len() - 1;
-        let length = title.len().min(most);
-        self.0.fill(0);
-        self.0[..length].copy_from_slice(&title.as_bytes()[..length]);
+        let length = title.len().min(self.memory.len() - 1);
+        self.used = self.used.max(length + 1);
+        self.memory[..length].copy_from_slice(&title.as_bytes()[..length]);
+        self.memory[length..self.used].fill(0);
     }
-}
-
-/// Names the calling thread, which is what `ps -o comm` and `top` show.
-pub fn set_name(name: &CStr) {
-    let name: *const c_void = name.as_ptr().cast();
-    // SAFETY: a C string, of which the kernel takes 15 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name) };
 }

@@ -36,19 +36,32 @@ impl TunnelRecord {
 
     /// Appends it as bytes, for [`Self::thaw`].
     pub fn freeze(&self, out: &mut Vec<u8>) {
-        let client = self.client_entry.and_then(|entry| shared()?.client(entry));
-        out.extend_from_slice(&client.unwrap_or(0).to_le_bytes());
+        let index = self.client_entry.unwrap_or(0);
+        let client = self.client_entry.and_then(|entry| shared()?.client(entry)).unwrap_or(0);
+        out.extend_from_slice(&index.to_le_bytes());
+        out.extend_from_slice(&client.to_le_bytes());
         out.extend_from_slice(self.label.as_bytes());
     }
 
-    /// The record that became these bytes. Its client is counted in `slot`.
+    /// The record that became these bytes. Its client is counted in `slot` from now on.
     pub fn thaw(bytes: &[u8], slot: &Slot) -> Option<Self> {
-        let (client, label) = bytes.split_first_chunk()?;
+        let (index, rest) = bytes.split_first_chunk()?;
+        let (client, label) = rest.split_first_chunk()?;
         let label = std::str::from_utf8(label).ok()?.into();
-        let client = u64::from_le_bytes(*client);
-        let client_entry =
-            if client == 0 { None } else { shared().and_then(|s| s.count_client(client, slot)) };
+        let (index, client) = (u32::from_le_bytes(*index), u64::from_le_bytes(*client));
+        let client_entry = shared()
+            .filter(|_| client != 0)
+            .and_then(|shared| shared.move_client(index, client, slot));
         Some(Self { label, client_entry })
+    }
+
+    /// Its client is counted in `slot` from now on: once, whoever looks.
+    pub fn count_in(&mut self, slot: &Slot) {
+        if let (Some(entry), Some(shared)) = (self.client_entry, shared())
+            && let Some(client) = shared.client(entry)
+        {
+            self.client_entry = shared.move_client(entry, client, slot);
+        }
     }
 
     /// Where its client is counted in shared memory.

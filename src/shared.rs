@@ -4,7 +4,8 @@
 
 use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 use relay::{Counters, FROZEN_VERSION, Why};
 
@@ -12,7 +13,7 @@ use crate::admission::Refusal;
 use crate::ffi::shared::{Shareable, retained};
 use crate::handover::Fallback;
 use crate::process::descriptors;
-use crate::process::{self, is_alive};
+use crate::process::is_alive;
 
 /// More processes than this go uncounted.
 const SLOTS: usize = 4096;
@@ -22,23 +23,12 @@ const CLIENTS: usize = 1 << 17;
 /// A slot that is being cleared.
 const CLEARING: u32 = u32::MAX;
 
-/// What a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A child of httpd.
-    Child,
-    /// A process that relays on when its child is gone.
-    Drain,
-}
-
 /// One process.
 #[repr(C)]
 pub struct Slot {
     /// 0 is free.
     pid: AtomicU32,
-    drain: AtomicU32,
-    /// When it became a drain process, in microseconds; for "the oldest".
-    since: AtomicU64,
+    _pad: AtomicU32,
     /// Upgrade requests admitted that are no tunnels yet (a gauge).
     pub reserved: AtomicU64,
     /// Tunnels that its limit of descriptors allows (a gauge).
@@ -65,13 +55,11 @@ pub struct Counts {
 pub struct Shared {
     /// No slot at or above this index was ever used.
     used: AtomicU32,
-    /// The pipe for records, its reading and its writing end, each + 1: open in
-    /// the parent, and so in all its children.
-    records: [AtomicU32; 2],
-    /// The queue for tunnels that change their process, likewise.
-    queue: [AtomicU32; 2],
     /// Raised by each configuration.
     generation: AtomicU32,
+    /// The queue for tunnels that change their process, its receiving and its sending
+    /// end, each + 1: open in the parent, and so in all its children.
+    queue: [AtomicU32; 2],
     /// Who empties the queue; see drain/collector.rs.
     pub collector: AtomicU64,
     slots: [Slot; SLOTS],
@@ -89,7 +77,7 @@ pub struct Shared {
 // every slot and entry is free.
 unsafe impl Shareable for Shared {
     // What is in the queue is part of it.
-    const LAYOUT: u64 = 4 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 5 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
 }
 
 /// Where the memory is, in this process. Set in the parent for each
@@ -105,11 +93,8 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
-    if shared.records().is_none() {
-        let pipe = process::lines()?;
-        let queue = descriptors::pair()?;
-        let ends = shared.records.iter().chain(&shared.queue);
-        for (at, end) in ends.zip(pipe.into_iter().chain(queue)) {
+    if shared.queue().is_none() {
+        for (at, end) in shared.queue.iter().zip(descriptors::pair()?) {
             at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
         }
     }
@@ -124,20 +109,12 @@ pub fn shared() -> Option<&'static Shared> {
     unsafe { SHARED.load(Relaxed).as_ref() }
 }
 
-fn descriptors_in([read, write]: &[AtomicU32; 2]) -> Option<[RawFd; 2]> {
-    let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
-    Some([fd(read)?, fd(write)?])
-}
-
 impl Shared {
-    /// The pipe for records: its reading and its writing end.
-    pub fn records(&self) -> Option<[RawFd; 2]> {
-        descriptors_in(&self.records)
-    }
-
     /// The queue for tunnels that change their process: its receiving and its sending end.
     pub fn queue(&self) -> Option<[RawFd; 2]> {
-        descriptors_in(&self.queue)
+        let [receive, send] = &self.queue;
+        let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
+        Some([fd(receive)?, fd(send)?])
     }
 
     /// The number of the configuration that this process was started with.
@@ -162,11 +139,16 @@ impl Shared {
         // Those of crashed processes are cleared on the way.
         self.processes().for_each(drop);
         let pid = std::process::id();
-        let free = |slot: &&Slot| slot.pid.compare_exchange(0, pid, Relaxed, Relaxed).is_ok();
+        let free = |slot: &&Slot| slot.pid.compare_exchange(0, pid, AcqRel, Relaxed).is_ok();
         let slot = self.slots.iter().find(free)?;
         let end = u32::try_from(self.index(slot) + 1).unwrap_or(u32::MAX);
         self.used.fetch_max(end, Relaxed);
         Some(slot)
+    }
+
+    /// The slot of a process.
+    pub fn slot_of(&self, pid: u32) -> Option<&Slot> {
+        self.used().iter().find(|slot| slot.pid() == pid)
     }
 
     fn index(&self, slot: &Slot) -> usize {
@@ -177,7 +159,7 @@ impl Shared {
     /// Gives a slot back: what it counted goes into the totals. `false` if
     /// somebody else is at it.
     pub fn clear(&self, slot: &Slot, pid: u32) -> bool {
-        if slot.pid.compare_exchange(pid, CLEARING, Relaxed, Relaxed).is_err() {
+        if slot.pid.compare_exchange(pid, CLEARING, AcqRel, Relaxed).is_err() {
             return false;
         }
         let mark = self.index(slot) as u64 + 1;
@@ -188,11 +170,11 @@ impl Shared {
             }
         }
         self.retired.absorb(&slot.counts);
-        for gauge in [&slot.reserved, &slot.capacity, &slot.since] {
+        for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
         }
-        slot.drain.store(0, Relaxed);
-        slot.pid.store(0, Relaxed);
+        // Whoever takes it sees what was cleared before.
+        slot.pid.store(0, Release);
         true
     }
 
@@ -227,10 +209,21 @@ impl Shared {
         Some(index)
     }
 
-    /// The client of an entry, for [`Self::count_client`].
+    /// What an entry says, for [`Self::move_client`].
     pub fn client(&self, index: u32) -> Option<u64> {
-        let client = self.clients.get(index as usize)?.load(Relaxed) & !0xffff;
-        (client != 0).then_some(client)
+        let entry = self.clients.get(index as usize)?.load(Relaxed);
+        (entry != 0).then_some(entry)
+    }
+
+    /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
+    /// It is counted once all the while; anew if its former process has ended meanwhile.
+    pub fn move_client(&self, index: u32, client: u64, to: &Slot) -> Option<u32> {
+        let value = client & !0xffff | (self.index(to) as u64 + 1);
+        let entry = self.clients.get(index as usize)?;
+        match entry.compare_exchange(client, value, Relaxed, Relaxed) {
+            Ok(_) => Some(index),
+            Err(_) => self.count_client(client, to),
+        }
     }
 
     /// Undoes [`Self::count_client`].
@@ -246,8 +239,7 @@ impl Slot {
     pub const fn new() -> Self {
         Self {
             pid: AtomicU32::new(0),
-            drain: AtomicU32::new(0),
-            since: AtomicU64::new(0),
+            _pad: AtomicU32::new(0),
             reserved: AtomicU64::new(0),
             capacity: AtomicU64::new(0),
             counts: Counts {
@@ -266,21 +258,14 @@ impl Slot {
         }
     }
 
-    /// The slot of a child becomes that of the drain process `pid` forked from
-    /// it, at a time in microseconds. Said by the child, before it exits: nobody
-    /// finds the slot without a living process.
-    pub fn become_drain(&self, pid: u32, now: u64) {
-        self.since.store(now, Relaxed);
-        self.reserved.store(0, Relaxed);
-        self.capacity.store(0, Relaxed);
-        self.drain.store(1, Relaxed);
-        // The process may have ended already, and its slot been given back.
-        let _ = self.pid.compare_exchange(std::process::id(), pid, Relaxed, Relaxed);
-    }
-
-    /// What the process is.
-    pub fn kind(&self) -> Kind {
-        if self.drain.load(Relaxed) == 0 { Kind::Child } else { Kind::Drain }
+    /// The slot of the child `from` becomes that of the drain process `to` forked from it. To be
+    /// said by both, of which either may end at any time: nobody finds the slot without a living
+    /// process.
+    pub fn become_drain(&self, from: u32, to: u32) {
+        if self.pid.compare_exchange(from, to, AcqRel, Relaxed).is_ok() {
+            self.reserved.store(0, Relaxed);
+            self.capacity.store(0, Relaxed);
+        }
     }
 
     /// Whether it is in shared memory.
@@ -291,11 +276,6 @@ impl Slot {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid.load(Relaxed)
-    }
-
-    /// When it became a drain process, in microseconds.
-    pub fn since(&self) -> u64 {
-        self.since.load(Relaxed)
     }
 }
 

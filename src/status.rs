@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::admission::Refusal;
 use crate::handover::Fallback;
-use crate::shared::{ENDED_BY, Kind, shared};
+use crate::registry::registry;
+use crate::shared::{ENDED_BY, shared};
 
 /// One figure: its name in `?auto`, its text in HTML, its value.
 struct Figure {
@@ -33,7 +34,8 @@ fn figures() -> Vec<Figure> {
     add("BytesDown", "Bytes from back ends to clients", shared.total(|c| &c.relay.bytes_down));
     add("RelayThreads", "Relay threads", living(|slot| slot.counts.relay.threads.load(Relaxed)));
     add("Descriptors", "Descriptors of relayed tunnels", 2 * shared.open());
-    add("DrainProcesses", "Drain processes", living(|slot| u64::from(slot.kind() == Kind::Drain)));
+    let drains = registry().map_or(0, |registry| registry.drains().len());
+    add("DrainProcesses", "Drain processes", drains as u64);
     for (at, name) in Fallback::NAMES.iter().enumerate() {
         let value = shared.total(|c| &c.fallen_back[at]);
         add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);

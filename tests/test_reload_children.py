@@ -6,14 +6,16 @@ import resource
 import signal
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import h2.exceptions
 import pytest
 
-from harness import http, paths, wait, websocket
+from harness import http, paths, procfs, wait, websocket
 from harness.draining import opened, site  # noqa: F401
 from harness.h2client import Http2Client
+from harness.held import Held
 
 #: A child for each connection.
 ONE_EACH = "MaxConnectionsPerChild 1"
@@ -90,8 +92,11 @@ def test_limit_by_client_counts_collected_tunnels(site, client):
     tunnels.pop().close()
     one.server.log.wait_for("WSF0202")
     tunnels.append(relayed(client, one))
-    # The process that collects is killed: with it go its tunnels, and their count.
+    # The process that collects is killed: with it go its tunnels, and their count. One that was
+    # still on its way would live on.
     [pid] = one.drains()
+    sockets = lambda: sum(fd.startswith("socket:") for fd in procfs.descriptors(pid))  # noqa: E731
+    wait.until(lambda: sockets() == 2 * 5 + 1, lambda: f"it has all tunnels and its queue, {sockets()} sockets")
     os.kill(pid, signal.SIGKILL)
     wait.until(lambda: one.count("Tunnels") == 0, "nothing is counted")
     for _ in range(5):
@@ -224,20 +229,23 @@ def owner(process):
 
 
 def test_no_process_can_be_forked(site, client, certificate, crowded):
-    """Tunnels end in an orderly way, within the bound, and the log says why."""
+    """Tunnels go on in their child for the bounded time, end in an orderly way, and the log says why."""
     user, fill = crowded
     before = resource.getrlimit(resource.RLIMIT_NPROC)
     # Does not count for root, which the parent is, but for its children.
     resource.setrlimit(resource.RLIMIT_NPROC, (60, before[1]))
     try:
-        one = site("prefork", f"User {user}\nStartServers 2\nMaxSpareServers 2")
+        one = site("prefork", f"User {user}\nStartServers 2\nMaxSpareServers 2\nWSForwardDrainTimeout 3s")
     finally:
         resource.setrlimit(resource.RLIMIT_NPROC, before)
     tunnels = opened(client, certificate, one, 6)
     fill()
-    for message in ("WSF0300: no process for [1-6] tunnels", "WSF0204"):
+    for message in ("WSF0300: no process for [1-6] tunnels, they end here after 3s", "WSF0204"):
         one.server.log.expect(message)
     one.server.reload()
+    one.server.log.wait_for("WSF0300")
+    for talk in tunnels:
+        talk.echoes(os.urandom(2000))
     for talk in tunnels:
         frame = talk.read_frame()
         assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, (1001).to_bytes(2))
@@ -248,17 +256,41 @@ def test_no_process_can_be_forked(site, client, certificate, crowded):
     assert not one.drains()
 
 
-def test_alarm_ends_a_drain_process(site, client):
-    """It sets one anew each time it looks around: a hang ends with it."""
+#: What it may take until a drain process whose relay hangs has ended, in seconds.
+HANG = 30
+
+
+def relay_thread(pid):
+    """The thread of a process that relays."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if (task / "comm").read_text() == "relay-0\n":
+            return int(task.name)
+    raise AssertionError("no relay thread")
+
+
+@pytest.mark.timeout(180)
+def test_a_relay_that_hangs_ends_with_its_process(site, client):
+    """The thread that relays is held where it is; the one that watches runs on."""
     one = site("event")
     relayed(client, one)
     one.server.reload()
-    wait.until(one.drains, "there is a drain process")
-    [pid] = one.drains()
-    status = Path(f"/proc/{pid}/status").read_text()
-    sets = {line[:6]: int(line.split()[1], 16) for line in status.splitlines() if line[:7] in ("SigBlk:", "SigIgn:", "SigCgt:")}
-    alarm = 1 << (signal.SIGALRM - 1)
-    assert not any(sets[name] & alarm for name in ("SigBlk", "SigIgn", "SigCgt"))
-    os.kill(pid, signal.SIGALRM)
-    wait.until(lambda: not one.drains(), "it has ended")
+    [pid] = wait.until(one.drains, "there is a drain process")
+    with Held(relay_thread(pid)):
+        wait.until(lambda: not one.drains(), "it has ended", 2 * HANG + 30, 1)
     wait.until(lambda: one.count("Tunnels") == 0, "its tunnel is not counted")
+
+
+@pytest.mark.timeout(120)
+def test_a_frozen_process_goes_on(site, client):
+    """A container may be paused for longer than a hang may last."""
+    one = site("event")
+    talk = relayed(client, one)
+    one.server.reload()
+    [pid] = wait.until(one.drains, "there is a drain process")
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(HANG + 5)
+    os.kill(pid, signal.SIGCONT)
+    # Its alarm was due: it comes when the process runs again, not a moment later.
+    for _ in range(20):
+        talk.echoes(os.urandom(1000))
+    assert one.drains() == [pid]

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use relay::Tunnel;
 
+use crate::process;
 use crate::process::descriptors::{self, MESSAGE};
-use crate::process::{self, is_alive};
 use crate::record::TunnelRecord;
 use crate::shared::{Shared, Slot, shared};
 
@@ -45,12 +45,16 @@ impl Role {
         shared.collector.compare_exchange(self.0, with.0, SeqCst, SeqCst).is_ok()
     }
 
+    fn pid(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
     fn generation(self) -> u32 {
         self.0 as u32
     }
 
     fn is_held(self) -> bool {
-        self != Self::NOBODY && is_alive((self.0 >> 32) as u32)
+        self != Self::NOBODY && process::runs(self.pid())
     }
 }
 
@@ -101,7 +105,7 @@ pub fn most() -> usize {
 
 /// The process that collects, 0 if none does.
 pub fn pid(shared: &Shared) -> u32 {
-    (Role::load(shared).0 >> 32) as u32
+    Role::load(shared).pid()
 }
 
 /// Leaves the plain tunnels of a child that ends to the process that collects. Returns the
@@ -129,7 +133,8 @@ pub fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) 
             return (tunnels, None);
         }
         let before = tunnels.len();
-        tunnels = send_all(shared, send, tunnels);
+        let to = shared.slot_of(role.pid()).unwrap_or(slot);
+        tunnels = send_all(send, tunnels, slot, to);
         sent = tunnels.len() < before;
         if !sent {
             return (tunnels, None);
@@ -141,28 +146,32 @@ fn is_older(generation: u32, than: u32) -> bool {
     than.wrapping_sub(generation).cast_signed() > 0
 }
 
-/// Sends what can be sent; returns the rest.
-fn send_all(shared: &Shared, queue: RawFd, tunnels: Vec<Tunnel>) -> Vec<Tunnel> {
+/// Sends what can be sent, to the process whose slot is `to`; returns the rest.
+fn send_all(queue: RawFd, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot) -> Vec<Tunnel> {
     let until = Instant::now() + PATIENCE;
     let mut room = true;
     let mut rest = Vec::new();
     for mut tunnel in tunnels {
+        // This process may end before the other has the message, and what is counted in its slot
+        // ends with it.
+        count_in(&mut tunnel, to);
         let message = if room { message(&mut tunnel) } else { None };
-        let Some((message, client_entry)) = message else {
+        let sent = message.is_some_and(|message| {
+            room = send(queue, &message, &tunnel, until).is_ok();
+            room
+        });
+        if !sent {
+            count_in(&mut tunnel, from);
             rest.push(tunnel);
-            continue;
-        };
-        if send(queue, &message, &tunnel, until).is_err() {
-            room = false;
-            rest.push(tunnel);
-            continue;
-        }
-        // Counted again by who receives it.
-        if let Some(entry) = client_entry {
-            shared.forget_client(entry);
         }
     }
     rest
+}
+
+fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
+    if let Some(record) = tunnel.record::<TunnelRecord>() {
+        record.count_in(slot);
+    }
 }
 
 fn send(queue: RawFd, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
@@ -180,14 +189,14 @@ fn send(queue: RawFd, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Re
     }
 }
 
-/// A tunnel as a message, and where its client is counted. `None` if it cannot go like that.
-fn message(tunnel: &mut Tunnel) -> Option<(Vec<u8>, Option<u32>)> {
+/// A tunnel as a message. `None` if it cannot go like that.
+fn message(tunnel: &mut Tunnel) -> Option<Vec<u8>> {
     let frozen = tunnel.freeze()?;
     let record = tunnel.record::<TunnelRecord>()?;
     let mut message = u32::try_from(frozen.len()).ok()?.to_le_bytes().to_vec();
     message.extend(frozen);
     record.freeze(&mut message);
-    (message.len() <= MESSAGE).then(|| (message, record.client_entry()))
+    (message.len() <= MESSAGE).then_some(message)
 }
 
 /// What came through the queue.

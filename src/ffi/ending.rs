@@ -86,18 +86,42 @@ pub(super) fn watch_config<H: Hooks>(pconf: *mut sys::apr_pool_t, main: *mut sys
     // SAFETY: asks for a number.
     PARENT.store(unsafe { libc::getpid() }, Ordering::Relaxed);
     // Before any cleanup: one of the MPM's forgets what it was told, one of
-    // mod_so's unloads this module.
-    // SAFETY: the pool is alive, and the callback loaded until then.
+    // mod_so's unloads this module. At the end of the process before that of any pool: among
+    // them is that of programs which logs are piped to.
+    // SAFETY: the pools are alive, and the callbacks loaded until then: the second is taken
+    // back by the first.
     unsafe {
         sys::apr_pool_pre_cleanup_register(pconf, main.cast(), Some(config_gone::<H>));
+        let process = (*(*main).process).pool;
+        sys::apr_pool_pre_cleanup_register(process, main.cast(), Some(process_gone::<H>));
     }
+}
+
+fn is_parent() -> bool {
+    // SAFETY: asks for a number.
+    unsafe { libc::getpid() == PARENT.load(Ordering::Relaxed) }
+}
+
+unsafe extern "C" fn process_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status_t {
+    guard((), || {
+        if is_parent() {
+            // The main server, part of the configuration that goes away after this.
+            H::parent_ends(Server::new(main.cast()));
+        }
+    });
+    sys::APR_SUCCESS as sys::apr_status_t
 }
 
 unsafe extern "C" fn config_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
-        // SAFETY: asks for a number.
-        if unsafe { libc::getpid() } != PARENT.load(Ordering::Relaxed) {
+        if !is_parent() {
             return;
+        }
+        let server: *mut sys::server_rec = main.cast();
+        // SAFETY: the server is alive, and its process's pool outlives it.
+        unsafe {
+            let process = (*(*server).process).pool;
+            sys::apr_pool_cleanup_kill(process, main, Some(process_gone::<H>));
         }
         // SAFETY: reads what the MPM keeps in the parent. A graceful stop forgets
         // that it was told to stop, so what is no restart is a stop.
@@ -105,7 +129,7 @@ unsafe extern "C" fn config_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status
             unsafe { (sys::wsf_mpm_restart_pending() != 0, sys::wsf_mpm_is_ungraceful() != 0) };
         if !restarts || ungraceful {
             // The main server, part of the configuration that goes away after this.
-            H::parent_ends(Server::new(main.cast()));
+            H::parent_ends(Server::new(server));
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t

@@ -26,6 +26,7 @@ pub mod filter;
 pub mod guard;
 pub mod log;
 pub mod module;
+mod orphans;
 pub mod pool;
 pub mod proxy;
 pub mod request;

@@ -9,7 +9,7 @@ use super::guard::guard;
 use super::pool::Pool;
 use super::proxy::{self, Answer, Names, SchemeCall};
 use super::request::Request;
-use super::{statuspage as status, sys, tls};
+use super::{orphans, statuspage as status, sys, tls};
 
 /// `module` of http_config.h.
 pub type ModuleRecord = sys::module;
@@ -74,6 +74,8 @@ pub trait Hooks {
     /// The configuration goes away in the parent, because the server stops or
     /// restarts without grace. Not called for a graceful reload.
     fn parent_ends(main: super::log::Server);
+    /// Processes that became children of httpd's parent without its doing.
+    fn orphans() -> Vec<u32>;
     /// A connection to a client or to a back end is being set up.
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>);
     /// mod_proxy asks who serves a URL.
@@ -189,6 +191,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
             );
         }
         ending::register();
+        orphans::register::<H>();
         tls::register();
         status::register::<H>();
         H::register();
@@ -239,7 +242,10 @@ unsafe extern "C" fn post_config<H: Hooks>(
         }
         ending::watch_config::<H>(pconf, server);
         match H::post_config() {
-            Ok(()) => OK,
+            Ok(()) => {
+                orphans::begin::<H>(pconf);
+                OK
+            }
             Err(why) => refuse(&why),
         }
     })

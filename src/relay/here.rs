@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::sleep;
 
 use crate::counters::Counters;
 use crate::end::{By, Order};
@@ -16,15 +17,18 @@ use crate::runtime::Settings;
 use crate::thread::{self, Adopted, Message, Shared, Thread};
 use crate::tunnel::Tunnel;
 
-/// Ends tunnels on the calling thread, as [`Relay::end_all`](crate::Relay::end_all) does on its
-/// own. `counters` are those that count them no longer, because a relay gave them back.
+/// How often it is asked whether it is time.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Carries tunnels on the calling thread until `is_time` says so, and then ends them there, as
+/// [`Relay::end_all`](crate::Relay::end_all) does on its own. `counters` are those that count
+/// them no longer, because a relay gave them back.
 pub fn end_here(
     settings: &Settings,
     counters: &'static Counters,
     tunnels: Vec<Tunnel>,
-    order: Order,
-    close_code: Option<u16>,
-    within: Duration,
+    mut is_time: impl FnMut() -> bool,
+    (order, close_code, within): (Order, Option<u16>, Duration),
 ) {
     let Ok(runtime) = thread::runtime() else {
         // Without a descriptor for it: the peers see an end, if not why.
@@ -48,18 +52,27 @@ pub fn end_here(
             counters,
         })));
     }
-    let (done, is_done) = mpsc::channel();
-    let deadline = Instant::now() + within;
-    let _ = messages.send(Message::End { order, code: close_code, deadline, done });
-    let thread = Thread::new(shared, counters, settings);
+    let thread = Thread::new(Arc::clone(&shared), counters, settings);
     runtime.block_on(async {
         let mut serving = pin!(thread.serve(&mut received));
-        poll_fn(|cx| {
-            if serving.as_mut().poll(cx).is_ready() || is_done.try_recv().is_ok() {
-                return Poll::Ready(());
+        let mut all_ended = None;
+        while shared.load.load(Relaxed) > 0 {
+            if all_ended.is_none() && is_time() {
+                let (done, is_done) = mpsc::channel();
+                let deadline = Instant::now() + within;
+                let _ = messages.send(Message::End { order, code: close_code, deadline, done });
+                all_ended = Some(is_done);
             }
-            Poll::Pending
-        })
-        .await;
+            let mut round = pin!(sleep(ROUND));
+            poll_fn(|cx| {
+                let is_served = serving.as_mut().poll(cx).is_ready();
+                let is_done = all_ended.as_ref().is_some_and(|done| done.try_recv().is_ok());
+                if is_served || is_done {
+                    return Poll::Ready(());
+                }
+                round.as_mut().poll(cx)
+            })
+            .await;
+        }
     });
 }

@@ -148,6 +148,21 @@ impl Relay {
         self.threads.iter().filter(|thread| thread.is_alive()).count()
     }
 
+    /// Whether every thread that lives has answered since this was asked last: one that hangs
+    /// does not. From one thread at a time.
+    pub fn is_responsive(&self) -> bool {
+        let mut all = true;
+        for thread in self.threads.iter().filter(|thread| thread.is_alive()) {
+            let Shared { asked, answered, .. } = &*thread.shared;
+            if asked.load(Relaxed) != answered.load(Relaxed) {
+                all = false;
+            } else if thread.messages.send(Message::Ask).is_ok() {
+                asked.fetch_add(1, Relaxed);
+            }
+        }
+        all
+    }
+
     /// Tunnels that the relay has.
     pub fn open(&self) -> usize {
         self.threads.iter().map(Handle::load).sum()

@@ -30,6 +30,9 @@ pub(crate) struct Shared {
     pub alive: AtomicBool,
     /// Tunnels given to it that have neither ended nor been given back.
     pub load: AtomicUsize,
+    /// Times that it was asked whether it still runs, and times that it said so.
+    pub asked: AtomicUsize,
+    pub answered: AtomicUsize,
 }
 
 /// A tunnel on its way to its thread. If it never gets there, its record is told.
@@ -55,6 +58,8 @@ pub(crate) enum Message {
     Adopt(Box<Adopted>),
     /// End every tunnel by the deadline, then say so.
     End { order: Order, code: Option<u16>, deadline: Instant, done: Sender<()> },
+    /// Say that the thread runs.
+    Ask,
     /// Give every tunnel back and end.
     Stop,
     #[cfg(test)]
@@ -240,6 +245,9 @@ impl Thread {
             match poll_fn(|cx| self.poll_event(cx, messages, ending.as_mut())).await {
                 Event::Told(Some(Message::Adopt(adopted))) => self.carry(adopted),
                 Event::Lasted(seat) => self.wake(seat),
+                Event::Told(Some(Message::Ask)) => {
+                    self.shared.answered.fetch_add(1, Relaxed);
+                }
                 Event::Told(Some(Message::End { order, code, deadline, done })) => {
                     let mut waiting = ending.take().map(|ending| ending.done).unwrap_or_default();
                     waiting.push(done);

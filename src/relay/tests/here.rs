@@ -3,7 +3,8 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ fn peers_are_told_and_waited_for() {
     let ending = thread::spawn(move || {
         let began = Instant::now();
         let within = Duration::from_secs(20);
-        let order = Order::DrainTimeout;
-        relay::end_here(&Settings::default(), counters, tunnels, order, Some(1001), within);
+        let how = (Order::DrainTimeout, Some(1001), within);
+        relay::end_here(&Settings::default(), counters, tunnels, || true, how);
         began.elapsed()
     });
     for (client, backend) in &mut peers {
@@ -60,9 +61,48 @@ fn peers_that_stay_are_left_at_the_deadline() {
     let within = Duration::from_millis(200);
     let began = Instant::now();
     let counters = counters();
-    relay::end_here(&Settings::default(), counters, vec![tunnel], Order::Stop, None, within);
+    let how = (Order::Stop, None, within);
+    relay::end_here(&Settings::default(), counters, vec![tunnel], || true, how);
     assert!(began.elapsed() >= within && began.elapsed() < Duration::from_secs(5));
     assert_eq!(end.wait().why, Why::Stopped);
     expect_end(&client);
     let _ = client.write(b"to nobody");
+}
+
+#[test]
+fn they_are_carried_until_it_is_time() {
+    let (mut client, a) = tcp_pair();
+    let (mut backend, b) = tcp_pair();
+    let (tunnel, end) = tunnel(a, b);
+    let is_time = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_time);
+    let carrying = thread::spawn(move || {
+        let how = (Order::DrainTimeout, None, Duration::from_secs(20));
+        let is_time = || told.load(Relaxed);
+        relay::end_here(&Settings::default(), counters(), vec![tunnel], is_time, how);
+    });
+    for round in 0..20 {
+        client.write_all(&[round]).expect("write");
+        let mut got = [0];
+        backend.read_exact(&mut got).expect("read");
+        assert_eq!(got, [round]);
+    }
+    is_time.store(true, Relaxed);
+    expect_end(&client);
+    expect_end(&backend);
+    drop((client, backend));
+    carrying.join().expect("no panic");
+    assert_eq!(end.wait().why, Why::DrainTimeout);
+}
+
+/// They may all end before it is time, and are not waited for then.
+#[test]
+fn nobody_waits_for_tunnels_that_have_ended() {
+    let (client, a) = tcp_pair();
+    let (backend, b) = tcp_pair();
+    let (tunnel, end) = tunnel(a, b);
+    drop((client, backend));
+    let how = (Order::DrainTimeout, None, PATIENCE);
+    relay::end_here(&Settings::default(), counters(), vec![tunnel], || false, how);
+    assert_eq!(end.wait().why, Why::Closed);
 }

@@ -1,0 +1,84 @@
+//! Drain processes whose parent is httpd's because that is the first process of its container: it
+//! reaps them, and would call each a "long lost child" (AH00488) if it did not know it.
+
+use std::ffi::{c_int, c_void};
+use std::sync::{Mutex, PoisonError};
+
+use super::guard::guard;
+use super::module::Hooks;
+use super::sys;
+
+/// Those that httpd knows, in the parent. Empty when a configuration begins.
+static KNOWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+fn change(change: impl FnOnce(&mut Vec<u32>)) {
+    change(&mut KNOWN.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Registers the hook that looks for them.
+pub(super) fn register<H: Hooks>() {
+    let none = std::ptr::null();
+    // SAFETY: httpd copies the pointer; the callback stays loaded for as long as the hook.
+    unsafe { sys::ap_hook_monitor(Some(monitor::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
+}
+
+/// A configuration has begun: what httpd knew went with the pool of the one before.
+pub(super) fn begin<H: Hooks>(pconf: *mut sys::apr_pool_t) {
+    change(|known| *known = Vec::new());
+    look::<H>(pconf);
+}
+
+fn look<H: Hooks>(pconf: *mut sys::apr_pool_t) {
+    // SAFETY: asks for a number.
+    if unsafe { libc::getpid() } == 1 {
+        H::orphans().into_iter().for_each(|pid| adopt(pconf, pid));
+    }
+}
+
+/// httpd's parent calls this every ten seconds or so.
+unsafe extern "C" fn monitor<H: Hooks>(
+    pconf: *mut sys::apr_pool_t,
+    _server: *mut sys::server_rec,
+) -> c_int {
+    guard((), || look::<H>(pconf));
+    sys::OK as c_int
+}
+
+/// Tells httpd of a process, until that ends or the configuration does.
+fn adopt(pconf: *mut sys::apr_pool_t, pid: u32) {
+    let mut is_new = false;
+    change(|known| {
+        is_new = !known.contains(&pid);
+        if is_new {
+            known.push(pid);
+        }
+    });
+    let Ok(number) = libc::pid_t::try_from(pid) else { return };
+    if !is_new {
+        return;
+    }
+    // SAFETY: zeroes make a valid apr_proc_t, of which the list looks at the pid alone. It lives
+    // as long as the registration, which goes with the same pool, before this module is unloaded.
+    unsafe {
+        let process =
+            sys::apr_palloc(pconf, size_of::<sys::apr_proc_t>()).cast::<sys::apr_proc_t>();
+        process.write_bytes(0, 1);
+        (*process).pid = number;
+        let data = process.cast::<c_void>();
+        sys::apr_proc_other_child_register(process, Some(ended), data, std::ptr::null_mut(), pconf);
+    }
+}
+
+/// httpd has something to say of one: that it ended is all that counts.
+unsafe extern "C" fn ended(reason: c_int, data: *mut c_void, _status: c_int) {
+    if reason != sys::APR_OC_REASON_DEATH as c_int && reason != sys::APR_OC_REASON_LOST as c_int {
+        return;
+    }
+    guard((), || {
+        // SAFETY: what `adopt` registered.
+        let pid = unsafe { (*data.cast::<sys::apr_proc_t>()).pid };
+        change(|known| known.retain(|one| libc::pid_t::try_from(*one) != Ok(pid)));
+        // SAFETY: takes this registration off the list; the list allows that now.
+        unsafe { sys::apr_proc_other_child_unregister(data) };
+    });
+}

@@ -1,0 +1,117 @@
+//! Drain processes of every build of this module: whoever stops the server, or bounds them, must
+//! find those too whose other memory is laid out differently.
+
+use std::io;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+
+use crate::ffi::shared::{Shareable, retained};
+use crate::process;
+
+/// More than WSForwardMaxDrainProcesses can allow.
+const ENTRIES: usize = 2048;
+
+/// All of the memory. Its layout never changes, other than by another key in [`create`].
+#[repr(C)]
+pub struct Registry {
+    /// The pipe for lines, its reading and its writing end, each + 1: open in the parent, and so
+    /// in all its children.
+    lines: [AtomicU32; 2],
+    entries: [Entry; ENTRIES],
+}
+
+/// The place of one drain process.
+#[repr(C)]
+pub struct Entry {
+    /// 0 is free. Before the fork it is the child's.
+    pid: AtomicU32,
+    _pad: AtomicU32,
+    /// When it was taken, by [`process::now`].
+    since: AtomicU64,
+}
+
+// SAFETY: atomics only, repr(C) throughout, zero is valid: every entry is free.
+unsafe impl Shareable for Registry {
+    const LAYOUT: u64 = size_of::<Self>() as u64;
+}
+
+/// Where the memory is, in this process. Set in the parent for each configuration, before
+/// children are made.
+static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Makes the memory, in the parent.
+///
+/// # Errors
+/// It cannot be had.
+pub fn create() -> io::Result<()> {
+    let registry: &'static Registry = retained(c"mod_wsforward_drains_1")?;
+    if registry.lines().is_none() {
+        for (at, end) in registry.lines.iter().zip(process::lines()?) {
+            at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
+        }
+    }
+    REGISTRY.store(std::ptr::from_ref(registry).cast_mut(), Relaxed);
+    Ok(())
+}
+
+/// The memory, if there is any.
+pub fn registry() -> Option<&'static Registry> {
+    // SAFETY: NULL, or what `create` stored: a reference for ever.
+    unsafe { REGISTRY.load(Relaxed).as_ref() }
+}
+
+impl Registry {
+    /// The pipe for lines: its reading and its writing end.
+    pub fn lines(&self) -> Option<[RawFd; 2]> {
+        let [read, write] = &self.lines;
+        let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
+        Some([fd(read)?, fd(write)?])
+    }
+
+    /// A place for the process that this one is about to fork. From now on it counts.
+    pub fn claim(&self) -> Option<&Entry> {
+        let pid = std::process::id();
+        let entry =
+            self.entries.iter().find(|entry| entry.replace(0, pid) || entry.is_left(pid))?;
+        entry.since.store(process::now(), Relaxed);
+        Some(entry)
+    }
+
+    /// Those that live, the oldest first.
+    pub fn drains(&self) -> Vec<u32> {
+        let mut found: Vec<(u64, u32)> = self
+            .entries
+            .iter()
+            .map(|entry| (entry.since.load(Relaxed), entry.pid.load(Acquire)))
+            .filter(|(_, pid)| *pid != 0 && process::is_drain(*pid))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, pid)| pid).collect()
+    }
+}
+
+impl Entry {
+    fn replace(&self, of: u32, by: u32) -> bool {
+        self.pid.compare_exchange(of, by, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Whether whoever had it is gone without giving it back; it is `by`'s then.
+    fn is_left(&self, by: u32) -> bool {
+        let pid = self.pid.load(Acquire);
+        pid != by && !process::runs(pid) && self.replace(pid, by)
+    }
+
+    /// It is the forked process's. To be said by both, of which either may end at any time.
+    pub fn pass(&self, from: u32, to: u32) {
+        self.replace(from, to);
+    }
+
+    /// Gives it back.
+    pub fn release(&self, pid: u32) {
+        if self.pid.load(Acquire) == pid {
+            self.since.store(0, Relaxed);
+            self.pid.store(0, Release);
+        }
+    }
+}
