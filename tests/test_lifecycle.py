@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from harness import http, procfs, steps, wait, websocket
+from harness.draining import site  # noqa: F401
 
 MPMS = ["event", "worker", "prefork"]
 RESTARTS, WARM_UP = 100, 20
@@ -15,12 +16,13 @@ RESTARTS, WARM_UP = 100, 20
 GROWTH = 64
 
 
-def proxied(httpd, origin, mpm="event", **kwargs):
+def proxied(httpd, origin, mpm="event", relay="Off", **kwargs):
     server = httpd(mpm=mpm, **kwargs)
     port = server.vhost(f"""WSForward On
+WSForwardRelay {relay}
 WSForwardProtocols websocket my/1
 WSForwardHandshakeTimeout 10
-WSForwardIdleTimeout 60
+WSForwardIdleTimeout 600
 ProxyPass "/" "{origin.url("http")}\"""")
     return server.start(), port
 
@@ -47,16 +49,22 @@ def test_tunnels_after_a_restart(httpd, backend, client, mpm, how):
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.parametrize("relay", ["Off", "On"])
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
-def test_a_hundred_graceful_restarts_without_growth(httpd, backend, client, mpm):
+def test_a_hundred_graceful_restarts_without_growth(httpd, backend, client, mpm, relay):
     """The parent's memory, descriptors and threads stay: each load undoes the one before."""
     origin = backend()
-    server, port = proxied(httpd, origin, mpm)
-    seen = []
+    server, port = proxied(httpd, origin, mpm, relay)
+    seen, talks = [], []
     for number in range(RESTARTS):
         server.reload()
         if number % 10 == 0:
             works(client, port)
+            # With the relay it lives in a drain process from the next reload on.
+            talks.append(client(port))
+            assert talks[-1].ask(http.handshake()).status == 101
+        if relay == "Off":
+            talks.pop().close() if talks else None
         if number in (WARM_UP, RESTARTS - 1):
             seen.append((procfs.anonymous_kib(server.pid), procfs.descriptors(server.pid), procfs.threads(server.pid)))
     (early, open_early, threads_early), (late, open_late, threads_late) = seen
@@ -64,6 +72,8 @@ def test_a_hundred_graceful_restarts_without_growth(httpd, backend, client, mpm)
     assert len(open_late) == len(open_early), (open_early, open_late)
     assert threads_late == threads_early == 1
     assert len(procfs.mapped_inodes(server.pid, server.module)) == 1
+    for talk in talks:
+        talk.echoes().close()
 
 
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
@@ -88,6 +98,41 @@ def test_replaced_module_is_in_use_after_the_next_reload(httpd, backend, client,
     assert procfs.mapped_inodes(server.pid, copy) == {new}
     for child in server.children:
         wait.until(lambda child=child: procfs.mapped_inodes(child, copy) <= {new}, "the children have the new one")
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_drain_processes_live_on_with_the_old_code(site, client, module, scratch, mpm):
+    """The parent has the new file after the reload, a drain process the old one, and a restart of the
+    new one's ends both kinds of tunnels."""
+    copy = scratch / f"drained-{mpm}.so"
+    shutil.copy(module, copy)
+    one = site(mpm, module=copy)
+    old = copy.stat().st_ino
+    older = client(one.plain)
+    assert older.ask(http.handshake()).status == 101
+    older.echoes()
+    replacement = copy.with_name(f"drained-{mpm}-new.so")
+    shutil.copy(module, replacement)
+    replacement.rename(copy)
+    new = copy.stat().st_ino
+    one.server.reload()
+    [drain] = wait.until(one.drains, "there is a drain process")
+    later = client(one.plain)
+    assert later.ask(http.handshake()).status == 101
+    assert procfs.mapped_inodes(one.server.pid, copy) == {new}
+    assert procfs.mapped_inodes(drain, copy) == {old}
+    for talk in (older, later):
+        talk.echoes()
+    one.server.send_signal(signal.SIGHUP)
+    for talk in (older, later):
+        assert talk.read_frame().payload[:2] == (1001).to_bytes(2)
+        talk.close()
+    wait.until(lambda: not one.drains(), "the drain process has ended", 5)
+    # Nothing of what it took to tell them pins the file.
+    shutil.copy(module, replacement)
+    replacement.rename(copy)
+    one.server.reload()
+    assert procfs.mapped_inodes(one.server.pid, copy) == {copy.stat().st_ino}
 
 
 def test_removed_by_a_reload(httpd, backend, client):

@@ -5,6 +5,7 @@ About 20 s for each MPM; `WSF_STRESS=long` is for by-hand runs. Figures: `pytest
 """
 
 import os
+import threading
 
 import pytest
 
@@ -68,3 +69,33 @@ def test_every_byte_while_children_are_recycled(httpd, peer, kinds):
     assert not failures, "\n".join([f"seed {seed}", *failures])
     assert result["clients"] == result["origins"] == count
     assert figures["HandedOver"] == figures["Ended"] == figures["Ended-closed"] == count
+
+
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("mpm", MPMS)
+def test_every_byte_while_the_server_reloads(httpd, peer, mpm):
+    """Tunnels at full speed, plain and TLS on either side, change their process again and again."""
+    server = httpd(mpm=mpm)
+    # Each generation leaves processes, and here many come in a short time.
+    server.directives(WORKERS[mpm] + "\nWSForwardMaxDrainProcesses 1024\nLogLevel wsforward:info")
+    peer.vhosts(server)
+    server.start()
+    seed = int.from_bytes(os.urandom(4), "big")
+    count = 2000 if LONG else 300
+    peer.begin(count=count, at_once=60, seed=seed, bursts=150, burst=20_000_000, size=500_000, rounds=200,
+               seconds=SECONDS)  # fmt: skip
+    ended, reloads = [], 0
+    waiting = threading.Thread(target=lambda: ended.append(peer.end()))
+    waiting.start()
+    while waiting.is_alive():
+        server.reload()
+        reloads += 1
+        waiting.join(0.3)
+    [(result, failures)] = ended
+    relayed.wait_figure(server, "Tunnels", 0)
+    figures = relayed.figures(server)
+    print(f"{mpm}, seed {seed}, {reloads} reloads: {result}", {name: value for name, value in figures.items() if value})
+    assert not failures, "\n".join([f"seed {seed}", *failures])
+    assert result["clients"] == result["origins"] == count
+    assert figures["HandedOver"] == figures["Ended"] == figures["Ended-closed"] == count
+    assert reloads > 3

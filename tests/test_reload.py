@@ -7,9 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from harness import http, procfs, wait, websocket
 from harness.draining import Traffic, opened, site  # noqa: F401
+from harness.httpd import Httpd
+from harness.libclient import connect
+from harness.stresspeer import StressPeer
 
 MPMS = ["event", "worker", "prefork"]
 RELOADS = 20
@@ -104,19 +108,62 @@ def test_a_killed_parent_leaves_no_drain_process(site, client, certificate, mpm)
     one.server.stop()
 
 
-def test_drain_process_keeps_nothing_of_httpd(site, client, certificate):
-    """No listening socket, log or scoreboard; a title that says what it is."""
+#: What a drain process has besides its tunnels: tokio's epoll, twice, and the event that wakes it; an
+#: event of its own, SIGTERM, the parent, the pipe for lines.
+OWN = {"/dev/null": 3, "anon_inode:[eventfd]": 2, "anon_inode:[eventpoll]": 2, "anon_inode:[signalfd]": 1,
+       "anon_inode:[pidfd]": 1, "pipe": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_drain_process_keeps_nothing_of_httpd(site, client, certificate, mpm):
+    """No listening socket, log, lock, pod pipe or scoreboard: two sockets a tunnel, its queue, its own."""
+    one = site(mpm)
+    # TLS tunnels, so that no process collects those of others.
+    tunnels = []
+    for _ in range(3):
+        talk = client(one.tls, certificate.client_context("tls1.3"))
+        assert talk.ask(http.handshake()).status == 101
+        tunnels.append(talk.echoes())
+    one.server.reload()
+    wait.until(lambda: one.count("Tunnels") == 3 and "G" not in one.server.status()["Scoreboard"], "the tunnels go on")
+    sockets = 0
+    for pid in wait.until(one.drains, "there is a drain process"):
+        targets = [target.split(":[")[0] if target.startswith(("pipe", "socket")) else target
+                   for target in procfs.descriptors(pid)]  # fmt: skip
+        sockets += targets.count("socket")
+        found = {target: targets.count(target) for target in targets if target != "socket"}
+        assert found == OWN, procfs.descriptors(pid)
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        assert int(status[3]) == pid, "a session of its own"
+    assert sockets == 6
+    for talk in tunnels:
+        talk.echoes()
+
+
+@pytest.mark.parametrize("length", ["long", "short"])
+def test_title_says_what_it_is(site, client, certificate, monkeypatch, length):
+    """Whatever room the command line left."""
+    if length == "short":
+        command = Httpd._command
+        monkeypatch.setattr(Httpd, "_command", lambda self, *more: [command(self)[0], "-f", self._write(), *more])
     one = site("event")
     opened(client, certificate, one, 3)
     one.server.reload()
-    wait.until(one.drains, "there is a drain process")
-    [pid] = one.drains()
-    process = Path(f"/proc/{pid}")
-    title = lambda: (process / "cmdline").read_bytes().split(b"\0")[0]  # noqa: E731
-    wait.until(lambda: title() == b"mod_wsforward: 3 tunnels of a child that is gone", title)
-    targets = [os.readlink(fd) for fd in (process / "fd").iterdir()]
-    assert sum(target.startswith("socket:") for target in targets) <= 6 + 2, targets
-    assert not [target for target in targets if str(one.server.directory) in target], targets
+    [pid] = wait.until(one.drains, "there is a drain process")
+    shown = lambda: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]  # noqa: E731
+    wait.until(lambda: shown() == b"mod_wsforward: 3 tunnels of a child that is gone", shown)
+
+
+def test_memory_of_a_drain_process(site, client, certificate):
+    """At most 2 MiB, and what its few tunnels need."""
+    one = site("event")
+    opened(client, certificate, one, 4)
+    one.server.reload()
+    [pid] = wait.until(one.drains, "there is a drain process")
+    wait.until(lambda: "G" not in one.server.status()["Scoreboard"], "the child is gone")
+    private = procfs.private_kib(pid)
+    print(f"private memory of a drain process with 4 tunnels: {private} KiB")
+    assert private < 2048 + 4 * 40
 
 
 def test_drain_timeout(site, client, certificate):
@@ -145,3 +192,102 @@ def test_max_drain_processes(site, client, certificate):
     wait.until(lambda: len(one.drains()) <= 2, "the oldest has ended")
     for talk in generations[1:]:
         talk.echoes()
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_drain_processes_holds_for_children_that_end_together(site, client, certificate, mpm):
+    """Each child of prefork that has a TLS tunnel needs a process of its own."""
+    one = site(mpm, "WSForwardMaxDrainProcesses 2")
+    one.server.log.expect("WSF0301.*WSForwardMaxDrainProcesses 2", certain=False)
+    tunnels = []
+    for _ in range(12):
+        talk = client(one.tls, certificate.client_context("tls1.3"))
+        assert talk.ask(http.handshake()).status == 101
+        tunnels.append(talk.echoes())
+    one.server.reload()
+    wait.until(lambda: one.drains() and "G" not in one.server.status()["Scoreboard"], "the children are gone")
+    wait.until(lambda: len(one.drains()) <= 2, one.drains)
+    ended = one.server.log.matching("WSF0202")
+    assert len(ended) == 12 - wait.until(lambda: one.count("Tunnels"), "some go on")
+
+
+def test_a_library_s_client_sees_going_away(site, certificate):
+    """Close 1001 as a client of others sees it, from a child and from a drain process."""
+    one = site("event")
+    tls = certificate.client_context("tls1.3")
+    with connect(f"ws://127.0.0.1:{one.plain}/") as older:
+        one.server.reload()
+        with connect(f"wss://localhost:{one.tls}/", ssl=tls) as later:
+            for ws in (older, later):
+                ws.send("hello")
+                assert ws.recv() == "hello"
+            wait.until(lambda: one.count("Tunnels") == 2, "both are relayed")
+            one.server.stop()
+            for ws in (older, later):
+                with pytest.raises(ConnectionClosed) as closed:
+                    ws.recv()
+                assert closed.value.rcvd.code == 1001
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_graceful_shutdown_timeout_0(site, client, certificate, mpm):
+    """Tunnels end at once: there is nobody to wait for."""
+    one = site(mpm, "GracefulShutdownTimeout 0")
+    tunnels = opened(client, certificate, one, 6)
+    one.server.stop(signal.SIGWINCH)
+    assert one.server.stopped_in < 5
+    for talk in tunnels:
+        assert talk.read_frame().payload[:2] == (1001).to_bytes(2)
+        assert talk.read_to_end() == b""
+        talk.close()
+    assert not one.drains()
+
+
+#: Tunnels at a stop; 5,000 by hand.
+MANY = 5000 if os.environ.get("WSF_STRESS") == "long" else 1500
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+def test_stop_with_many_tunnels(httpd, certificate, mpm):
+    """At most a second longer than without any, and no child is killed for it."""
+    seconds = {}
+    for count in (0, MANY):
+        peer = StressPeer(certificate)
+        server = httpd(mpm=mpm)
+        server.directives("LogLevel wsforward:warn")
+        peer.vhosts(server, "LogLevel wsforward:warn")
+        server.start()
+        if count:
+            peer.hold(count=count, at_once=count, size=100, rounds=2, seconds=120)
+            wait.until(lambda: int(server.status()["WSForwardTunnels"]) == count, "all are relayed", 30)
+        server.stop()
+        seconds[count] = server.stopped_in
+        peer.close()
+    print(f"{mpm}: stop takes {seconds[0]:.2f} s, with {MANY} tunnels {seconds[MANY]:.2f} s")
+    assert seconds[MANY] < seconds[0] + 1
+
+
+@pytest.mark.timeout(60)
+def test_first_process_of_a_container(site, client, certificate, monkeypatch):
+    """httpd as PID 1 reaps drain processes, and knows them: no "long lost child"."""
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root")
+    monkeypatch.setattr(Httpd, "default_prefix", ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
+    one = site("event")
+    tunnels = opened(client, certificate, one, 4)
+    one.server.reload()
+    [pid] = wait.until(one.drains, "there is a drain process")
+    # The next configuration finds it.
+    one.server.reload()
+    for talk in tunnels:
+        talk.echoes().close()
+    wait.until(lambda: not Path(f"/proc/{pid}").exists(), "it was reaped")
+    assert not one.server.log.matching("AH00488")
+    # On stop it is told, as ever.
+    talk = opened(client, certificate, one, 1)[0]
+    one.server.reload()
+    one.server.log.expect("AH00488", certain=False)
+    wait.until(one.drains, "there is another")
+    one.server.stop()
+    assert talk.read_frame().payload[:2] == (1001).to_bytes(2)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Httpd:
     as another user when the tests run as root.
     """
 
+    #: What httpd's command line is put behind.
+    default_prefix = ()
     #: Every server that was started and not yet forgotten: the suite checks their logs.
     living = []
 
@@ -42,6 +45,9 @@ class Httpd:
         self._directives, self._ports = [], []
         self._status = self._port()
         self._process = None
+        self.prefix = list(self.default_prefix)
+        #: Seconds from the signal to the parent's end, once it was stopped.
+        self.stopped_in = None
         Httpd.living.append(self)
 
     # Configuration.
@@ -89,6 +95,9 @@ class Httpd:
     @property
     def pid(self):
         """The parent's process id."""
+        if self.prefix:
+            [pid] = procfs.children(self._process.pid)
+            return pid
         return self._process.pid
 
     @property
@@ -105,7 +114,7 @@ class Httpd:
         """Starts the server and returns when it answers requests."""
         with (self.directory / "error.log").open("ab") as errors:
             self._process = subprocess.Popen(
-                self._command("-DFOREGROUND"), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                [*self.prefix, *self._command("-DFOREGROUND")], stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                 # httpd signals its process group, which must not be that of the tests.
                 start_new_session=True, preexec_fn=_end_with_parent)  # fmt: skip
         self.wait_ready()
@@ -139,15 +148,19 @@ class Httpd:
         if not self._process:
             return
         process, self._process = self._process, None
+        began = None
         try:
             if process.poll() is None:
                 # A hard stop meets a bug of stock httpd: the main thread of a child closes the sockets
                 # of its workers, and dies if one of them just frees its connection (event.c and
                 # worker.c, close_worker_sockets). The last request's worker may still be at it.
-                children = procfs.children(process.pid)
+                parent = procfs.children(process.pid)[0] if self.prefix else process.pid
+                children = procfs.children(parent)
                 wait.until(lambda: all(map(procfs.asleep, children)), "httpd's threads sleep before its stop")
-                process.send_signal(how)
+                began = time.monotonic()
+                os.kill(parent, how)
             process.wait(20)
+            self.stopped_in = time.monotonic() - began if began else None
             wait.until(lambda: not _group_lives(process.pid), "all processes of httpd end", 15)
         finally:
             if _group_lives(process.pid):
