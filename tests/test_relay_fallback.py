@@ -1,10 +1,14 @@
 """What keeps a tunnel in its worker thread, with one line that says why, and what does not."""
 
+import os
+import re
+import shutil
 import struct
+import subprocess
 
 import pytest
 
-from harness import http, relayed, relaysite, steps, websocket
+from harness import http, paths, procfs, relayed, relaysite, steps, wait, websocket
 from harness.h2client import Http2Client
 from harness.relaysite import CLIENTS
 from harness.tlssocket import TlsSocket
@@ -113,6 +117,133 @@ def test_back_end_that_has_ended_keeps_the_tunnel(httpd, origins, client, mpm):
         grown = {name: now[name] - begin[name] for name in ("HandedOver", "Fallback-ended")}
         assert sum(grown.values()) == number, grown
         talk.close()
+
+
+#: A module whose connection filter is named like mod_ssl's, and which passes all bytes on.
+IMPOSTOR = r"""
+#include "httpd.h"
+#include "http_config.h"
+#include "http_connection.h"
+#include "util_filter.h"
+
+static apr_status_t pass(ap_filter_t *f, apr_bucket_brigade *bb, ap_input_mode_t mode,
+                         apr_read_type_e block, apr_off_t bytes)
+{
+    return ap_get_brigade(f->next, bb, mode, block, bytes);
+}
+
+static int add(conn_rec *c, void *socket)
+{
+    ap_add_input_filter("ssl/tls filter", NULL, NULL, c);
+    return OK;
+}
+
+static void hooks(apr_pool_t *p)
+{
+    ap_register_input_filter("ssl/tls filter", pass, NULL, AP_FTYPE_CONNECTION + 5);
+    ap_hook_pre_connection(add, NULL, NULL, APR_HOOK_MIDDLE);
+}
+
+AP_DECLARE_MODULE(impostor) = { STANDARD20_MODULE_STUFF, NULL, NULL, NULL, NULL, NULL, hooks };
+"""
+
+
+def test_tls_that_is_not_shown_keeps_the_tunnel(httpd, backend, client, tmp_path):
+    """Bytes behind a TLS filter are not the tunnel's, whoever's it is: without its session they stay there."""
+    (tmp_path / "mod_impostor.c").write_text(IMPOSTOR)
+    subprocess.run([os.environ.get("APXS", "apxs"), "-c", "mod_impostor.c"], cwd=tmp_path, check=True, capture_output=True)
+    server, origin = httpd(without=["ssl", "socache_shmcb"]), backend()
+    shutil.copy(tmp_path / ".libs" / "mod_impostor.so", server.directory)
+    server.directives(f"LoadModule impostor_module {server.directory}/mod_impostor.so")
+    port = server.vhost(f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    with relayed.Counted(server, Fallback_tls=1, HandedOver=0):
+        talk = client(port)
+        assert talk.ask(http.handshake()).status == 101
+        talk.echoes(b"x" * 100_000)
+    stays(server, "TLS of the client: mod_ssl did not show its SSL")
+
+
+def limit_descriptors(pid, most):
+    """Sets what a child may open, as its own user: for others prlimit(2) wants more than a container's root has."""
+    own = dict(zip(("user", "group"), procfs.owner(pid), strict=True)) if os.geteuid() == 0 else {}
+    subprocess.run([needed("prlimit"), f"--pid={pid}", f"--nofile={most}:"], check=True, **own)
+
+
+def test_no_descriptor_keeps_the_tunnel(httpd, origins, client):
+    """Enough for mod_proxy, none for the relay. A tunnel later on is handed over."""
+    server = httpd()
+    relaysite.start(server, origins)
+    [child] = server.children
+    talk = dial(server, client, "plain")
+    assert talk.ask(http.request()).status == 200
+    server.expect_log("WSF0201.*no descriptor for the relay: Too many open files")
+    with relayed.Counted(server, Fallback_descriptors=1, HandedOver=0):
+        # The connections that made the status page linger.
+        wait.steady(lambda: len(procfs.numbers(child)))
+        numbers = procfs.numbers(child)
+        before = procfs.descriptor_limits(child)[0]
+        # mod_proxy's are the connection to the back end and a poll set.
+        free = [number for number in range(before) if number not in numbers]
+        limit_descriptors(child, free[1] + 1)
+        try:
+            assert talk.ask(http.handshake()).status == 101
+            talk.echoes()
+            server.log.wait_for("WSF0201")
+        finally:
+            limit_descriptors(child, before)
+        talk.echoes(b"x" * 100_000)
+    talk.close()
+    with relayed.Counted(server, HandedOver=1, open=1):
+        relayed.opened(server, dial(server, client, "plain")).echoes()
+
+
+STEADY = {"prefork": "StartServers 2\nMinSpareServers 2\nMaxSpareServers 2\nServerLimit 2\nMaxRequestWorkers 2"}
+STEADY["event"] = STEADY["worker"] = "ServerLimit 1\nMaxRequestWorkers 32\nMaxSpareThreads 32"
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_relay_threads_that_die(httpd, origins, client, monkeypatch, mpm):
+    """Their tunnels end, the log says so, and tunnels stay in their worker threads from then on."""
+    strace = needed("strace")
+    monkeypatch.delenv("RUST_BACKTRACE", raising=False)
+    server = httpd(mpm=mpm)
+    # The children that are there now are those that the last tunnel may meet.
+    server.directives(STEADY[mpm])
+    relaysite.start(server, origins)
+    talks = [relayed.opened(server, dial(server, client, kind)).echoes() for kind in CLIENTS]
+    threads = [f"--attach={procfs.thread(child, 'relay-0')}" for child in server.children]
+    # Waiting for events fails: nothing that a relay could go on with. It is interrupted for that.
+    calls = "epoll_wait,epoll_pwait"
+    subprocess.run([strace, "-qq", "-o", "/dev/null", *threads, "-e", f"trace={calls}",
+                    "-e", f"inject={calls}:error=EBADF"], check=True, timeout=wait.DEADLINE)  # fmt: skip
+    for talk in talks:
+        assert talk.end() == "reset"
+        talk.close()
+    ends = relayed.ends(server, len(talks))
+    assert {(end.by, end.why) for end in ends} == {("server", "thread-died")}
+    assert all(b"wsforward:error" in line for line in server.log.matching(relayed.ENDED))
+    figures = relayed.figures(server)
+    assert (figures["Ended-thread-died"], figures["RelayThreads"], figures["Tunnels"]) == (len(talks), 0, 0)
+    assert len(server.log.matching("WSF0205.*a relay thread died")) == len(threads)
+    # This test's own doing; a panic's own words have no form.
+    own = re.compile(r"WSF020[25]|^crash: thread 'relay-0'|^not expected: ([^[]|$)")
+    assert [line for line in server.log.unexpected() if not own.search(line)] == []
+    server.log.open_span()
+    with relayed.Counted(server, Fallback_no_relay=1, HandedOver=0):
+        talk = dial(server, client, "plain")
+        assert talk.ask(http.handshake()).status == 101
+        talk.echoes()
+    stays(server, "this process has no relay")
+
+
+def needed(program):
+    """Where a program is; by itself the suite does without, the whole check does not."""
+    found = shutil.which(program)
+    if not found and os.environ.get("CI") != "true":
+        pytest.skip(f"needs {program}")
+    assert found, f"{program} is not installed"
+    return found
 
 
 # What does not prevent it.

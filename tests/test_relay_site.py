@@ -54,19 +54,6 @@ def descriptors(server):
     return found
 
 
-def steady(count):
-    """The number once it stays for a while: connections that linger are not counted."""
-    last = [None, time.monotonic()]
-
-    def stays():
-        value = count()
-        if value != last[0]:
-            last[:] = [value, time.monotonic()]
-        return time.monotonic() - last[1] > 0.5
-    wait.until(stays, lambda: f"a steady number, {last[0]} just now")
-    return last[0]
-
-
 def pss_kib(pid):
     """Proportional set size of a process in KiB."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -105,7 +92,7 @@ def test_500_tunnels_with_a_handful_of_workers(httpd, peer, client, mpm):
     relayed.wait_figure(server, "Tunnels", 0)
     idle_status(server)
     before = relayed.figures(server)
-    open_before = steady(lambda: len(descriptors(server)))
+    open_before = wait.steady(lambda: len(descriptors(server)))
 
     peer.hold(count=TUNNELS, at_once=TUNNELS, **run)
     relayed.wait_figure(server, "Tunnels", TUNNELS)

@@ -44,6 +44,31 @@ def descriptors(pid):
     return sorted(found)
 
 
+def numbers(pid):
+    """The numbers of its open descriptors."""
+    return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+
+
+def owner(pid):
+    """The user and the group that it runs as. /proc itself belongs to root where ids were changed."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return tuple(int(status.split(f"\n{name}:")[1].split()[0]) for name in ("Uid", "Gid"))
+
+
+def descriptor_limits(pid):
+    """How many descriptors it may have open: its soft and its hard limit."""
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    return tuple(int(word) for word in limits.split("\nMax open files")[1].split()[:2])
+
+
+def thread(pid, name):
+    """The id of its thread of that name, None if there is none."""
+    for comm in Path(f"/proc/{pid}/task").glob("*/comm"):
+        if comm.read_text() == f"{name}\n":
+            return int(comm.parent.name)
+    return None
+
+
 def threads(pid):
     """Number of threads of the process."""
     return len(os.listdir(f"/proc/{pid}/task"))

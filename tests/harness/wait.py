@@ -23,3 +23,16 @@ def until(condition, what, timeout=DEADLINE, every=0.01):
         if time.monotonic() >= end:
             raise TimedOut(f"not within {timeout:g} s: {what() if callable(what) else what}")
         time.sleep(every)
+
+
+def steady(count, seconds=0.5):
+    """What `count` returns once it stays for so long: things that linger are not counted."""
+    last = [None, time.monotonic()]
+
+    def stays():
+        value = count()
+        if value != last[0]:
+            last[:] = [value, time.monotonic()]
+        return time.monotonic() - last[1] > seconds
+    until(stays, lambda: f"a steady number, {last[0]} just now")
+    return last[0]
