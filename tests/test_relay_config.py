@@ -1,6 +1,5 @@
 """The relay's directives: wrong values, right ones, and what they do to the sockets."""
 
-import ctypes
 import os
 import re
 import socket
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import relayed, relaysite, wait
+from harness.sockets import option, relayed_sockets
 
 WRONG = [
     ("WSForwardRelay Maybe", "Maybe", "On.*Off"),
@@ -112,31 +112,6 @@ def test_buffer_size(httpd, origins, client, certificate, size):
 
 
 # Sockets.
-
-
-SYS_PIDFD_GETFD = 438
-
-
-def relayed_sockets(server):
-    """The two sockets of the only tunnel, as duplicates of the child's descriptors (pidfd_getfd(2))."""
-    libc, found = ctypes.CDLL(None, use_errno=True), []
-    for child in server.children:
-        pidfd = os.pidfd_open(child)
-        try:
-            for name in os.listdir(f"/proc/{child}/fd"):
-                if int(name) < 1024:
-                    continue
-                fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
-                if fd < 0:
-                    pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
-                found.append(socket.socket(fileno=fd))
-        finally:
-            os.close(pidfd)
-    return found
-
-
-def option(sock, name, level=socket.IPPROTO_TCP):
-    return sock.getsockopt(level, getattr(socket, name))
 
 
 KEEP_ALIVES = [("", (60, 20, 3)), ("WSForwardKeepAlive 5 2 4", (5, 2, 4)), ("WSForwardKeepAlive 300 30 5", (300, 30, 5))]

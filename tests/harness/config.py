@@ -120,8 +120,8 @@ def directives_loglevel(modules):
     return "wsforward:debug" if "wsforward_module" in modules else ""
 
 
-def vhost(port, directives, certificate=None):
-    """A virtual host with a port of its own; TLS with a `certificate`."""
+def vhost(listen, directives, certificate=None):
+    """A virtual host with an address and port of its own; TLS with a `certificate`."""
     tls = ""
     if certificate:
         tls = f"""    SSLEngine on
@@ -129,8 +129,8 @@ def vhost(port, directives, certificate=None):
     SSLCertificateKeyFile {certificate.key}
 """
     indented = "\n".join(f"    {line}" for line in directives.strip("\n").splitlines())
-    return f"""Listen 127.0.0.1:{port}
-<VirtualHost 127.0.0.1:{port}>
+    return f"""Listen {listen}
+<VirtualHost {listen}>
     ServerName site.test
 {tls}{indented}
 </VirtualHost>

@@ -60,10 +60,10 @@ class Httpd:
         """Adds directives of the main server."""
         self._directives.append(text)
 
-    def vhost(self, text, tls=False):
+    def vhost(self, text, tls=False, address="127.0.0.1"):
         """Adds a virtual host with these directives and returns its port."""
         port = self._port()
-        self._directives.append(config.vhost(port, text, self.certificate if tls else None))
+        self._directives.append(config.vhost(f"{address}:{port}", text, self.certificate if tls else None))
         return port
 
     def page(self, path, content):

@@ -12,17 +12,17 @@ BODILESS = (204, 304)
 
 
 class RawClient:
-    """One connection to httpd, plain, or TLS by `tls` (an ssl.SSLContext)."""
+    """One connection to httpd, plain, or TLS by `tls` (an ssl.SSLContext); `host` is its address."""
 
     #: Clients of the running test: its end closes them.
     living = []
 
-    def __init__(self, port, tls=None, timeout=DEADLINE, receive_buffer=None):
+    def __init__(self, port, tls=None, timeout=DEADLINE, receive_buffer=None, host="127.0.0.1"):
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(timeout)
-        sock.connect(("127.0.0.1", port))
+        sock.connect((host, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.plain = sock
         self.sock = sock

@@ -1,0 +1,31 @@
+"""The sockets of relayed tunnels, as the kernel knows them."""
+
+import ctypes
+import os
+import socket
+
+import pytest
+
+SYS_PIDFD_GETFD = 438
+
+
+def relayed_sockets(server):
+    """The two sockets of the only tunnel, as duplicates of the child's descriptors (pidfd_getfd(2))."""
+    libc, found = ctypes.CDLL(None, use_errno=True), []
+    for child in server.children:
+        pidfd = os.pidfd_open(child)
+        try:
+            for name in os.listdir(f"/proc/{child}/fd"):
+                if int(name) < 1024:
+                    continue
+                fd = libc.syscall(SYS_PIDFD_GETFD, pidfd, int(name), 0)
+                if fd < 0:
+                    pytest.skip(f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+                found.append(socket.socket(fileno=fd))
+        finally:
+            os.close(pidfd)
+    return found
+
+
+def option(sock, name, level=socket.IPPROTO_TCP):
+    return sock.getsockopt(level, getattr(socket, name))
