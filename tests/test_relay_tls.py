@@ -1,0 +1,100 @@
+"""TLS as sites have it: client certificates, keys logged, a second libssl in the process."""
+
+import re
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import relayed, relaysite
+from harness.stresspeer import StressPeer
+
+VERSIONS = ["tls1.2", "tls1.3"]
+
+
+@pytest.fixture
+def origins(backend):
+    return relaysite.origins(backend)
+
+
+def talks(server, client, context, path):
+    """A tunnel that is relayed, in both directions, to its orderly end."""
+    with relayed.Counted(server, HandedOver=1, Ended_closed=1):
+        talk = relayed.opened(server, client(server.ports["tls"], context), path)
+        for size in (1, 16384, 100_000):
+            talk.echoes(b"x" * size)
+        talk.half_close()
+        assert talk.end() == "close_notify"
+        talk.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/tls/"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_client_certificates(httpd, origins, client, certificate, version, path):
+    """Asked of clients, and shown to a back end that asks for one."""
+    server = httpd()
+    pair = server.directory / "pair.pem"
+    pair.write_text(certificate.cert.read_text() + certificate.key.read_text())
+    origins["tls"].tls.verify_mode = ssl.CERT_REQUIRED
+    origins["tls"].tls.load_verify_locations(certificate.cert)
+    relaysite.start(server, origins, f"""SSLVerifyClient require
+SSLCACertificateFile {certificate.cert}
+SSLProxyMachineCertificateFile {pair}""")
+    context = certificate.client_context(version)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    talks(server, client, context, path)
+
+
+@pytest.mark.parametrize("mpm", ["event", "prefork"])
+def test_keys_are_logged(httpd, certificate, monkeypatch, mpm):
+    """mod_ssl's callback for SSLKEYLOGFILE looks at the connection of an SSL, which may outlive it here."""
+    server = httpd(mpm=mpm)
+    keys = server.directory / "keys.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(keys))
+    peer = StressPeer(certificate)
+    try:
+        peer.vhosts(server)
+        server.start()
+        result, failures = peer.run(count=90, at_once=30, size=5000, rounds=20)
+        assert not failures, failures
+        assert result["clients"] == result["origins"] == 90
+        relayed.wait_figure(server, "Ended-closed", 90)
+    finally:
+        peer.close()
+    # TLS 1.2 and 1.3.
+    for label in ("CLIENT_RANDOM", "SERVER_TRAFFIC_SECRET_0"):
+        assert re.search(f"^{label} ", keys.read_text(), re.M)
+
+
+def libssl_of(module):
+    """The libssl that a module is linked to, and the name that it has there."""
+    linked = subprocess.run(["ldd", module], capture_output=True, text=True, check=True).stdout
+    name, path = re.search(r"(libssl\S*) => (\S+)", linked).groups()
+    return name, Path(path)
+
+
+@pytest.mark.parametrize("order", ["before mod_ssl", "behind mod_ssl"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_second_libssl(httpd, origins, client, certificate, version, order):
+    """As php, perl or libpq may bring one along, whose symbols all can see: mod_ssl's own is used."""
+    server = httpd()
+    [ssl_module] = re.findall(r"LoadModule ssl_module (\S+)", server._modules)
+    name, path = libssl_of(ssl_module)
+    copy = server.directory / name
+    shutil.copy(path, copy)
+    copy.chmod(0o755)
+    load = f"LoadFile {copy}"
+    if order == "before mod_ssl":
+        server._modules = f"{load}\n{server._modules}"
+    else:
+        server.directives(load)
+    relaysite.start(server, origins)
+    for child in server.children:
+        maps = Path(f"/proc/{child}/maps").read_text()
+        assert str(copy) in maps
+        if order == "behind mod_ssl":
+            assert str(path.resolve()) in maps, "there is no second one"
+    for path in ("/", "/tls/"):
+        talks(server, client, certificate.client_context(version), path)
