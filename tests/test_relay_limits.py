@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import threading
 import time
 
 import pytest
@@ -66,8 +67,11 @@ def test_max_tunnels_is_not_passed_by_many_at_once(httpd, backend, client, mpm):
     origin = backend()
     server = site(httpd, origin, mpm, "WSForwardMaxTunnels 8")
     server.expect_log(REFUSED)
-    origin.answers(lambda connection: time.sleep(0.3), steps.switch(), steps.websocket_echo, steps.close)
+    decided = threading.Event()
+    origin.answers(steps.wait_for(decided), steps.switch(), steps.websocket_echo, steps.close)
     talks = [client(server.port).send(http.handshake()) for _ in range(40)]
+    wait.until(lambda: len(origin.connections) + relayed.figures(server)["Refused-max-tunnels"] == 40, "all are decided")
+    decided.set()
     statuses = [talk.read_response().status for talk in talks]
     assert set(statuses) == {101, 503}
     assert statuses.count(101) <= 8
@@ -82,6 +86,8 @@ def test_refusals_and_ends_give_their_places_back(httpd, backend, client):
     for _ in range(20):
         origin.answers(http.page(b"no\n", "403 Forbidden"), steps.close)
         assert client(server.port).ask(http.handshake()).status == 403
+        # It is the request that holds the place, for a moment longer than its answer takes.
+        server.wait_idle()
     origin.answers(*steps.WEBSOCKET_OR_PAGE)
     for _ in range(20):
         accepted(client, server).close()
@@ -135,7 +141,7 @@ def cpu_seconds(server):
         with open(f"/proc/{child}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])
-    return total / 100
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("mpm", ["event", "worker"])
@@ -179,6 +185,31 @@ def test_few_descriptors(httpd, backend, client, mpm, limit):
     relayed.wait_figure(server, "Tunnels", 0)
     for _ in range(5):
         accepted(client, server).echoes()
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+@pytest.mark.parametrize(("soft", "hard"), [(512, 8192), (2048, 8192)])
+def test_descriptors_are_high_and_end_with_the_process(httpd, backend, client, mpm, soft, hard):
+    """The soft limit is raised; what httpd had to itself before, and what select() knows, stays free of ours."""
+    server = site(httpd, backend(), mpm)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    old = server.children
+    server.reload()
+    wait.until(lambda: not set(old) & set(server.children), "the old generation is gone")
+    figures = lambda: [procfs.descriptor_limits(child) for child in server.children]  # noqa: E731
+    assert procfs.descriptor_limits(server.pid) == (soft, hard)
+    wait.until(lambda: set(figures()) == {(hard, hard)}, figures)
+    before = {child: procfs.numbers(child) for child in server.children}
+    talks = [accepted(client, server).echoes() for _ in range(20)]
+    server.wait_idle()
+    ours = [(child, number) for child in server.children for number in procfs.numbers(child) - before.get(child, set())
+            if number >= max(1024, soft)]  # fmt: skip
+    assert len(ours) == 2 * len(talks)
+    # Those of the relay itself too, which were there before.
+    for child in server.children:
+        high = [number for number in procfs.numbers(child) if number >= 1024]
+        assert min(high) >= max(1024, soft)
+        assert all(procfs.is_cloexec(child, number) for number in high)
 
 
 # Counters.

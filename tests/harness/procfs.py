@@ -49,6 +49,12 @@ def numbers(pid):
     return {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
 
 
+def is_cloexec(pid, number):
+    """Whether a descriptor ends with its program."""
+    flags = Path(f"/proc/{pid}/fdinfo/{number}").read_text().split("flags:")[1].split()[0]
+    return bool(int(flags, 8) & os.O_CLOEXEC)
+
+
 def owner(pid):
     """The user and the group that it runs as. /proc itself belongs to root where ids were changed."""
     status = Path(f"/proc/{pid}/status").read_text()
