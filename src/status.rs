@@ -34,6 +34,12 @@ fn figures() -> Vec<Figure> {
     add("BytesDown", "Bytes from back ends to clients", shared.total(|c| &c.relay.bytes_down));
     add("RelayThreads", "Relay threads", living(|slot| slot.counts.relay.threads.load(Relaxed)));
     add("Descriptors", "Descriptors of relayed tunnels", 2 * shared.open());
+    add(
+        "DescriptorsPossible",
+        "Descriptors that relayed tunnels may have",
+        // A drain process takes no more than it has.
+        living(|slot| 2 * slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed))),
+    );
     let drains = registry().map_or(0, |registry| registry.drains().len());
     add("DrainProcesses", "Drain processes", drains as u64);
     for (at, name) in Fallback::NAMES.iter().enumerate() {

@@ -156,8 +156,10 @@ def test_few_descriptors(httpd, backend, client, mpm, limit):
     server.reload()
     wait.until(lambda: not set(old) & set(server.children), "the old generation is gone")
     server.expect_log(f"{REFUSED}.*descriptors")
-    possible = relayed.figures(server)["TunnelsPossible"]
+    figures = relayed.figures(server)
+    possible = figures["TunnelsPossible"]
     assert 10 < possible * 2 < limit
+    assert figures["DescriptorsPossible"] == possible * 2
     talks, refusals = [], 0
     for _ in range(possible + 30):
         talk = client(server.port)
@@ -252,6 +254,11 @@ def test_figures_over_reloads(httpd, backend, client, mpm):
     talks = [accepted(client, server) for _ in range(6)]
     server.reload()
     wait.until(lambda: relayed.figures(server)["Tunnels"] == 6, "the tunnels outlive their children")
+
+    def possible():
+        figures = relayed.figures(server)
+        return figures["DescriptorsPossible"] == 2 * (figures["TunnelsPossible"] + 6)
+    wait.until(possible, lambda: f"room for new tunnels, and what old ones have: {relayed.figures(server)}")
     more = [accepted(client, server) for _ in range(3)]
     assert relayed.figures(server)["HandedOver"] == 9
     for talk in [*talks, *more]:
