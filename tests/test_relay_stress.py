@@ -44,6 +44,9 @@ def test_every_byte_of_very_many_tunnels(httpd, peer, mpm):
     print(f"{mpm}, seed {seed}: {result}", {name: value for name, value in grown.items() if value})
     assert not failures, "\n".join([f"seed {seed}", *failures])
     assert result["clients"] == result["origins"] == COUNT
+    # Of either end's own, and httpd's in answer to those that asked for one.
+    updates = {name: value for name, value in result.items() if name.endswith("key_updates")}
+    assert len(updates) == 4 and min(updates.values()) >= COUNT, updates
     # All of them talk long enough to be handed over, and none is lost on the way.
     assert grown["HandedOver"] == grown["Ended"] == grown["Ended-closed"] == COUNT
     assert not any(value for name, value in grown.items() if name.startswith(("Fallback", "Refused")))

@@ -44,15 +44,17 @@ fn main() -> io::Result<()> {
         for failure in failures.iter().chain(&more).take(20) {
             say(&format!("failed: {failure}"))?;
         }
-        let (mut bytes, mut key_updates) = (0, 0);
+        let mut bytes = 0;
         for id in 0..run.count {
             let plan = Plan::new(&run, id);
             bytes += plan.total(true) + plan.total(false);
-            key_updates += usize::from(plan.key_updates && plan.client.max(plan.origin) == 2);
         }
+        let [[client_sent, client_got], [origin_sent, origin_got]] =
+            [&tls::OF_CLIENTS, &tls::OF_ORIGINS].map(tls::KeyUpdates::take);
         say(&format!(
             "result clients={done} origins={origins_done} failed={} bytes={bytes} \
-             with_key_updates={key_updates} milliseconds={}",
+             client_key_updates={client_sent} origin_key_updates={origin_sent} \
+             to_client_key_updates={client_got} to_origin_key_updates={origin_got} milliseconds={}",
             failures.len() + more.len(),
             begin.elapsed().as_millis()
         ))?;
