@@ -5,6 +5,7 @@ About 20 s for each MPM; `WSF_STRESS=long` is for by-hand runs. Figures: `pytest
 """
 
 import os
+import re
 import threading
 
 import pytest
@@ -55,23 +56,34 @@ def test_every_byte_of_very_many_tunnels(httpd, peer, mpm):
 
 
 @pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("mpm", MPMS)
 @pytest.mark.parametrize("kinds", [f"{PLAIN}", f"{PLAIN},{TLS12},{TLS13}"], ids=["plain", "all"])
-def test_every_byte_while_children_are_recycled(httpd, peer, kinds):
-    """Children end after twenty connections each: their tunnels go on elsewhere in the midst of it."""
-    server = httpd(mpm="prefork")
-    server.directives("StartServers 8\nMaxConnectionsPerChild 20\nLogLevel wsforward:info")
+def test_every_byte_while_children_are_recycled(httpd, peer, mpm, kinds):
+    """Children end after fifty connections each: their tunnels go on elsewhere in the midst of it."""
+    server = httpd(mpm=mpm)
+    start = "StartServers 8" if mpm == "prefork" else "ThreadsPerChild 8"
+    server.directives(f"{start}\nMaxConnectionsPerChild 50\nLogLevel wsforward:info")
     peer.vhosts(server)
     server.start()
     seed = int.from_bytes(os.urandom(4), "big")
-    count = 1500 if LONG else 200
+    count = 3000 if LONG else 600
     result, failures = peer.run(count=count, at_once=100, seed=seed, size=20_000, rounds=300, clients=kinds,
                                 origins=kinds, seconds=SECONDS)  # fmt: skip
     relayed.wait_figure(server, "Tunnels", 0)
     figures = relayed.figures(server)
-    print(f"seed {seed}: {result}", {name: value for name, value in figures.items() if value})
+    print(f"{mpm}, seed {seed}: {result}", {name: value for name, value in figures.items() if value})
+    if mpm == "event":
+        # A child of stock httpd's, too, resets a connection now and then that it has just accepted when it ends.
+        unserved = [failure for failure in failures if re.search("Connection reset.*, got 0 of", failure)]
+        assert len(unserved) <= count // 50
+        failures = [failure for failure in failures if failure not in unserved]
+        count -= len(unserved)
     assert not failures, "\n".join([f"seed {seed}", *failures])
     assert result["clients"] == result["origins"] == count
     assert figures["HandedOver"] == figures["Ended"] == figures["Ended-closed"] == count
+    served = [line.rsplit(maxsplit=1)[1] for line in server.access() if " 101 " in line]
+    assert len(served) == count
+    assert len(set(served) - set(map(str, server.children))) >= count // 100
 
 
 @pytest.mark.timeout(SECONDS + 60)
