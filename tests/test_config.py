@@ -1,10 +1,11 @@
 """Issue section 7: directives, their wrong values, and how sections merge."""
 
 import re
+import subprocess
 
 import pytest
 
-from harness import http, steps
+from harness import http, paths, steps
 
 # Messages of configtest.
 
@@ -239,3 +240,44 @@ def test_log_lines_name_the_module_and_the_client_once(httpd, backend, client):
     for line in server.log.wait_for("wsforward:debug"):
         assert line.count(b"[client ") == 1, line
         assert line.count(b"WSF") == 1, line
+
+
+# What httpd's own means say of the module.
+
+
+def directives():
+    """The directives that the module has, by its source."""
+    found = re.findall(r'name: c"(WSForward\w*)"', (paths.ROOT / "src/config.rs").read_text())
+    assert len(found) >= 12
+    return found
+
+
+def test_mod_info_shows_the_module(httpd, client):
+    """Its name, each directive with what it is for, and where the configuration has them."""
+    server = httpd(extra=["info"])
+    server.directives("WSForwardMaxTunnels 7")
+    port = server.vhost('WSForward On\nWSForwardRelay On\n<Location "/info">\n    SetHandler server-info\n</Location>')
+    server.start()
+    page = client(port).ask(http.request("/info?mod_wsforward.c", fields=[("Connection", "close")])).body.decode()
+    assert '<a name="mod_wsforward.c">' in page
+    shown = dict(re.findall(r"<dd><tt>(\w+) - <i>([^<]+)</i>", page))
+    assert sorted(shown) == sorted(directives())
+    assert all(len(purpose) > 20 for purpose in shown.values())
+    current = page.split("Current Configuration")[1]
+    for name, value in (("WSForwardMaxTunnels", "7"), ("WSForward", "On"), ("WSForwardRelay", "On")):
+        assert f";{name} <i>{value}</i>" in current
+
+
+def test_commands_of_apachectl_know_the_module(httpd):
+    """-t, -M, -S and -L, with the module in use."""
+    server = httpd()
+    port = server.vhost("WSForward On\nWSForwardRelay On")
+    said = {}
+    for option in ("-t", "-M", "-S", "-L"):
+        done = subprocess.run(server._command(option), capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        said[option] = done.stdout + done.stderr
+    assert "Syntax OK" in said["-t"]
+    assert " wsforward_module (shared)\n" in said["-M"]
+    assert re.search(rf"^127\.0\.0\.1:{port} +site\.test ", said["-S"], re.M)
+    assert sorted(re.findall(r"^(\w+) \(mod_wsforward\.c\)$", said["-L"], re.M)) == sorted(directives())
