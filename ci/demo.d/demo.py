@@ -148,6 +148,7 @@ def main():
     try:
         apache = Apache(root, Path(args.module).resolve(), backend.port, args.port)
         apache.start()
+        print(f"  Apache answers at http://127.0.0.1:{apache.port}/", flush=True)
         holder.port = apache.port
         demonstrate(apache, holder, args.tunnels)
         if args.check:

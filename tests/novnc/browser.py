@@ -38,7 +38,7 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = program
         options.accept_insecure_certs = True
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         for flag in FLAGS:
             options.add_argument(flag)
         self.driver = webdriver.Chrome(options=options, service=Service(driver))

@@ -220,7 +220,8 @@ async function showLoad() {
       ["Open tunnels", held.open], ["Busy workers", `${busy} of ${busy + idle}`],
       ["Idle workers", idle, idle === 0],
     ]);
-    const ours = lines.filter(([name]) => /^wsforward/i.test(name));
+    // Reasons, which are many, only where there was one.
+    const ours = lines.filter(([name, count]) => /^wsforward/i.test(name) && !(name.includes("-") && count === "0"));
     const known = ["ServerVersion", "ServerMPM", "ServerUptime", "Processes", "Stopping", "ConnsTotal", "ConnsAsyncKeepAlive", "Total Accesses", "ReqPerSec"];
     numbers($("status"), [...ours, ...known.filter((name) => name in value).map((name) => [name, value[name]])]);
   } catch (error) {
