@@ -143,17 +143,32 @@ def install(root, deb):
     assert "configuration is broken" not in said, said
 
 
+def broken_links(documents):
+    """Relative links in Markdown files below a folder to what is not there."""
+    broken, seen = [], 0
+    for file in documents.rglob("*.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text()):
+            if not re.match(r"[a-z]+:", target):
+                seen += 1
+                if not (file.parent / target).exists():
+                    broken.append(f"{file.relative_to(documents)}: {target}")
+    assert seen, f"no link in any document below {documents}"
+    return broken
+
+
 def check(root, deb, step):
     apache = Apache(root)
     before = root.files()
 
-    step("install: enabled, with the modules that it needs; configtest; -M, -S")
+    step("install: enabled, with the modules that it needs; configtest; -M, -S; documents whose links hold")
     install(root, deb)
     for module in ("wsforward", "proxy", "proxy_http"):
         assert "enabled" in root.run("a2query", "-m", module)
     assert "Syntax OK" in root.run("apache2ctl", "configtest")
     assert "wsforward_module (shared)" in root.run("apache2ctl", "-M")
     root.run("apache2ctl", "-S")
+    broken = broken_links(root.path / "usr/share/doc" / PACKAGE)
+    assert not broken, broken
 
     holder = Holder()
     backend = Backend(holder.hold, holder.release)
