@@ -4,6 +4,8 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TARGET=$(cd "$ROOT" && realpath -m "${CARGO_TARGET_DIR:-target}")
+# From whichever folder cargo is run.
+[ -z "${CARGO_TARGET_DIR:-}" ] || export CARGO_TARGET_DIR=$TARGET
 export GIT_TERMINAL_PROMPT=0
 
 # What it takes to build the module, and to run httpd for a test. apache2-bin
@@ -17,13 +19,14 @@ BROWSER_PACKAGES=(chromium chromium-driver tigervnc-standalone-server xterm font
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
+can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then
         "$@"
-    elif command -v sudo >/dev/null; then
-        sudo "$@"
     else
-        die "needs root for: $* (run it as root, or install sudo)"
+        can_be_root || die "needs root for: $* (run it as root, or install sudo)"
+        sudo "$@"
     fi
 }
 
@@ -46,6 +49,8 @@ need_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     command -v apt-get >/dev/null ||
         die "no apt here; please install what Debian calls: ${missing[*]}"
+    # Said here, since what apt says goes into a file.
+    can_be_root || die "needs root (or sudo) once, for: apt-get install ${missing[*]}"
     say "Installing ${missing[*]}"
     log=$(mktemp)
     # The package lists may be absent or stale: fetch them and try once more.
@@ -61,16 +66,34 @@ need_packages() {
 # rust_wanted: the oldest Rust that Cargo.toml allows.
 rust_wanted() { sed -n 's/^rust-version *= *"\([0-9.]*\)".*/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
 
-# need_rust: cargo and rustc, as new as Cargo.toml asks for.
+# rust_found: the version of the rustc in the path, if cargo is there too.
+rust_found() {
+    command -v cargo >/dev/null || return 0
+    rustc --version 2>/dev/null | sed 's/^rustc \([0-9.]*\).*/\1/'
+}
+
+is_new_enough() { [ -n "$1" ] && [ "$(printf '%s\n' "$(rust_wanted)" "$1" | sort -V | head -n 1)" = "$(rust_wanted)" ]; }
+
+# need_rust: cargo and rustc, as new as Cargo.toml asks for. Those of rustup
+# come in where the path has none, or older ones of the distribution.
 need_rust() {
-    local wanted have
-    wanted=$(rust_wanted)
-    [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$PATH:$HOME/.cargo/bin
-    command -v cargo >/dev/null && command -v rustc >/dev/null ||
-        die "needs Rust $wanted or later (cargo and rustc): see https://rustup.rs, or your distribution's packages"
-    have=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
-    [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n 1)" = "$wanted" ] ||
-        die "needs Rust $wanted or later, found $have: run 'rustup update'"
+    local found
+    found=$(rust_found || true)
+    is_new_enough "$found" && return
+    PATH=$HOME/.cargo/bin:$PATH
+    hash -r
+    found=$(rust_found || true)
+    is_new_enough "$found" ||
+        die "needs Rust $(rust_wanted) or later (cargo and rustc), found ${found:-none}: see https://rustup.rs, or run 'rustup update'"
+}
+
+# need_lints: what formats and lints, which not every Rust brings along.
+need_lints() {
+    local tool
+    for tool in fmt clippy; do
+        cargo $tool --version >/dev/null 2>&1 ||
+            die "needs cargo $tool: run 'rustup component add rustfmt clippy', or install what your distribution calls so"
+    done
 }
 
 # build_module: the release .so, from the lock file; its path is in $MODULE.
@@ -91,12 +114,17 @@ need_novnc() {
     NOVNC=$TARGET/novnc/usr/share/novnc
     [ -f "$NOVNC/vnc.html" ] && return
     say "Fetching noVNC's page"
+    command -v apt-get >/dev/null || die "no apt here; please unpack noVNC's page into $NOVNC"
     mkdir -p "$TARGET/novnc"
     (
         cd "$TARGET/novnc"
-        apt-get -qq download novnc >/dev/null 2>&1 ||
-            { apt_quiet update >/dev/null 2>&1 || true; apt-get -qq download novnc >/dev/null 2>&1; } ||
-            die "apt could not fetch the package novnc"
+        rm -f novnc_*.deb
+        if ! apt-get -qq download novnc >/dev/null 2>&1; then
+            # As in need_packages: the lists may be absent or stale.
+            can_be_root || die "apt has no package novnc to download; its lists need root (or sudo) once: apt-get update"
+            apt_quiet update >/dev/null 2>&1 || true
+            apt-get -qq download novnc >/dev/null 2>&1 || die "apt could not fetch the package novnc"
+        fi
         dpkg-deb -x novnc_*.deb .
     )
     [ -f "$NOVNC/vnc.html" ] || die "the package novnc has no vnc.html"

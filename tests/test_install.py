@@ -1,5 +1,6 @@
 """Installing through apxs, for an httpd that no package is made for."""
 
+import os
 import subprocess
 
 import pytest
@@ -7,14 +8,19 @@ import pytest
 from harness import paths
 
 
+#: Wherever it is relative to: make changes the folder.
+TARGET = paths.ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
+
+
 def make(*arguments):
-    return subprocess.run(["make", "-C", str(paths.ROOT / "apxs"), *arguments], capture_output=True, text=True)
+    return subprocess.run(["make", "-C", str(paths.ROOT / "apxs"), *arguments], capture_output=True, text=True,
+                          env=os.environ | {"CARGO_TARGET_DIR": str(TARGET)})  # fmt: skip
 
 
 @pytest.mark.timeout(600)
 def test_make_install(tmp_path):
     """The module lands where apxs puts modules. The build is the one that the tests use."""
-    module = paths.ROOT / "target" / "release" / "libmod_wsforward.so"
+    module = TARGET / "release" / "libmod_wsforward.so"
     done = make("install", f"LIBEXECDIR={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mod_wsforward.so").read_bytes() == module.read_bytes()
