@@ -1,70 +1,60 @@
-//! Three system calls per message and direction, counted by strace where there is one.
+//! Three system calls per message and direction, of whatever kind.
 
 mod common;
+#[path = "common/strace.rs"]
+mod strace;
 
 use std::io::{Read, Write};
-use std::process::Command;
+use std::time::Duration;
 
 use common::*;
+use relay::{Side, Tunnel};
 
-const MESSAGES: usize = 3000;
+const ROUNDS: usize = 2000;
 
-/// Not a test by itself: what strace watches. Blocking peers, so that their calls are known.
-#[test]
-#[ignore = "run by the other test, under strace"]
-fn ping_pong() {
+/// Blocking peers with one message under way at a time.
+fn ping_pong(size: usize, timeout: Option<Duration>) {
     let (relay, _) = relay(1);
     let (mut client, a) = tcp_pair();
     let (mut backend, b) = tcp_pair();
-    let (tunnel, _ends) = tunnel(a, b);
+    let (record, _ends) = record();
+    let side = |fd: std::net::TcpStream| Side::plain(fd.into());
+    let tunnel = Tunnel::new(side(a), side(b), websocket(), timeout, record);
     relay.adopt(tunnel).expect("adopted");
-    let mut got = [0; 1000];
-    for _ in 0..MESSAGES {
-        client.write_all(&[1; 1000]).expect("write");
+    let mut up = vec![0x82, 0x80 | 126, (size >> 8) as u8, size as u8, 1, 2, 3, 4];
+    up.resize(8 + size, 7);
+    let down = [&[0x82, 126], &up[2..4], &up[8..]].concat();
+    let mut got = vec![0; up.len()];
+    for round in 0..100 + ROUNDS {
+        if round == 100 {
+            strace::mark();
+        }
+        client.write_all(&up).expect("write");
         backend.read_exact(&mut got).expect("read");
-        backend.write_all(&[2; 1000]).expect("write");
-        client.read_exact(&mut got).expect("read");
+        backend.write_all(&down).expect("write");
+        client.read_exact(&mut got[..down.len()]).expect("read");
     }
+    strace::mark();
+}
+
+/// Not tests by themselves: what strace watches.
+#[test]
+#[ignore = "run by the other test, under strace"]
+fn small_messages() {
+    ping_pong(1000, None);
+}
+
+#[test]
+#[ignore = "run by the other test, under strace"]
+fn large_messages_and_a_timeout() {
+    ping_pong(16_384, Some(Duration::from_secs(3600)));
 }
 
 #[test]
 fn three_per_message() {
-    if Command::new("strace").arg("-V").output().is_err() {
-        println!("skipped: there is no strace");
-        return;
-    }
-    let program = std::env::current_exe().expect("this program");
-    let output = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=epoll_wait,epoll_pwait,recvfrom,sendto"])
-        .args(["-e", "signal=none"])
-        .arg(program)
-        .args(["ping_pong", "--exact", "--ignored", "--test-threads=1"])
-        .output()
-        .expect("strace runs");
-    assert!(output.status.success(), "ping_pong fails under strace");
-    let trace = String::from_utf8_lossy(&output.stderr);
-    // The relay's thread is the one that waits by epoll; "[pid N] name(" begins a call, and a
-    // call that strace shows in two parts has that only once.
-    let thread = trace
-        .lines()
-        .find(|line| line.contains("epoll_wait(") || line.contains("epoll_pwait("))
-        .and_then(|line| line.split(']').next());
-    let Some(thread) = thread else {
-        println!("skipped: strace may not trace here");
-        return;
-    };
-    let calls = |name: &str| {
-        trace
-            .lines()
-            .filter_map(|line| line.strip_prefix(thread)?.strip_prefix("] "))
-            .filter(|call| call.starts_with(name))
-            .count()
-    };
-    let (waits, receives, sends) = (calls("epoll_"), calls("recvfrom("), calls("sendto("));
-    println!("{waits} waits, {receives} receives, {sends} sends for {} messages", 2 * MESSAGES);
-    let most = 2 * MESSAGES + MESSAGES / 10;
-    for (what, count) in [("waits", waits), ("receives", receives), ("sends", sends)] {
-        assert!(count <= most, "{count} {what} for {} messages", 2 * MESSAGES);
-        assert!(count >= MESSAGES, "only {count} {what}: the count is wrong");
+    for test in ["small_messages", "large_messages_and_a_timeout"] {
+        if let Some(calls) = strace::calls_of(test) {
+            strace::assert_three_each(&calls, 2 * ROUNDS);
+        }
     }
 }

@@ -17,6 +17,7 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::{X509, X509NameBuilder};
+use relay::{Counters, End, Record, Relay, Settings, Side, Tracker, Tunnel};
 use tls::{Context, Library, Session};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -186,4 +187,38 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "in vain: {what}");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Tells nobody.
+struct Untold;
+
+impl Record for Untold {
+    fn ended(&mut self, _: &End) {}
+}
+
+/// A relay of one thread.
+pub fn start_relay() -> Relay {
+    let counters: &'static Counters = Box::leak(Box::default());
+    Relay::start(&Settings { threads: 1, ..Settings::default() }, counters).expect("relay")
+}
+
+/// The two peers of a WebSocket tunnel with TLS towards the client.
+pub fn tls_client_tunnel(relay: &Relay, version: SslVersion) -> (SslStream<TcpStream>, TcpStream) {
+    let context = builder(version).build();
+    let (client, ours) = connect(&context, &context, true);
+    let (session, socket) = take_over(ours);
+    let side = Side { fd: socket.into(), tls: Some(Box::new(session)), read_ahead: Vec::new() };
+    let (backend, plain) = tcp_pair();
+    let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
+    let tunnel = Tunnel::new(side, Side::plain(plain.into()), frames, None, Box::new(Untold));
+    relay.adopt(tunnel).expect("adopted");
+    (client, backend)
+}
+
+/// A client's frame with `size` bytes of payload, from 126 on.
+pub fn masked_frame(size: u16) -> Vec<u8> {
+    let [high, low] = size.to_be_bytes();
+    let mut frame = vec![0x82, 0x80 | 126, high, low, 1, 2, 3, 4];
+    frame.resize(8 + usize::from(size), 7);
+    frame
 }
