@@ -81,16 +81,12 @@ unsafe extern "C" {
     fn CRYPTO_set_mem_functions(malloc: Malloc, realloc: Realloc, free: Free) -> c_int;
 }
 
-/// The relay's thread, by its name.
-fn relay_thread() -> i32 {
-    for task in std::fs::read_dir("/proc/self/task").expect("tasks") {
-        let task = task.expect("task");
-        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        if name.trim() == "relay-0" {
-            return task.file_name().to_str().and_then(|id| id.parse().ok()).expect("a number");
-        }
-    }
-    panic!("no thread named relay-0");
+/// The relay's thread, once it has its name.
+fn relay_thread() -> Option<i32> {
+    std::fs::read_dir("/proc/self/task").expect("tasks").flatten().find_map(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        (name.trim() == "relay-0").then(|| task.file_name().to_str()?.parse().ok())?
+    })
 }
 
 #[test]
@@ -98,9 +94,14 @@ fn messages_allocate_nothing_of_ours() {
     // SAFETY: OpenSSL has allocated nothing yet, or else it refuses; the functions are the system
     // allocator's.
     assert_eq!(unsafe { CRYPTO_set_mem_functions(malloc, realloc, free) }, 1);
+    let relay = start_relay();
+    until("the relay's thread has its name", || {
+        THREAD.store(relay_thread().unwrap_or(0), Relaxed);
+        THREAD.load(Relaxed) != 0
+    });
+    // A tunnel that ends meanwhile may allocate.
+    let mut kept = Vec::new();
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
-        let relay = start_relay();
-        THREAD.store(relay_thread(), Relaxed);
         let (mut client, mut backend) = tls_client_tunnel(&relay, version);
         let up = masked_frame(4096);
         let down = [&[0x82, 126], &up[2..4], &up[8..]].concat();
@@ -123,5 +124,6 @@ fn messages_allocate_nothing_of_ours() {
         assert!(openssls <= OF_OPENSSL * 2 * ROUNDS, "{version:?}: {openssls} by OpenSSL");
         OURS.store(0, Relaxed);
         OPENSSLS.store(0, Relaxed);
+        kept.push((client, backend));
     }
 }
