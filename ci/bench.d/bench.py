@@ -10,94 +10,117 @@ import pathlib
 import platform
 import resource
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import time
 
+import network
 import peers
 import rows
 import table
 from load import LoadError, Wsload
+from processes import Session
+from targets import targets
+
+# The limit of descriptors of every process, if it can be had.
+DESCRIPTORS = 20_000
 
 
 def plan(mode, load):
     """What is measured: (measurements with all peers up, those that start their own)."""
     echo, bulk = (functools.partial(kind, load) for kind in (rows.Echo, rows.Bulk))
     if mode == "smoke":
-        return ([echo(False, 8, (32, 16384), 0.2), echo(True, 8, (1024,), 0.2),
-                 bulk(False, "both", 16, 65536), bulk(True, "down", 16, 65536),
-                 rows.Handshakes(load, False, 0.2), rows.Handshakes(load, True, 0.2)],
-                [rows.Growth(load, False, (64, 128), 0.2), rows.Growth(load, True, (32,), 0.2),
-                 rows.Reload(load, 8, 1)])
+        return ([echo(False, 8, rows.SIZES, 0.05), echo(True, 8, (1024,), 0.05),
+                 *(bulk(tls, way, 2, 65536) for tls in (False, True)
+                   for way in ("up", "down", "both")),
+                 rows.Handshakes(load, False, 0.05), rows.Handshakes(load, True, 0.05),
+                 rows.Syscalls(load, (1024,), 0.05)],
+                [rows.Growth(load, False, (16, 32), 0.05), rows.Growth(load, True, (16,), 0.05),
+                 rows.Growth(load, False, (32,), 0.05, defaults=True),
+                 rows.Reload(load, 8, 0.5)])
     if mode == "quick":
         return ([echo(False, 64, rows.SIZES, 0.4), echo(True, 64, rows.SIZES, 0.4),
-                 echo(False, 1000, (1024,), 0.6), bulk(False, "down", 256, 65536),
-                 rows.Handshakes(load, False, 0.5), rows.Handshakes(load, True, 0.5)],
+                 echo(False, 1000, (1024,), 0.5), bulk(False, "down", 256, 65536),
+                 rows.Handshakes(load, False, 0.4), rows.Handshakes(load, True, 0.4)],
                 [rows.Growth(load, False, (100, 1000), 0.4, is_once=True),
                  rows.Growth(load, True, (100, 500), 0.4, is_once=True)])
-    steady = [echo(tls, tunnels, rows.SIZES, 1) for tls in (False, True)
+    steady = [echo(tls, tunnels, rows.SIZES, 0.8) for tls in (False, True)
               for tunnels in (1, 64, 1000)]
     steady += [bulk(tls, way, 512, 65536) for tls in (False, True)
                for way in ("up", "down", "both")]
-    steady += [bulk(False, "down", 1024, 1 << 30), bulk(False, "up", 1024, 1 << 30)]
-    steady += [rows.Handshakes(load, tls, 1.5) for tls in (False, True)]
-    steady += [rows.Syscalls(load, 0.5)]
-    # One back end address has some 28,000 ports to be reached from.
-    return steady, [rows.Growth(load, False, (100, 1000, 9000, 20000, 26000), 1),
-                    rows.Growth(load, True, (100, 1000, 5000), 1),
-                    rows.Growth(load, False, (20000,), 1, defaults=True),
-                    rows.Reload(load, 20, 3)]
+    steady += [bulk(False, way, 1024, 1 << 30) for way in ("down", "up")]
+    steady += [rows.Handshakes(load, tls, 1.2) for tls in (False, True)]
+    steady += [rows.Syscalls(load, rows.SIZES, 0.5)]
+    return steady, [rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 0.8),
+                    rows.Growth(load, True, (100, 1000, 5000), 0.8),
+                    rows.Growth(load, False, (20000,), 0.8, defaults=True, is_once=True),
+                    rows.Reload(load, 20, 2.5)]
 
 
 class Run:
     """Collects the figures of all rounds."""
 
-    def __init__(self, chosen, rounds, is_strict):
-        self.peers, self.rounds, self.is_strict = chosen, rounds, is_strict
-        self.results, self.notes, self.loads = {}, [], []
+    def __init__(self, chosen, rounds, keep):
+        """`keep` is called after each measurement, to save what there is."""
+        self.peers, self.rounds, self.keep = chosen, rounds, keep
+        self.results, self.notes, self.once, self.loads = {}, [], set(), []
 
-    def measure(self, measurement):
+    def measure(self, measurement, is_steady):
         """All rounds of one measurement, each peer in turn."""
-        for number in range(1 if getattr(measurement, "is_once", False) else self.rounds):
-            self.round(measurement, number)
+        is_once = getattr(measurement, "is_once", False)
+        for number in range(1 if is_once else self.rounds):
+            # Another first each time, so that no peer is always after the same one.
+            shift = number % len(self.peers)
+            for peer in self.peers[shift:] + self.peers[:shift]:
+                figures = rows.Figures()
+                try:
+                    self.one(measurement, peer, figures, number, is_steady)
+                finally:
+                    for row, value in figures.items():
+                        by_peer = self.results.setdefault(row, {})
+                        by_peer.setdefault(peer.name, [None] * self.rounds)[number] = value
+                    for remark in figures.remarks:
+                        self.note(peer, measurement, number, "not measured", remark)
+                    if is_once and self.rounds > 1:
+                        self.once.update(figures)
 
-    def round(self, measurement, number):
-        """One round."""
-        # Another first each time, so that no peer is always after the same one.
-        shift = number % len(self.peers)
-        for peer in self.peers[shift:] + self.peers[:shift]:
-            self.loads.append(os.getloadavg()[0])
-            try:
-                figures = measurement(peer)
-            except (LoadError, OSError, RuntimeError) as error:
-                if self.is_strict:
-                    raise
-                self.notes.append(f"{peer.name}, {measurement.name}: {error}")
-                print(f"   {self.notes[-1]}", flush=True)
-                continue
-            for row, value in figures.items():
-                by_peer = self.results.setdefault(row, {})
-                by_peer.setdefault(peer.name, [None] * self.rounds)[number] = value
+    def one(self, measurement, peer, figures, number, is_steady):
+        """One peer's turn. What goes wrong is noted, and is not the end of the run."""
+        self.loads.append(os.getloadavg()[0])
+        try:
+            if is_steady and not peer.is_up():
+                peer.stop()
+                peer.start()
+            measurement(peer, figures)
+        except (LoadError, OSError, RuntimeError, ValueError,
+                subprocess.SubprocessError) as error:
+            self.note(peer, measurement, number, "failed", f"{type(error).__name__}: {error}")
+
+    def note(self, peer, measurement, number, kind, text):
+        """Has something said below the table."""
+        text = " ".join(text.split()).replace("|", "/")
+        self.notes.append({"peer": peer.name, "measurement": measurement.name,
+                           "round": number + 1, "kind": kind, "text": text})
+        if kind == "failed":
+            print(f"   {peer.name}, {measurement.name}: {text}", flush=True)
+
+    @property
+    def failed(self):
+        """How often a measurement failed."""
+        return sum(note["kind"] == "failed" for note in self.notes)
 
     def all(self, steady, growing):
         """Every measurement, interleaved."""
         started = time.monotonic()
-        try:
-            for peer in self.peers:
-                peer.start()
-            for measurement in steady:
-                self.measure(measurement)
-                self.tell(measurement, started)
-        finally:
+        for is_steady, measurements in ((True, steady), (False, growing)):
+            for measurement in measurements:
+                self.measure(measurement, is_steady)
+                print(f"   {time.monotonic() - started:5.0f} s  {measurement.name}", flush=True)
+                self.keep(self)
             for peer in self.peers:
                 peer.stop()
-        for measurement in growing:
-            self.measure(measurement)
-            self.tell(measurement, started)
-
-    def tell(self, measurement, started):
-        """Says how far it got."""
-        print(f"   {time.monotonic() - started:5.0f} s  {measurement.name}", flush=True)
 
 
 def machine():
@@ -109,20 +132,46 @@ def machine():
                 model = line.partition(":")[2].strip()
                 break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
-    return (f"{len(os.sched_getaffinity(0))} x {model}, {memory} GiB, "
-            f"Linux {platform.release()}, client, proxy and back end together on loopback")
+    return (f"{len(os.sched_getaffinity(0))} x {model}, {memory} GiB, Linux "
+            f"{platform.release()}, TCP congestion control "
+            f"{network.setting('ipv4/tcp_congestion_control')}; "
+            "client, proxy and back end together on loopback")
 
 
 def versions(chosen):
     """The versions of the programs, by Debian's packages."""
     found = []
     for package in ("apache2-bin", *(peer.needs for peer in chosen if peer.needs)):
-        with os.popen(f"dpkg-query -W -f '${{Package}} ${{Version}}' {package} 2>/dev/null") as out:
-            found.append(out.read() or package)
+        try:
+            asked = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}", package],
+                                   capture_output=True, text=True, check=False)
+            found.append(asked.stdout or package)
+        except OSError:
+            found.append(package)
     return ", ".join(found)
 
 
-def main():
+def limit_descriptors():
+    """The same limit for all that is started, soft and hard, as some raise theirs by themselves
+    and some do not."""
+    for wanted in (DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return wanted
+        except (ValueError, OSError):
+            continue
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def stop(number, _):
+    """A signal: everything is cleaned up once, whatever comes after."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt(number)
+
+
+def words():
+    """What was asked for."""
     parser = argparse.ArgumentParser()
     for name in ("module", "wsload", "output", "version"):
         parser.add_argument(f"--{name}", required=True)
@@ -131,65 +180,120 @@ def main():
     mode.add_argument("--smoke", dest="mode", action="store_const", const="smoke")
     parser.add_argument("--peers", help="names, separated by commas")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--only", help="measurements whose names contain this")
     parser.add_argument("--document", type=pathlib.Path, help="put the tables into this file")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    descriptors = 20000 if hard == resource.RLIM_INFINITY else min(hard, 20000)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
 
-    load = Wsload(arguments.wsload)
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="wsforward-bench-"))
-    # The servers' workers are another user.
-    directory.chmod(0o755)
-    bench = peers.Bench(directory, arguments.module, load)
-    names = arguments.peers or {"smoke": "apache,relay"}.get(arguments.mode)
-    every = [kind(bench, index) for index, kind in enumerate(peers.ALL)]
-    chosen = [peer for peer in every if names is None or peer.name in names.split(",")]
-    if names and len(chosen) != len(names.split(",")):
-        sys.exit(f"--peers: known are {', '.join(peer.name for peer in every)}")
+def choose(every, asked, is_smoke):
+    """The peers of this run."""
+    if asked:
+        chosen = [peer for peer in every if peer.name in asked.split(",")]
+        if len(chosen) != len(asked.split(",")):
+            sys.exit(f"--peers: known are {', '.join(peer.name for peer in every)}")
+    elif is_smoke:
+        chosen = [peer for peer in every if peer.is_here()]
+    else:
+        chosen = every
     for peer in chosen:
         if not peer.is_here():
             sys.exit(f"{peer.name} is not installed")
-    rounds = arguments.rounds or (1 if arguments.mode == "smoke" else 3)
+    return chosen
 
-    started = datetime.datetime.now(datetime.timezone.utc)
-    run = Run(chosen, rounds, is_strict=arguments.mode == "smoke")
+
+class Report:
+    """What is told and kept of a run."""
+
+    def __init__(self, arguments, chosen, descriptors, is_own_network, most_tunnels):
+        self.arguments, self.chosen, self.most_tunnels = arguments, chosen, most_tunnels
+        self.descriptors, self.is_own_network = descriptors, is_own_network
+        self.started = datetime.datetime.now(datetime.timezone.utc)
+        self.versions = versions(chosen)
+        self.output = pathlib.Path(arguments.output)
+        self.output.mkdir(parents=True, exist_ok=True)
+
+    def about(self, run, state):
+        """The circumstances, by name."""
+        mode = self.arguments.mode
+        elapsed = round((datetime.datetime.now(datetime.timezone.utc) - self.started)
+                        .total_seconds())
+        about = {
+            "Run": f"`ci/bench{'' if mode == 'full' else ' --' + mode}`, {run.rounds} "
+                   f"round{'s' if run.rounds > 1 else ''}, on {self.started:%Y-%m-%d %H:%M} UTC, "
+                   f"mod_wsforward {self.arguments.version}",
+            "Duration": f"{elapsed // 60} min {elapsed % 60} s{state}",
+            "Machine": machine(),
+            "Network": network.description(self.is_own_network),
+            "Load average meanwhile": f"{min(run.loads, default=0):.1f} to "
+                                      f"{max(run.loads, default=0):.1f}",
+            "Versions": self.versions,
+            "Descriptors": f"{self.descriptors:,} a process, soft and hard limit, for every "
+                           "proxy, back end and client",
+            "Clients": "16 source addresses a process; echo on one process of one thread, "
+                       "handshakes by 16 clients in one, tunnels held "
+                       f"{run.per_process:,} a process",
+            "Peers": "; ".join(f"{peer.name} ({peer.note})" for peer in self.chosen),
+        }
+        if run.failed:
+            about["Failed"] = f"{run.failed} measurements, named below their tables"
+        return about
+
+    def write(self, run, state=" so far"):
+        """Leaves what there is as Markdown and JSON; the Markdown."""
+        about, names = self.about(run, state), [peer.name for peer in self.chosen]
+        results = table.derived(run.results)
+        reached = [] if self.arguments.mode == "smoke" else targets(results, self.most_tunnels)
+        text = table.document(results, names, about, run.notes, run.once, reached)
+        whole = {"about": about, "peers": names, "rows": results, "once": sorted(run.once),
+                 "notes": run.notes, "targets": reached}
+        for ending, content in (("md", text), ("json", json.dumps(whole, indent=1))):
+            new = self.output / f"{self.arguments.mode}.{ending}.new"
+            new.write_text(content)
+            new.rename(self.output / f"{self.arguments.mode}.{ending}")
+        return text
+
+
+def main():
+    arguments = words()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    is_own_network = network.enter()
+    descriptors = limit_descriptors()
+    load = Wsload(arguments.wsload, descriptors)
+    measurements = [[measurement for measurement in half
+                     if arguments.only is None or arguments.only in measurement.name]
+                    for half in plan(arguments.mode, load)]
+    most_tunnels = max((max(measurement.levels) for measurement in measurements[1]
+                        if isinstance(measurement, rows.Growth)), default=0)
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="wsforward-bench-"))
     try:
+        # The servers' workers are another user.
+        directory.chmod(0o755)
+        bench = peers.Bench(directory, arguments.module, load, descriptors)
+        every = [kind(bench, index) for index, kind in enumerate(peers.ALL)]
+        chosen = choose(every, arguments.peers, arguments.mode == "smoke")
+        report = Report(arguments, chosen, descriptors, is_own_network, most_tunnels)
+        rounds = arguments.rounds or (1 if arguments.mode == "smoke" else 3)
+        run = Run(chosen, rounds, report.write)
+        run.per_process = load.per_process
+        # With room for an uneven spread over them.
         bench.start_backends([peer.backend_address for peer in every],
-                             1 if arguments.mode == "smoke" else 2)
-        run.all(*plan(arguments.mode, load))
+                             max(2, most_tunnels * 3 // 2 // descriptors + 1))
+        state, status = "", 0
+        try:
+            run.all(*measurements)
+        except KeyboardInterrupt as interrupt:
+            state, status = ", stopped before its end", 128 + (interrupt.args or (2,))[0]
+        text = report.write(run, state)
     finally:
-        bench.stop()
-    shutil.rmtree(directory, ignore_errors=True)
-
-    table.means(run.results)
-    loads = sorted(run.loads)
-    about = {
-        "Run": f"`ci/bench{'' if arguments.mode == 'full' else ' --' + arguments.mode}`, "
-               f"{rounds} rounds, on {started:%Y-%m-%d %H:%M} UTC, "
-               f"mod_wsforward {arguments.version}",
-        "Machine": machine(),
-        "Load average meanwhile": f"{loads[0]:.1f} to {loads[-1]:.1f}",
-        "Versions": versions(chosen),
-        "Descriptors": f"{descriptors:,} a process",
-        "Peers": "; ".join(f"{peer.name} ({peer.note})" for peer in chosen),
-    }
-    if run.notes:
-        about["Failed"] = "; ".join(run.notes)
-    names = [peer.name for peer in chosen]
-    text = table.document(run.results, names, about)
-    output = pathlib.Path(arguments.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / f"{arguments.mode}.md").write_text(text)
-    (output / f"{arguments.mode}.json").write_text(
-        json.dumps({"about": about, "peers": names, "rows": run.results}, indent=1))
-    if arguments.document:
-        table.put_into(arguments.document, text)
+        Session.stop_all()
+        shutil.rmtree(directory, ignore_errors=True)
     print(text)
-    print(f"Written to {output}/{arguments.mode}.md and .json, after "
-          f"{(datetime.datetime.now(datetime.timezone.utc) - started).total_seconds():.0f} s")
+    if arguments.document and not status:
+        table.put_into(arguments.document, text)
+    print(f"Written to {report.output}/{arguments.mode}.md and .json")
+    return status or (1 if run.failed else 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,11 +3,16 @@
 import json
 import select
 import subprocess
+import time
 
-# Tunnels per process of the client: with 20,000 descriptors each there is room left.
+# Tunnels per process of the client, if its descriptors allow: with 20,000 there is room left.
 PER_PROCESS = 15_000
 
 PATIENCE = 180
+
+# Handshakes that were refused are tried again, as one child or worker may be full before the
+# others are. So many refused in a row, or for so long, and there is no room anywhere.
+REFUSED_ENOUGH, REFUSED_SECONDS = 64, 4
 
 
 class LoadError(Exception):
@@ -17,17 +22,12 @@ class LoadError(Exception):
 class Wsload:
     """The program at a path."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, descriptors):
+        self.path, self.per_process = path, min(PER_PROCESS, descriptors - 100)
 
     def run(self, command, url, **settings):
         """One run of `command`; its result."""
-        words = [f"{name}={value}" for name, value in settings.items()]
-        done = subprocess.run([self.path, command, url, *words], text=True, timeout=PATIENCE,
-                              capture_output=True, stdin=subprocess.DEVNULL, check=False)
-        if done.returncode:
-            raise LoadError(done.stderr.strip() or f"{command}: status {done.returncode}")
-        return json.loads(done.stdout)
+        return self.start(command, url, **settings).result()
 
     def start(self, command, url, **settings):
         """The same without waiting; `result()` of what is returned waits."""
@@ -35,7 +35,7 @@ class Wsload:
 
     def tunnels(self, url):
         """Tunnels to hold, none yet."""
-        return Tunnels(self.path, url)
+        return Tunnels(self.path, url, self.per_process)
 
 
 class Running:
@@ -43,31 +43,50 @@ class Running:
 
     def __init__(self, path, command, url, settings):
         words = [f"{name}={value}" for name, value in settings.items()]
+        self.command = command
         self.process = subprocess.Popen([path, command, url, *words], text=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE)
 
     def result(self):
         """What it printed."""
-        out, _ = self.process.communicate(timeout=PATIENCE)
+        try:
+            out, errors = self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.end()
         if self.process.returncode:
-            raise LoadError(f"status {self.process.returncode}")
+            raise LoadError(errors.strip() or f"{self.command}: status {self.process.returncode}")
         return json.loads(out)
+
+    def end(self):
+        """Ends it, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
 
 class Tunnels:
     """Open tunnels, in as many processes as it takes."""
 
-    def __init__(self, path, url):
-        self.path, self.url, self.clients, self.open = path, url, [], 0
+    def __init__(self, path, url, per_process):
+        self.path, self.url, self.per_process = path, url, per_process
+        self.clients, self.open, self.error = [], 0, ""
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         for client, _ in self.clients:
-            client.stdin.close()
+            try:
+                client.stdin.close()
+            except BrokenPipeError:
+                pass
         for client, _ in self.clients:
-            client.wait(30)
+            try:
+                client.wait(10)
+            except subprocess.TimeoutExpired:
+                client.kill()
+                client.wait()
             client.stdout.close()
 
     def _tell(self, client, line):
@@ -82,9 +101,11 @@ class Tunnels:
         return json.loads(answer)
 
     def grow(self, count):
-        """Opens more, up to `count` in all. Whether there are so many now."""
+        """Opens more, up to `count` in all. Whether there are so many now; if not, `error` has
+        the reason."""
+        refused, since = 0, time.monotonic()
         while self.open < count:
-            if not self.clients or self.clients[-1][1] >= PER_PROCESS:
+            if not self.clients or self.clients[-1][1] >= self.per_process:
                 # Sixteen addresses each.
                 source = f"127.0.{len(self.clients)}.2"
                 client = subprocess.Popen(
@@ -92,17 +113,31 @@ class Tunnels:
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 self.clients.append((client, 0))
             client, has = self.clients[-1]
-            answer = self._tell(client, f"open {min(count - self.open, PER_PROCESS - has)}")
+            answer = self._tell(client, f"open {min(count - self.open, self.per_process - has)}")
             self.clients[-1] = (client, answer["open"])
             self.open += answer["open"] - has
-            if answer["failed"]:
-                return False
+            if answer["open"] > has:
+                refused, since = 0, time.monotonic()
+            elif answer["failed"]:
+                self.error = answer["error"]
+                refused += answer["failed"]
+                if refused >= REFUSED_ENOUGH or time.monotonic() - since > REFUSED_SECONDS:
+                    return False
         return True
+
+    def grow_all(self, count):
+        """The same where fewer are of no use."""
+        if not self.grow(count):
+            raise LoadError(f"{self.open:,} of {count:,} tunnels: {self.error}")
 
     def echo(self, size, seconds, count=None):
         """Messages there and back on the newest `count`, all of them in one process."""
         client, has = self.clients[-1]
-        return self._tell(client, f"echo {size} {seconds} {min(has, count or has)}")
+        result = self._tell(client, f"echo {size} {seconds} {min(has, count or has)}")
+        if result["failed"] or not result["messages"]:
+            raise LoadError(f"{result['failed']} of {result['tunnels']} tunnels failed in echo, "
+                            f"after {result['messages']} messages")
+        return result
 
     def check(self):
         """How many answer."""

@@ -32,10 +32,11 @@ def http_user():
 
 
 class Bench:
-    """What the peers share: programs, a certificate, a back end."""
+    """What the peers share: programs, a limit of descriptors, a certificate, a back end."""
 
-    def __init__(self, directory, module, wsload):
+    def __init__(self, directory, module, wsload, descriptors):
         self.directory, self.module, self.wsload = directory, module, wsload
+        self.descriptors = descriptors
         self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -45,7 +46,6 @@ class Bench:
             check=True, capture_output=True)
         # HAProxy wants both in one file.
         (directory / "both.pem").write_text(self.certificate.read_text() + self.key.read_text())
-        self.backends = []
 
     def start_backends(self, addresses, processes):
         """Back ends on these addresses, all on one port; one more with TLS on the first."""
@@ -57,13 +57,7 @@ class Bench:
     def _backend(self, words):
         session = Session([self.wsload.path, "backend", *words], self.directory,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.backends.append(session)
         return json.loads(session.process.stdout.readline())["port"]
-
-    def stop(self):
-        """Ends the back ends."""
-        for session in self.backends:
-            session.stop()
 
 
 class Peer:
@@ -71,12 +65,14 @@ class Peer:
 
     name = note = ""
     has_proxy = True
-    # With its defaults it holds fewer tunnels than as it is measured.
+    # With its defaults it holds fewer tunnels than as it is measured; if not, why.
     has_smaller_defaults = False
+    defaults_note = "its defaults are what it has in all rows"
     # The most tunnels that its settings allow, where that is far below the descriptors.
     most = None
     # A signal that reloads it, by its first process.
     reload_signal = None
+    can_reload = True
     # A program it cannot do without.
     needs = None
 
@@ -116,6 +112,10 @@ class Peer:
                     raise RuntimeError(f"{self.name} does not answer: {log}") from None
                 time.sleep(0.02)
 
+    def is_up(self):
+        """Whether its first process runs."""
+        return self.session is not None and self.session.process.poll() is None
+
     def stop(self):
         """Ends it with all its processes."""
         if self.session:
@@ -153,6 +153,9 @@ class Direct(Peer):
     def start(self, defaults=False):
         pass
 
+    def is_up(self):
+        return True
+
     def url(self, tls=False):
         if tls:
             return f"wss://127.1.0.1:{self.bench.tls_port}"
@@ -163,6 +166,8 @@ class Bare(Peer):
     """A relay without HTTP."""
 
     name = "bare-relay"
+    can_reload = False
+    defaults_note = "its descriptors alone limit it, by default too"
     note = "tokio's copy_bidirectional, a thread per core, no HTTP"
 
     def spawn(self):
@@ -181,6 +186,8 @@ class Apache(Peer):
     note = "event MPM as Debian sets it (2 children at first, 25 threads each, 150 workers); ProxyPass ... upgrade=websocket"
     reload_signal = signal.SIGUSR1
     most = 150
+    # By default, in a child: what Debian's apache2ctl sets, unless APACHE_ULIMIT_MAX_FILES does.
+    descriptors = 8192
     parameters = " upgrade=websocket"
     directives = ""
     # Debian's mpm_event.conf.
@@ -195,11 +202,11 @@ MaxRequestWorkers 150
     def spawn(self):
         modules = subprocess.run(["apxs", "-q", "LIBEXECDIR"], capture_output=True, text=True,
                                  check=False).stdout.strip() or "/usr/lib/apache2/modules"
-        load = "".join(f"LoadModule {name}_module {modules}/mod_{name}.so\n"
+        load = "".join(f'LoadModule {name}_module "{modules}/mod_{name}.so"\n'
                        for name in ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl"))
         user = http_user()
-        configuration = self.write("httpd.conf", f"""ServerRoot {self.directory}
-DefaultRuntimeDir {self.directory}
+        configuration = self.write("httpd.conf", f"""ServerRoot "{self.directory}"
+DefaultRuntimeDir "{self.directory}"
 PidFile httpd.pid
 ServerName bench.test
 ErrorLog error.log
@@ -213,13 +220,14 @@ ProxyTimeout 3600
 ProxyPass "/" "http://{self.backend}/"{self.parameters}
 <VirtualHost {self.address}:{self.tls_port}>
     SSLEngine on
-    SSLCertificateFile {self.bench.certificate}
-    SSLCertificateKeyFile {self.bench.key}
+    SSLCertificateFile "{self.bench.certificate}"
+    SSLCertificateKeyFile "{self.bench.key}"
     ProxyPass "/" "http://{self.backend}/"{self.parameters}
 </VirtualHost>
 """)
         program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
-        return Session([program, "-f", configuration, "-D", "FOREGROUND"], self.directory)
+        limit = ["prlimit", f"--nofile={min(self.descriptors, self.bench.descriptors)}"] if self.defaults else []
+        return Session([*limit, program, "-f", configuration, "-D", "FOREGROUND"], self.directory)
 
 
 class ApacheThreads(Apache):
@@ -247,15 +255,17 @@ class Forward(Apache):
 
     @property
     def directives(self):
-        return f"LoadModule wsforward_module {self.bench.module}\nWSForward On\n"
+        return f'LoadModule wsforward_module "{self.bench.module}"\nWSForward On\n'
 
 
 class Relay(Forward):
     """The module with its relay."""
 
     name = "relay"
-    note = "mod_wsforward in Apache as above (150 workers): WSForward On, WSForwardRelay On"
+    note = ("mod_wsforward in Apache as above (150 workers): WSForward On, WSForwardRelay On; "
+            "by default with 8,192 descriptors a child, as Debian's apache2ctl sets")
     most = None
+    has_smaller_defaults = True
 
     @property
     def directives(self):
@@ -266,21 +276,21 @@ class Nginx(Peer):
     """nginx."""
 
     name = needs = "nginx"
-    note = "worker_connections 20000 (Debian's 768 only for the tunnels held by default)"
+    note = "worker_connections as many as descriptors, by default Debian's 768"
     reload_signal = signal.SIGHUP
     has_smaller_defaults = True
 
     def spawn(self):
         user = http_user()
-        temporary = "".join(f"    {kind}_temp_path {self.directory}/{kind};\n" for kind in
+        temporary = "".join(f'    {kind}_temp_path "{self.directory}/{kind}";\n' for kind in
                             ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         configuration = self.write("nginx.conf", f"""daemon off;
 {f"user {user};" if user else ""}
 worker_processes auto;
-{"" if self.defaults else "worker_rlimit_nofile 20000;"}
-pid {self.directory}/nginx.pid;
-error_log {self.directory}/error.log;
-events {{ worker_connections {768 if self.defaults else 20000}; }}
+{"" if self.defaults else f"worker_rlimit_nofile {self.bench.descriptors};"}
+pid "{self.directory}/nginx.pid";
+error_log "{self.directory}/error.log";
+events {{ worker_connections {768 if self.defaults else self.bench.descriptors}; }}
 http {{
     access_log off;
 {temporary}
@@ -288,8 +298,8 @@ http {{
     server {{
         listen {self.address}:{self.port};
         listen {self.address}:{self.tls_port} ssl;
-        ssl_certificate {self.bench.certificate};
-        ssl_certificate_key {self.bench.key};
+        ssl_certificate "{self.bench.certificate}";
+        ssl_certificate_key "{self.bench.key}";
         ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
             proxy_pass http://{self.backend};
@@ -311,6 +321,7 @@ class HAProxy(Peer):
 
     name = needs = "haproxy"
     note = "mode http, timeout tunnel 1h, maxconn by its descriptors"
+    defaults_note = "its descriptors alone limit it, by default too"
     reload_signal = signal.SIGUSR2
 
     def spawn(self):
@@ -324,7 +335,7 @@ defaults
     timeout tunnel 1h
 frontend bench
     bind {self.address}:{self.port}
-    bind {self.address}:{self.tls_port} ssl crt {self.bench.directory}/both.pem alpn http/1.1
+    bind {self.address}:{self.tls_port} ssl crt "{self.bench.directory}/both.pem" alpn http/1.1
     default_backend echo
 backend echo
     server one {self.backend}
@@ -338,6 +349,7 @@ class Caddy(Peer):
 
     name = needs = "caddy"
     note = "reverse_proxy"
+    defaults_note = HAProxy.defaults_note
 
     def spawn(self):
         self.admin = f"{self.address}:{free_port(self.address)}"
@@ -345,7 +357,7 @@ class Caddy(Peer):
         self.configuration = self.write("Caddyfile", f"""{{
     admin {self.admin}
     auto_https off
-    storage file_system {self.directory}
+    storage file_system "{self.directory}"
 }}
 http://:{self.port} {{
     bind {self.address}
@@ -353,7 +365,7 @@ http://:{self.port} {{
 }}
 https://:{self.tls_port} {{
     bind {self.address}
-    tls {self.bench.certificate} {self.bench.key}
+    tls "{self.bench.certificate}" "{self.bench.key}"
     {proxy}
 }}
 """)

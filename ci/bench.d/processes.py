@@ -20,12 +20,22 @@ def _stat(pid):
 class Session:
     """A program started in a session of its own. Ends with it."""
 
+    # Those that were not stopped.
+    running = []
+
     def __init__(self, command, directory, **options):
         self.log = open(directory / "output.log", "ab")
         self.process = subprocess.Popen(
             [str(word) for word in command], cwd=directory, start_new_session=True,
             stderr=self.log, **{"stdin": subprocess.DEVNULL, "stdout": self.log, **options})
         self.pid = self.process.pid
+        Session.running.append(self)
+
+    @staticmethod
+    def stop_all():
+        """Stops all that run."""
+        for session in list(Session.running):
+            session.stop()
 
     def pids(self):
         """Every process of the session."""
@@ -78,6 +88,9 @@ class Session:
 
     def stop(self):
         """Ends them all, at once."""
+        if self not in Session.running:
+            return
+        Session.running.remove(self)
         if self.process.stdin:
             self.process.stdin.close()
         deadline = time.monotonic() + 20

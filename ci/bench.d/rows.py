@@ -1,4 +1,4 @@
-"""The measurements. Each takes a peer and returns its figures by row: {row: value}."""
+"""The measurements. Each takes a peer, and Figures to put in what it finds."""
 
 import os
 import signal
@@ -6,12 +6,30 @@ import subprocess
 import tempfile
 import time
 
+from load import LoadError
+
 SIZES = (32, 1024, 16384)
+
+# So few tunnels are held by everything that is compared.
+EVERYBODY_HOLDS = 100
 
 
 def scheme(tls):
     """The scheme's name for a row."""
     return "wss" if tls else "ws"
+
+
+class Figures(dict):
+    """Figures by row, and what is to be said of those that there are none of."""
+
+    def __init__(self):
+        super().__init__()
+        self.remarks = []
+
+
+def cpu(peer):
+    """CPU seconds of its processes so far."""
+    return peer.session.cpu() if peer.has_proxy else None
 
 
 class Echo:
@@ -22,32 +40,27 @@ class Echo:
         self.sizes, self.seconds = sizes, seconds
         self.name = f"echo {scheme(tls)} {tunnels}"
 
-    def __call__(self, peer):
-        figures = {}
+    def __call__(self, peer, figures):
         if peer.most and peer.most < self.tunnels:
-            return figures
+            figures.remarks.append(f"its settings allow {peer.most} tunnels")
+            return
         with self.load.tunnels(peer.url(self.tls)) as tunnels:
-            if not tunnels.grow(self.tunnels):
-                return figures
+            tunnels.grow_all(self.tunnels)
             for size in self.sizes:
                 row = f"{self.name} x {size} B"
                 figures.update(echo(peer, tunnels, size, self.seconds, row))
-        return figures
 
 
 def echo(peer, tunnels, size, seconds, row, count=None):
     """The figures of one size."""
     # The first messages after opening find cold caches, and TLS sends its tickets.
     tunnels.echo(size, min(0.1, seconds / 5), count)
-    before = peer.session.cpu() if peer.has_proxy else 0
+    before = cpu(peer)
     result = tunnels.echo(size, seconds, count)
-    cpu = peer.session.cpu() - before if peer.has_proxy else None
-    if result["failed"] or not result["messages"]:
-        return {}
     figures = {f"{row}: messages/s": result["per_s"], f"{row}: p50 us": result["p50_us"],
                f"{row}: p99 us": result["p99_us"], f"{row}: p99.9 us": result["p999_us"]}
-    if cpu is not None:
-        figures[f"{row}: CPU s per million"] = cpu / result["messages"] * 1e6
+    if before is not None:
+        figures[f"{row}: CPU s per million"] = (cpu(peer) - before) / result["messages"] * 1e6
     return figures
 
 
@@ -57,21 +70,19 @@ class Syscalls:
     name = "system calls"
     is_once = True
 
-    def __init__(self, load, seconds):
-        self.load, self.seconds = load, seconds
+    def __init__(self, load, sizes, seconds):
+        self.load, self.sizes, self.seconds = load, sizes, seconds
 
-    def __call__(self, peer):
-        figures = {}
+    def __call__(self, peer, figures):
         if not peer.has_proxy:
-            return figures
+            return
         with self.load.tunnels(peer.url()) as tunnels:
-            tunnels.grow(1)
-            for size in SIZES:
+            tunnels.grow_all(1)
+            for size in self.sizes:
+                tunnels.echo(size, self.seconds / 5)
                 calls, messages = self._count(peer, tunnels, size)
-                if calls:
-                    figures[f"system calls, 1 tunnel x {size} B: per message and direction"] = (
-                        calls / messages / 2)
-        return figures
+                figures[f"system calls, 1 tunnel x {size} B: per message and direction"] = (
+                    calls / messages / 2)
 
     def _count(self, peer, tunnels, size):
         pids = peer.session.pids()
@@ -87,10 +98,16 @@ class Syscalls:
                 messages = tunnels.echo(size, self.seconds)["messages"]
             finally:
                 strace.send_signal(signal.SIGINT)
-                strace.wait(20)
+                try:
+                    strace.wait(20)
+                except subprocess.TimeoutExpired:
+                    strace.kill()
+                    strace.wait()
             total = [line.split() for line in counts if line.rstrip().endswith(" total")]
         # "100.00 SECONDS USECS CALLS [ERRORS] total"
-        return (int(total[0][3]) if total else 0), messages
+        if not total:
+            raise RuntimeError("strace counted nothing")
+        return int(total[0][3]), messages
 
 
 def is_traced(pid):
@@ -115,14 +132,14 @@ class Bulk:
         size = f"{frame >> 10} KiB frames" if frame < 1 << 30 else "one 1 GiB frame"
         self.name = f"bulk {scheme(tls)} {way}, {size}"
 
-    def __call__(self, peer):
-        before = peer.session.cpu() if peer.has_proxy else 0
+    def __call__(self, peer, figures):
+        warm_up = {name: min(mib, 8) for name, mib in self.settings.items()}
+        self.load.run("bulk", peer.url(self.tls), frame=self.frame, **warm_up)
+        before = cpu(peer)
         result = self.load.run("bulk", peer.url(self.tls), frame=self.frame, **self.settings)
-        figures = {f"{self.name}: MiB/s": result["mib_per_s"]}
-        if peer.has_proxy:
-            used = peer.session.cpu() - before
-            figures[f"{self.name}: CPU s per GiB"] = used / result["mib"] * 1024
-        return figures
+        figures[f"{self.name}: MiB/s"] = result["mib_per_s"]
+        if before is not None:
+            figures[f"{self.name}: CPU s per GiB"] = (cpu(peer) - before) / result["mib"] * 1024
 
 
 class Handshakes:
@@ -132,17 +149,17 @@ class Handshakes:
         self.load, self.tls, self.seconds = load, tls, seconds
         self.name = f"handshake {scheme(tls)}"
 
-    def __call__(self, peer):
-        before = peer.session.cpu() if peer.has_proxy else 0
+    def __call__(self, peer, figures):
+        self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 5)
+        before = cpu(peer)
         result = self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds)
+        used = cpu(peer)
         if not result["count"] or result["failed"]:
-            return {}
-        figures = {f"{self.name}: per s": result["per_s"],
-                   f"{self.name}: p99 us": result["p99_us"]}
-        if peer.has_proxy:
-            used = peer.session.cpu() - before
-            figures[f"{self.name}: CPU us"] = used / result["count"] * 1e6
-        return figures
+            raise LoadError(f"{result['failed']} handshakes failed, {result['count']} did not")
+        figures[f"{self.name}: per s"] = result["per_s"]
+        figures[f"{self.name}: p99 us"] = result["p99_us"]
+        if before is not None:
+            figures[f"{self.name}: CPU us"] = (used - before) / result["count"] * 1e6
 
 
 def settled(session):
@@ -167,33 +184,39 @@ class Growth:
         self.defaults, self.is_once = defaults, is_once
         self.name = f"held {scheme(tls)}" + (" by default" if defaults else "")
 
-    def __call__(self, peer):
-        if not peer.has_proxy or (self.defaults and not peer.has_smaller_defaults):
-            return {}
+    def __call__(self, peer, figures):
+        if not peer.has_proxy:
+            return
+        if self.defaults and not peer.has_smaller_defaults:
+            figures.remarks.append(peer.defaults_note)
+            return
         peer.stop()
         peer.start(defaults=self.defaults)
         try:
-            return self._grow(peer)
+            self._grow(peer, figures)
         finally:
             peer.stop()
 
-    def _grow(self, peer):
-        figures = {}
+    def _grow(self, peer, figures):
+        # What threads and children allocate at their first request is no tunnel's.
+        self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 2, clients=16)
         if not self.defaults and not self.tls:
             figures.update(self._get(peer, "held ws 0"))
-        # What threads and children allocate at their first request is no tunnel's.
-        self.load.run("handshakes", peer.url(self.tls), seconds=0.5, clients=16)
         before, held = settled(peer.session), 0
         with self.load.tunnels(peer.url(self.tls)) as tunnels:
             for level in self.levels:
                 # That it is full is shown once, without TLS.
                 if self.tls and peer.most and peer.most < level:
+                    figures.remarks.append(f"its settings allow {peer.most} tunnels")
                     break
                 is_whole = tunnels.grow(level)
                 figures[f"{self.name}: tunnels"] = tunnels.open
                 if not is_whole:
+                    if level <= EVERYBODY_HOLDS:
+                        raise LoadError(f"{tunnels.open} of {level} tunnels: {tunnels.error}")
+                    figures.remarks.append(f"full below {level:,}: {tunnels.error}")
                     if not self.tls:
-                        figures.update(self._get(peer, f"{self.name}, when full"))
+                        figures.update(self._get(peer, f"{self.name}, when full", may_fail=True))
                     break
                 if self.defaults:
                     continue
@@ -209,14 +232,17 @@ class Growth:
                     figures.update(self._get(peer, row))
                     figures.update(echo(peer, tunnels, 1024, self.seconds,
                                         f"{row}, echo 64 x 1024 B", 64))
-        return figures
 
-    def _get(self, peer, row):
+    def _get(self, peer, row, may_fail=False):
+        self.load.run("get", peer.url(), seconds=self.seconds / 5)
         result = self.load.run("get", peer.url(), seconds=self.seconds)
-        # No answer within five seconds is no latency.
-        return {f"{row}: GET p50 us": result["p50_us"] if result["count"] else None,
-                f"{row}: GET p99 us": result["p99_us"] if result["count"] else None,
-                f"{row}: GETs failed": result["failed"]}
+        if not result["count"] and not may_fail:
+            raise LoadError(f"no plain GET was answered within 5 s ({row})")
+        figures = {f"{row}: GETs failed": result["failed"]}
+        if result["count"]:
+            figures.update({f"{row}: GET p50 us": result["p50_us"],
+                            f"{row}: GET p99 us": result["p99_us"]})
+        return figures
 
 
 class Reload:
@@ -227,20 +253,27 @@ class Reload:
     def __init__(self, load, tunnels, seconds):
         self.load, self.tunnels, self.seconds = load, tunnels, seconds
 
-    def __call__(self, peer):
-        if not peer.has_proxy or peer.name == "bare-relay":
-            return {}
+    def __call__(self, peer, figures):
+        if not peer.has_proxy:
+            return
+        if not peer.can_reload:
+            figures.remarks.append("it has no configuration to reload")
+            return
         peer.stop()
         peer.start()
         try:
             with self.load.tunnels(peer.url()) as tunnels:
-                tunnels.grow(self.tunnels)
+                tunnels.grow_all(self.tunnels)
                 requests = self.load.start("get", peer.url(), seconds=self.seconds)
-                time.sleep(self.seconds / 5)
-                peer.reload()
-                result = requests.result()
-                return {f"reload with {self.tunnels} tunnels: alive": tunnels.check(),
-                        f"reload with {self.tunnels} tunnels: GET max us": result["max_us"],
-                        f"reload with {self.tunnels} tunnels: GETs failed": result["failed"]}
+                try:
+                    time.sleep(self.seconds / 5)
+                    peer.reload()
+                    result = requests.result()
+                finally:
+                    requests.end()
+                row = f"reload with {self.tunnels} tunnels"
+                figures[f"{row}: alive"] = tunnels.check()
+                figures[f"{row}: GET max us"] = result["max_us"]
+                figures[f"{row}: GETs failed"] = result["failed"]
         finally:
             peer.stop()

@@ -1,0 +1,119 @@
+"""What the module is to reach, judged by the figures of one run."""
+
+from rows import SIZES
+from table import OURS, median, number, ratio
+
+WAYS = ("up", "down", "both")
+
+
+class Judge:
+    """Asks the rows of a run."""
+
+    def __init__(self, results):
+        self.results = results
+
+    def ours(self, row):
+        """Our figure in a row."""
+        return median(self.results.get(row, {}).get(OURS, ()))
+
+    def share(self, row, peer):
+        """What ours is of a peer's figure."""
+        by_peer = self.results.get(row, {})
+        return ratio(by_peer.get(OURS, ()), by_peer.get(peer, ()))
+
+    def worst(self, rows, names):
+        """The greatest share over rows and peers, and whose it is; none unless all are there."""
+        shares = [(self.share(row, peer), peer, row) for row in rows for peer in names]
+        if any(share is None for share, _, _ in shares):
+            return None, ""
+        share, peer, row = max(shares)
+        return share, f"{peer} in {row.partition(': ')[0]}"
+
+    def target(self, row, must, aim):
+        """One row: `must` and `aim` are (text, value, its bound, what to say of the value)."""
+        result = {"row": row}
+        for prefix, (text, value, bound, said) in (("", must), ("aim ", aim)):
+            result[prefix.strip() or "must"] = text
+            known = value is not None
+            result[f"{prefix}measured"] = f"{number(value)}{said}" if known else "not measured"
+            result[f"{prefix}value"] = value
+            result[f"{prefix}reached"] = bound(value) if known else None
+        return result
+
+    def stock(self, row, peer, rows, most, aim):
+        """The worst of the rows as a share of stock httpd's figure."""
+        value, where = self.worst(rows, [peer])
+        said = f" x {where}" if len(rows) > 1 else f" x {peer}"
+        must = (f"{most} x {peer}", value, at_most(most), said)
+        if isinstance(aim, (int, float)):
+            return self.target(row, must, (f"{aim} x {peer}", value, at_most(aim), said))
+        text, names, rows = aim
+        value, where = self.worst(rows, names)
+        return self.target(row, must, (text, value, below(1), f" x {where}"))
+
+    def own(self, row, name, most, aim, unit="", aim_text=None):
+        """A figure of ours alone."""
+        value = self.ours(name)
+        return self.target(row, (f"{most}{unit}", value, at_most(most), unit),
+                           (aim_text or f"{aim}{unit}", value, at_most(aim), unit))
+
+
+def at_most(bound):
+    """Whether a value is as small as that, in the digits that a table shows."""
+    return lambda value: round(value, 2) <= bound
+
+
+def below(bound):
+    """Whether a value is smaller."""
+    return lambda value: value < bound
+
+
+def targets(results, most_tunnels):
+    """All of them. `most_tunnels` is how many were tried."""
+    judge = Judge(results)
+    cpu, size = ": CPU s per million", "{} x {} B"
+
+    def sizes(echo):
+        return [f"{size.format(echo, number)}{cpu}" for number in SIZES]
+
+    def mean(echo, what="CPU s per million"):
+        return [f"{echo}, mean of sizes: {what}"]
+
+    def bulk(scheme, ways, frames):
+        return [f"bulk {scheme} {way}, {frames}: CPU s per GiB" for way in ways]
+
+    held = judge.ours("held ws: tunnels")
+    return [
+        judge.target("tunnels held with 25/150 threads",
+                     ("20,000", held, lambda value: value >= 20000, ""),
+                     ("descriptors the only limit", held, lambda value: value >= most_tunnels,
+                      f" of {most_tunnels:,} tried")),
+        # A child more or less is no thread for each tunnel.
+        judge.own("threads, 20,000 held / 100", "growth of threads: 20,000 held / 100", 1.5, 1.0,
+                  " x"),
+        judge.own("plain GET p50, 9,000 held / none",
+                  "growth of plain GET p50: 9,000 held / none", 1.2, 1.0, " x"),
+        judge.own("idle memory a tunnel, ws (9,000)", "held ws 9000: KiB each", 3.5, 1.8, " KiB"),
+        judge.own("idle memory a tunnel, wss client (5,000)", "held wss 5000: KiB each", 22, 16,
+                  " KiB", "the SSL's own 14 KiB + 2"),
+        judge.stock("echo CPU, ws, 64 tunnels, mean of sizes", "apache", mean("echo ws 64"), 0.40,
+                    ("below nginx and HAProxy at every size", ("nginx", "haproxy"),
+                     sizes("echo ws 64"))),
+        judge.stock("echo CPU, ws, 1000 tunnels, mean of sizes", "apache-10000",
+                    mean("echo ws 1000"), 0.35,
+                    ("below nginx and HAProxy", ("nginx", "haproxy"), mean("echo ws 1000"))),
+        judge.stock("echo CPU, wss, 64 tunnels, mean of sizes", "apache", mean("echo wss 64"),
+                    0.50, ("below HAProxy at every size", ("haproxy",), sizes("echo wss 64"))),
+        judge.stock("bulk CPU, ws, 64 KiB frames, worst way", "apache",
+                    bulk("ws", WAYS, "64 KiB frames"), 0.60, 0.30),
+        judge.stock("bulk CPU, ws, one 1 GiB frame, worst way", "apache",
+                    bulk("ws", WAYS[:2], "one 1 GiB frame"), 0.60, 0.30),
+        judge.stock("bulk CPU, wss, worst way", "apache", bulk("wss", WAYS, "64 KiB frames"),
+                    0.60, ("below HAProxy", ("haproxy",), bulk("wss", WAYS, "64 KiB frames"))),
+        judge.stock("p99, ws, 64 tunnels, mean of sizes", "apache", mean("echo ws 64", "p99 us"),
+                    0.6, 0.4),
+        *(judge.stock(f"handshake CPU, {scheme}", "apache", [f"handshake {scheme}: CPU us"],
+                      1.05, 0.95) for scheme in ("ws", "wss")),
+        judge.own("CPU per message, 20,000 held / 100",
+                  "growth of CPU per message: 20,000 held / 100", 1.2, 1.05, " x"),
+    ]
