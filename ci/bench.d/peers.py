@@ -183,15 +183,25 @@ class Apache(Peer):
     """Apache httpd with the event MPM and Debian's number of threads, without the module."""
 
     name = "apache"
-    note = "event MPM as Debian sets it (2 children at first, 25 threads each, 150 workers); ProxyPass ... upgrade=websocket"
+    note = ("event MPM with Debian's 25 threads a child and 150 workers, all 6 children from the "
+            "start; ProxyPass ... upgrade=websocket")
     reload_signal = signal.SIGUSR1
     most = 150
-    # By default, in a child: what Debian's apache2ctl sets, unless APACHE_ULIMIT_MAX_FILES does.
+    # By default: what Debian's apache2ctl sets, unless APACHE_ULIMIT_MAX_FILES does.
     descriptors = 8192
     parameters = " upgrade=websocket"
     directives = ""
-    # Debian's mpm_event.conf.
-    mpm = """StartServers 2
+    defaults_note = "its workers are the limit, as in the other rows"
+    # Debian's mpm_event.conf, but all the children that its workers allow from the start on: no
+    # figure changes as one comes or goes, and together they have the descriptors they may have.
+    mpm = """StartServers 6
+MinSpareThreads 75
+MaxSpareThreads 150
+ThreadLimit 64
+ThreadsPerChild 25
+MaxRequestWorkers 150
+"""
+    default_mpm = """StartServers 2
 MinSpareThreads 25
 MaxSpareThreads 75
 ThreadLimit 64
@@ -214,7 +224,7 @@ LogLevel warn
 Listen {self.address}:{self.port}
 Listen {self.address}:{self.tls_port}
 {f"User {user}" if user else ""}
-{load}{self.mpm}
+{load}{self.default_mpm if self.defaults else self.mpm}
 {self.directives}
 ProxyTimeout 3600
 ProxyPass "/" "http://{self.backend}/"{self.parameters}
@@ -263,7 +273,8 @@ class Relay(Forward):
 
     name = "relay"
     note = ("mod_wsforward in Apache as above (150 workers): WSForward On, WSForwardRelay On; "
-            "by default with 8,192 descriptors a child, as Debian's apache2ctl sets")
+            "by default 2 children at first, with 8,192 descriptors each as Debian's apache2ctl "
+            "sets")
     most = None
     has_smaller_defaults = True
 
