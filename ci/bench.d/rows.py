@@ -90,7 +90,7 @@ class Syscalls:
         with tempfile.NamedTemporaryFile("r") as counts:
             strace = subprocess.Popen([*command, "-o", counts.name], stderr=subprocess.DEVNULL)
             try:
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while time.monotonic() < deadline and not all(map(is_traced, pids)):
                     if strace.poll() is not None:
                         raise RuntimeError("strace may not trace here")

@@ -25,8 +25,9 @@ def ratio(ours, theirs):
 
 
 def ratios(ones, others):
-    """Round by round."""
-    return [a / b if a is not None and b else None for a, b in zip(ones, others)]
+    """Round by round. Memory may shrink: of that there is none."""
+    return [a / b if a is not None and a >= 0 and b and b > 0 else None
+            for a, b in zip(ones, others)]
 
 
 def derived(results):
