@@ -37,7 +37,8 @@ def plan(mode, load):
                    for way in ("up", "down", "both")),
                  rows.Handshakes(load, False, 0.05), rows.Handshakes(load, True, 0.05),
                  rows.Syscalls(load, (1024,), 0.05)],
-                [rows.Growth(load, False, (16, 32), 0.05), rows.Growth(load, True, (16,), 0.05),
+                [rows.EchoToTls(load, True, 8, (1024,), 0.05),
+                 rows.Growth(load, False, (16, 32), 0.05), rows.Growth(load, True, (16,), 0.05),
                  rows.Growth(load, False, (32,), 0.05, defaults=True),
                  rows.Reload(load, 8, 0.5)])
     if mode == "quick":
@@ -53,7 +54,8 @@ def plan(mode, load):
     steady += [bulk(False, way, 1024, 1 << 30) for way in ("down", "up")]
     steady += [rows.Handshakes(load, tls, 1.2) for tls in (False, True)]
     steady += [rows.Syscalls(load, rows.SIZES, 0.5)]
-    return steady, [rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 0.8),
+    return steady, [rows.EchoToTls(load, True, 64, rows.SIZES, 0.8),
+                    rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 0.8),
                     rows.Growth(load, True, (100, 1000, 5000), 0.8),
                     rows.Growth(load, False, (20000,), 0.8, defaults=True, is_once=True),
                     rows.Reload(load, 20, 2.5)]
@@ -100,7 +102,7 @@ class Run:
 
     def note(self, peer, measurement, number, kind, text):
         """Has something said below the table."""
-        text = " ".join(text.split()).replace("|", "/")
+        text = " ".join(text.split()).replace("|", "/")[:400]
         self.notes.append({"peer": peer.name, "measurement": measurement.name,
                            "round": number + 1, "kind": kind, "text": text})
         if kind == "failed":

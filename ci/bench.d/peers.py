@@ -48,11 +48,11 @@ class Bench:
         (directory / "both.pem").write_text(self.certificate.read_text() + self.key.read_text())
 
     def start_backends(self, addresses, processes):
-        """Back ends on these addresses, all on one port; one more with TLS on the first."""
+        """Back ends on these addresses, all on one port; one more with TLS on another."""
         self.port = self._backend([f"{address}:0" for address in addresses])
         for _ in range(1, processes):
             self._backend([f"{address}:{self.port}" for address in addresses])
-        self.tls_port = self._backend(["tls", f"{addresses[0]}:0"])
+        self.tls_port = self._backend(["tls", *(f"{address}:0" for address in addresses)])
 
     def _backend(self, words):
         session = Session([self.wsload.path, "backend", *words], self.directory,
@@ -73,6 +73,7 @@ class Peer:
     # A signal that reloads it, by its first process.
     reload_signal = None
     can_reload = True
+    can_speak_tls_to_backends = True
     # A program it cannot do without.
     needs = None
 
@@ -82,19 +83,26 @@ class Peer:
         self.backend_address = f"127.1.{index}.1"
         self.directory = bench.directory / self.name
         self.session = None
-        self.defaults = False
+        self.defaults = self.to_tls = False
 
     @property
     def backend(self):
-        return f"{self.backend_address}:{self.bench.port}"
+        """The back end's address and port."""
+        port = self.bench.tls_port if self.to_tls else self.bench.port
+        return f"{self.backend_address}:{port}"
+
+    @property
+    def backend_url(self):
+        """The same for those that want a URL."""
+        return f"{'https' if self.to_tls else 'http'}://{self.backend}"
 
     def is_here(self):
         """Whether its program is installed."""
         return self.needs is None or shutil.which(self.needs) is not None
 
-    def start(self, defaults=False):
+    def start(self, defaults=False, to_tls=False):
         """Starts it anew and waits until it answers."""
-        self.defaults = defaults
+        self.defaults, self.to_tls = defaults, to_tls
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         self.port, self.tls_port = free_port(self.address), free_port(self.address)
@@ -106,7 +114,7 @@ class Peer:
                     return
             except OSError:
                 if time.monotonic() > deadline or self.session.process.poll() is not None:
-                    log = "".join(path.read_text(errors="replace")[-2000:]
+                    log = "".join(path.read_text(errors="replace")[-500:]
                                   for path in self.directory.glob("*.log"))
                     self.stop()
                     raise RuntimeError(f"{self.name} does not answer: {log}") from None
@@ -150,7 +158,7 @@ class Direct(Peer):
     note = "no proxy: the client and the back end by themselves"
     has_proxy = False
 
-    def start(self, defaults=False):
+    def start(self, defaults=False, to_tls=False):
         pass
 
     def is_up(self):
@@ -166,7 +174,7 @@ class Bare(Peer):
     """A relay without HTTP."""
 
     name = "bare-relay"
-    can_reload = False
+    can_reload = can_speak_tls_to_backends = False
     defaults_note = "its descriptors alone limit it, by default too"
     note = "tokio's copy_bidirectional, a thread per core, no HTTP"
 
@@ -215,6 +223,8 @@ MaxRequestWorkers 150
         load = "".join(f'LoadModule {name}_module "{modules}/mod_{name}.so"\n'
                        for name in ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl"))
         user = http_user()
+        # The back end's certificate has no name.
+        to_tls = "SSLProxyEngine On\nSSLProxyCheckPeerName Off" if self.to_tls else ""
         configuration = self.write("httpd.conf", f"""ServerRoot "{self.directory}"
 DefaultRuntimeDir "{self.directory}"
 PidFile httpd.pid
@@ -226,13 +236,15 @@ Listen {self.address}:{self.tls_port}
 {f"User {user}" if user else ""}
 {load}{self.default_mpm if self.defaults else self.mpm}
 {self.directives}
+{to_tls}
 ProxyTimeout 3600
-ProxyPass "/" "http://{self.backend}/"{self.parameters}
+ProxyPass "/" "{self.backend_url}/"{self.parameters}
 <VirtualHost {self.address}:{self.tls_port}>
     SSLEngine on
+    {to_tls}
     SSLCertificateFile "{self.bench.certificate}"
     SSLCertificateKeyFile "{self.bench.key}"
-    ProxyPass "/" "http://{self.backend}/"{self.parameters}
+    ProxyPass "/" "{self.backend_url}/"{self.parameters}
 </VirtualHost>
 """)
         program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
@@ -313,7 +325,7 @@ http {{
         ssl_certificate_key "{self.bench.key}";
         ssl_protocols TLSv1.2 TLSv1.3;
         location / {{
-            proxy_pass http://{self.backend};
+            proxy_pass {self.backend_url};
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection $connection_upgrade;
@@ -349,7 +361,7 @@ frontend bench
     bind {self.address}:{self.tls_port} ssl crt "{self.bench.directory}/both.pem" alpn http/1.1
     default_backend echo
 backend echo
-    server one {self.backend}
+    server one {self.backend}{" ssl verify none" if self.to_tls else ""}
 """)
         return Session([shutil.which(self.needs), "-W", "-db", "-f", configuration],
                        self.directory)
@@ -364,7 +376,8 @@ class Caddy(Peer):
 
     def spawn(self):
         self.admin = f"{self.address}:{free_port(self.address)}"
-        proxy = f"reverse_proxy {self.backend}"
+        transport = " {\ntransport http {\ntls_insecure_skip_verify\n}\n}" if self.to_tls else ""
+        proxy = f"reverse_proxy {self.backend_url}{transport}"
         self.configuration = self.write("Caddyfile", f"""{{
     admin {self.admin}
     auto_https off

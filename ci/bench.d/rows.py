@@ -38,7 +38,11 @@ class Echo:
     def __init__(self, load, tls, tunnels, sizes, seconds):
         self.load, self.tls, self.tunnels = load, tls, tunnels
         self.sizes, self.seconds = sizes, seconds
-        self.name = f"echo {scheme(tls)} {tunnels}"
+        self.name = f"echo {self.scheme()} {tunnels}"
+
+    def scheme(self):
+        """What goes to the proxy and from it, for a row."""
+        return scheme(self.tls)
 
     def __call__(self, peer, figures):
         if peer.most and peer.most < self.tunnels:
@@ -49,6 +53,26 @@ class Echo:
             for size in self.sizes:
                 row = f"{self.name} x {size} B"
                 figures.update(echo(peer, tunnels, size, self.seconds, row))
+
+
+class EchoToTls(Echo):
+    """The same in servers started for it, to back ends with TLS."""
+
+    def scheme(self):
+        return f"{scheme(self.tls)} to wss"
+
+    def __call__(self, peer, figures):
+        if not peer.has_proxy:
+            return
+        if not peer.can_speak_tls_to_backends:
+            figures.remarks.append("it speaks no TLS to back ends")
+            return
+        peer.stop()
+        peer.start(to_tls=True)
+        try:
+            super().__call__(peer, figures)
+        finally:
+            peer.stop()
 
 
 def echo(peer, tunnels, size, seconds, row, count=None):
