@@ -47,17 +47,17 @@ def plan(mode, load):
                  rows.Handshakes(load, False, 0.4), rows.Handshakes(load, True, 0.4)],
                 [rows.Growth(load, False, (100, 1000), 0.4, is_once=True),
                  rows.Growth(load, True, (100, 500), 0.4, is_once=True)])
-    steady = [echo(tls, tunnels, rows.SIZES, 0.8) for tls in (False, True)
+    steady = [echo(tls, tunnels, rows.SIZES, 1) for tls in (False, True)
               for tunnels in (1, 64, 1000)]
     steady += [bulk(tls, way, 512, 65536) for tls in (False, True)
                for way in ("up", "down", "both")]
     steady += [bulk(False, way, 1024, 1 << 30) for way in ("down", "up")]
-    steady += [rows.Handshakes(load, tls, 1.2) for tls in (False, True)]
+    steady += [rows.Handshakes(load, tls, 2.5) for tls in (False, True)]
     steady += [rows.Syscalls(load, rows.SIZES, 0.5)]
-    return steady, [rows.EchoToTls(load, True, 64, rows.SIZES, 0.8),
-                    rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 0.8),
-                    rows.Growth(load, True, (100, 1000, 5000), 0.8),
-                    rows.Growth(load, False, (20000,), 0.8, defaults=True, is_once=True),
+    return steady, [rows.EchoToTls(load, True, 64, rows.SIZES, 1),
+                    rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 1),
+                    rows.Growth(load, True, (100, 1000, 5000), 1),
+                    rows.Growth(load, False, (20000,), 1, defaults=True, is_once=True),
                     rows.Reload(load, 20, 2.5)]
 
 
