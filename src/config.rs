@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 
-use crate::ffi::command::{Arguments, Context, Directive, number};
+use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::pool::PoolText;
 use crate::socket::KeepAlive;
 
@@ -159,11 +159,7 @@ pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
         context: Context::Directory,
         usage: c"time from the connection to the back end to the end of its response head, in seconds or with a unit (default: the worker's timeout)",
         set: |config, values| {
-            let timeout = values.time()?;
-            if timeout.is_zero() {
-                return Err(format!("\"{}\" is not allowed, expected more than 0", values.one()?));
-            }
-            config.handshake_timeout = Some(timeout);
+            config.handshake_timeout = Some(values.time(Duration::from_millis(1))?);
             Ok(())
         },
     },
@@ -172,7 +168,7 @@ pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
         context: Context::Directory,
         usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: 0)",
         set: |config, values| {
-            config.idle_timeout = Some(values.time()?);
+            config.idle_timeout = Some(values.time(Duration::ZERO)?);
             Ok(())
         },
     },
@@ -221,7 +217,7 @@ pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
         context: Context::Server,
         usage: c"how long tunnels may outlive their child process, in seconds or with a unit; 0 is until they end (default: 0)",
         set: |_, values| {
-            let timeout = values.time()?;
+            let timeout = values.time(Duration::ZERO)?;
             change(|settings| {
                 settings.drain_timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
             });
@@ -259,26 +255,27 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
             count: number(count, 1..=127)?,
         })),
         other => {
-            Err(format!("takes Off, or three numbers such as 60 20 3, got \"{}\"", other.join(" ")))
+            let expected = "Off, or three numbers such as 60 20 3";
+            Err(match other {
+                [] => format!("no value, expected {expected}"),
+                _ => not_allowed(&other.join(" "), &expected),
+            })
         }
     }
 }
 
 fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
+    let expected = "Upgrade tokens such as websocket";
     if values.all().is_empty() {
-        return Err("takes at least one Upgrade token, such as websocket".to_owned());
+        return Err(format!("no value, expected {expected}"));
     }
     for token in values.all() {
-        if !is_protocol(token.as_bytes()) {
-            return Err(format!("\"{token}\" is not an Upgrade token, such as websocket"));
-        }
-        // These switch the connection to another HTTP, which is httpd's own
+        // Some switch the connection to another HTTP, which is httpd's own
         // business and no tunnel.
         let name = token.split('/').next().unwrap_or_default();
-        if ["h2c", "HTTP", "TLS"].iter().any(|refused| refused.eq_ignore_ascii_case(name)) {
-            return Err(format!(
-                "\"{token}\" cannot be tunnelled, expected a token such as websocket"
-            ));
+        let is_http = ["h2c", "HTTP", "TLS"].iter().any(|http| http.eq_ignore_ascii_case(name));
+        if is_http || !is_protocol(token.as_bytes()) {
+            return Err(not_allowed(token, &expected));
         }
     }
     Ok(values.keep(&values.all().join(" ")))

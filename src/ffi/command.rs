@@ -1,6 +1,7 @@
 //! The directives, in the form that httpd reads.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -55,45 +56,51 @@ impl<'a> Arguments<'a> {
         &self.values
     }
 
-    /// The value of a directive that takes exactly one.
-    pub fn one(&self) -> Result<&'a str, String> {
+    /// The value of a directive that takes exactly one, which is `expected`.
+    pub fn one(&self, expected: &dyn fmt::Display) -> Result<&'a str, String> {
         match self.values[..] {
             [value] => Ok(value),
-            _ => Err(format!("takes one value, got {}", self.values.len())),
+            [] => Err(format!("no value, expected {expected}")),
+            _ => Err(not_allowed(&self.values.join(" "), expected)),
         }
     }
 
     /// On or Off.
     pub fn flag(&self) -> Result<bool, String> {
-        let value = self.one()?;
+        let expected = "On or Off";
+        let value = self.one(&expected)?;
         match value {
             _ if value.eq_ignore_ascii_case("on") => Ok(true),
             _ if value.eq_ignore_ascii_case("off") => Ok(false),
-            _ => Err(format!("\"{value}\" is not allowed, expected On or Off")),
+            _ => Err(not_allowed(value, &expected)),
         }
     }
 
-    /// A time in httpd's syntax: seconds, or a number with a unit (ms, s, min, h).
-    pub fn time(&self) -> Result<Duration, String> {
-        let value = self.one()?;
+    /// A time of at least `least`, in httpd's syntax: seconds, or a number with a
+    /// unit (ms, s, min, h).
+    pub fn time(&self, least: Duration) -> Result<Duration, String> {
+        let bound = if least.is_zero() { "" } else { " above 0" };
+        let expected = format!("a time{bound} such as 30, 30s, 500ms or 5min");
+        let value = self.one(&expected)?;
         let text = c_string(value);
         let mut micros: sys::apr_interval_time_t = 0;
         // SAFETY: the strings are NUL-terminated, `micros` is ours.
         let rv = unsafe {
             sys::ap_timeout_parameter_parse(text.as_ptr(), &raw mut micros, c"s".as_ptr())
         };
-        match u64::try_from(micros) {
+        u64::try_from(micros)
+            .ok()
             // A unit alone counts as 0 for httpd.
-            Ok(micros) if rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()) => {
-                Ok(Duration::from_micros(micros))
-            }
-            _ => Err(format!("\"{value}\" is not a time such as 30, 30s, 500ms or 5min")),
-        }
+            .filter(|_| rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()))
+            .map(Duration::from_micros)
+            .filter(|time| *time >= least)
+            .ok_or_else(|| not_allowed(value, &expected))
     }
 
     /// A number in `allowed`.
     pub fn number(&self, allowed: RangeInclusive<u32>) -> Result<u32, String> {
-        number(self.one()?, allowed)
+        let value = self.one(&expected_number(&allowed))?;
+        number(value, allowed)
     }
 
     /// Keeps a text for as long as the configuration lives.
@@ -104,10 +111,17 @@ impl<'a> Arguments<'a> {
 
 /// `text` as a number in `allowed`.
 pub fn number(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
-    text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
-        let (least, most) = (allowed.start(), allowed.end());
-        format!("\"{text}\" is not allowed, expected a number from {least} to {most}")
-    })
+    let number = text.parse().ok().filter(|number| allowed.contains(number));
+    number.ok_or_else(|| not_allowed(text, &expected_number(&allowed)))
+}
+
+fn expected_number(allowed: &RangeInclusive<u32>) -> String {
+    format!("a number from {} to {}", allowed.start(), allowed.end())
+}
+
+/// What is said of a wrong value.
+pub fn not_allowed(value: &str, expected: &dyn fmt::Display) -> String {
+    format!("\"{value}\" is not allowed, expected {expected}")
 }
 
 /// The entry of httpd's command table for a directive.
