@@ -1,11 +1,16 @@
 """Issue section 1: HTTP/2 clients with H2WebSockets on (RFC 8441)."""
 
+import time
+
 import pytest
 
 from harness import http, steps, websocket
 from harness.h2client import Http2Client
 
 MPMS = ["event", "worker"]
+
+# Seconds of the server's WSForwardIdleTimeout, below its Timeout of 60.
+IDLE = 2
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,9 @@ ProxyPass "/" "{origins["http"].url("http")}"
 </Location>
 <Location "/quick">
     WSForwardHandshakeTimeout 500ms
+</Location>
+<Location "/idle">
+    WSForwardIdleTimeout {IDLE}s
 </Location>""", tls=True)
     return made.start()
 
@@ -149,3 +157,24 @@ def test_http_1_1_on_the_same_virtual_host(server, client, certificate):
     talk = client(server.port, certificate.client_context("tls1.3", ["http/1.1"]))
     assert talk.ask(http.handshake()).status == 101
     talk.echoes()
+
+
+def test_idle_timeout_ends_a_silent_stream(h2, origins):
+    """Its own, not Timeout: for mod_proxy's loop a stream has none but that."""
+    stream = h2.websocket("/idle")
+    assert stream.status == 200
+    echoes(stream)
+    begin = time.monotonic()
+    stream.read_to_end()
+    assert IDLE * 0.8 <= time.monotonic() - begin < IDLE + 5
+    assert origins["http"].connections[-1].closed.wait(5)
+
+
+def test_a_stream_that_talks_is_not_idle(h2):
+    stream = h2.websocket("/idle")
+    assert stream.status == 200
+    end = time.monotonic() + IDLE * 2
+    while time.monotonic() < end:
+        echoes(stream)
+        time.sleep(IDLE / 4)
+    echoes(stream)
