@@ -1,40 +1,285 @@
-"""The documents agree with the code: every directive, message number and status line is in them."""
+"""The documents agree with the code: directives, messages, links, dependencies, and what they say of stock httpd."""
 
 import re
+import tomllib
 
 import pytest
 
-from harness import paths
+from harness import http, paths, steps, websocket
 
 ROOT = paths.ROOT
+PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
 
 
 def read(name):
     return (ROOT / name).read_text()
 
 
-DIRECTIVES = re.findall(r'name: c"(WSForward\w*)"', read("src/config.rs"))
-NUMBERS = re.findall(r"Message = Message\((\d+)\);", read("src/message.rs"))
+def without_code(page):
+    return re.sub(r"^```.*?^```", "", read(page), flags=re.M | re.S)
 
 
-def test_there_is_something_to_check():
-    assert len(DIRECTIVES) >= 12 and len(NUMBERS) >= 15
+# Directives.
+
+#: The source of each directive's entry.
+DIRECTIVES = {
+    entry.split('"')[0]: entry for entry in read("src/config.rs").split('name: c"')[1:] if entry.startswith("WSForward")
+}
+CONTEXTS = {
+    "Override": "server config, virtual host, directory, .htaccess",
+    "Directory": "server config, virtual host, directory",
+    "Server": "server config",
+}
+
+
+def section(directive):
+    return read("docs/mod_wsforward.md").split(f"\n## {directive}\n")[1].split("\n## ")[0]
+
+
+def line(directive, name):
+    """One of the lines with which the section of a directive begins."""
+    [found] = re.findall(rf"^- {name}: (.*)$", section(directive), re.M)
+    return found
 
 
 @pytest.mark.parametrize("directive", DIRECTIVES)
 def test_directive_is_documented(directive):
-    reference = read("docs/mod_wsforward.md")
-    section = reference.split(f"\n## {directive}\n")[1].split("\n## ")[0]
-    for part in ("- Syntax: ", "- Default: ", "- Context: ", "```apache"):
-        assert part in section
-    assert f"| {directive} " in read("README.md")
+    for name in ("Description", "Syntax", "Default", "Context", "Override", "Status", "Compatibility"):
+        assert line(directive, name)
+    assert line(directive, "Syntax").startswith(f"`{directive} ")
+    [example] = re.findall(r"```apache\n(.*?)```", section(directive), re.S)
+    assert re.search(rf"^\s*{directive}\s", example, re.M)
+    assert f"| {directive} | " in read("README.md")
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_message_is_documented(number):
-    assert f"| WSF{int(number):04} |" in read("docs/messages.md")
+def test_no_directive_is_documented_that_does_not_exist():
+    assert len(DIRECTIVES) >= 12
+    for page in [*PAGES, "debian/wsforward.conf", "debian/libapache2-mod-wsforward.README.Debian"]:
+        # Those of server-status have more behind their names.
+        for name in re.findall(r"\bWSForward[A-Z]\w*\b(?!-)", read(page)):
+            assert name in DIRECTIVES or f'"{name.removeprefix("WSForward")}"' in read("src/status.rs"), (page, name)
 
 
-def test_no_message_is_documented_that_does_not_exist():
+@pytest.mark.parametrize("directive", DIRECTIVES)
+def test_context_is_that_of_the_code(directive):
+    [context] = re.findall(r"context: Context::(\w+)", DIRECTIVES[directive])
+    assert line(directive, "Context") == CONTEXTS[context]
+    assert line(directive, "Override") == ("FileInfo" if context == "Override" else "none")
+    letters = {"Override": "svdh", "Directory": "svd", "Server": "s"}[context]
+    [row] = re.findall(rf"^\| {directive} \|.*$", read("README.md"), re.M)
+    assert f"| {letters} | {line(directive, 'Compatibility').split()[1]} |" in row
+
+
+@pytest.mark.parametrize("directive", [name for name, entry in DIRECTIVES.items() if "values.number(" in entry])
+def test_allowed_numbers_are_those_of_the_code(directive):
+    [(least, most)] = re.findall(r"values\.number\((\w+)\.\.=([\w:]+)\)", DIRECTIVES[directive])
+    least, most = (text.replace("_", "").replace("u32::MAX", str(2**32 - 1)) for text in (least, most))
+    assert f"{least} to {most}" in line(directive, "Syntax")
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES)
+def test_default_is_the_same_everywhere(directive):
+    """In the reference, in what `httpd -L` prints, in the package's configuration."""
+    default = line(directive, "Default")
+    [usage] = re.findall(r'usage: c"([^"]*)"', DIRECTIVES[directive])
+    for said in re.findall(r"\(default: ([^)]*)\)", usage):
+        assert said in default
+    for value in re.findall(rf"^#{directive} (.*)$", read("debian/wsforward.conf"), re.M):
+        assert default == f"`{directive} {value}`" or default.startswith("the worker's timeout")
+
+
+def test_tunnels_by_descriptors_are_those_of_the_code():
+    child, pipe = read("src/child.rs"), read("src/relay/pipe.rs")
+    [reserve] = map(int, re.findall(r"RESERVE: u64 = (\d+);", child))
+    [for_thread] = map(int, re.findall(r"RESERVE_FOR_THREAD: u64 = (\d+);", child))
+    [selectable] = map(int, re.findall(r"SELECTABLE: RawFd = (\d+);", read("src/socket.rs")))
+    [pipes] = map(int, re.findall(r"MOST: usize = (\d+);", pipe))
+    rows = re.findall(r"^\| ([\d,]+)(?: \(Debian's\))? \| ([\d,]+) \|$", read("docs/performance.md"), re.M)
+    assert len(rows) == 4
+    for limit, tunnels in (map(lambda text: int(text.replace(",", "")), row) for row in rows):
+        # 25 threads a child, one relay thread.
+        httpd = max(reserve, for_thread * 25 + reserve // 2, selectable if limit > 4 * selectable else 0)
+        assert tunnels == (limit - min(httpd + 2 * pipes, limit // 2)) // 2
+    assert f"{tunnels_at(rows, '8,192')} tunnels for each child" in read("docs/mod_wsforward.md")
+    assert tunnels_at(rows, "8,192").replace(",", "") in read("debian/wsforward.conf")
+
+
+def tunnels_at(rows, limit):
+    return dict(rows)[limit]
+
+
+# Messages.
+
+NUMBERS = re.findall(r"Message = Message\((\d+)\);", read("src/message.rs"))
+
+
+def test_every_message_is_documented_and_no_other():
     documented = re.findall(r"^\| WSF(\d{4}) \|", read("docs/messages.md"), re.M)
+    assert len(NUMBERS) >= 15
     assert sorted(map(int, documented)) == sorted(map(int, NUMBERS))
+    for page in PAGES:
+        assert {int(number) for number in re.findall(r"WSF(\d{4})", read(page))} <= set(map(int, NUMBERS)), page
+
+
+#: Where the texts behind the numbers are.
+TEXTS = {
+    "src/protocol/upgrade.rs": r'Self::\w+ => "([^"]+)"',
+    "src/protocol/head.rs": r'write(?:_str\(|!\(f, )"([^"]+)"',
+    "src/protocol/handshake.rs": r'wrong\((?:format!\()?\s*"((?:[^"\\]|\\.)+)"',
+    "src/handler.rs": r'plain\(&"([^"]+)"\)|format_args!\("([^"]+)"',
+    "src/head.rs": r'format!\("([^"\\]+)"',
+    "src/admission.rs": r'format!\(\s*"([^"]+)"',
+    "src/handover.rs": r'(?:format(?:_args)?!\(|Fallback::\w+, )"([^"]+)"',
+    "src/child.rs": r'format(?:_args)?!\(\s*"([^"]+)"',
+    "src/drain.rs": r'format!\("([^"]+ (?:lost|tunnels)[^"]*)"',
+    "src/drain/collector.rs": r'Lost\("([^"]+)"\)',
+    "src/lib.rs": r'"(mod_wsforward needs|WSForward On needs mod_proxy and mod_proxy_http)',
+    "src/relay/task.rs": r'log::error!\("([^"]+)"',
+    "src/relay/thread.rs": r'log::error!\("([^"]+)"',
+}  # fmt: skip
+#: Not logged: such a request is an ordinary one. The title of a process is no line either.
+UNSAID = {"it has no Upgrade header", "mod_wsforward: {open} tunnels of a child that is gone"}
+
+
+def said(file):
+    """What the code says there, in the pieces between its placeholders."""
+    found = re.findall(TEXTS[file], read(file).split("mod tests {")[0])
+    texts = {text for groups in found for text in ([groups] if isinstance(groups, str) else groups) if text}
+    for text in texts - UNSAID:
+        for piece in re.split(r"\{[^}]*\}", text.replace('\\"', '"')):
+            if len(piece.strip(" :,.()\"")) > 3:
+                yield piece.strip(" :,\"")
+
+
+@pytest.mark.parametrize("file", TEXTS)
+def test_every_text_is_documented(file):
+    page = " ".join(read("docs/messages.md").split())
+    pieces = list(said(file))
+    assert pieces
+    for piece in pieces:
+        assert piece in page or piece in page.replace("*", ""), piece
+
+
+def test_every_reason_is_documented():
+    messages, reference = read("docs/messages.md"), read("docs/mod_wsforward.md")
+    for file, page in [("src/handover.rs", messages), ("src/handover.rs", reference), ("src/admission.rs", reference)]:
+        [names] = re.findall(r"NAMES: [^=]*=\s*\[([^\]]*)\]", read(file))
+        for name in re.findall(r'"([\w-]+)"', names):
+            assert re.search(rf"[ (]{name}[,) ]", page), name
+    [names] = re.findall(r"NAMES: [^=]*=\s*\[([^\]]*)\]", read("src/relay/end.rs"))
+    for name in re.findall(r'"([\w-]+)"', names):
+        assert re.search(rf"^\| {name}(: \.\.\.)? \| ", messages, re.M), name
+
+
+# Links.
+
+
+def anchors(page):
+    """Those of the page's headings, as GitHub makes them."""
+    for heading in re.findall(r"^#+ (.*)$", without_code(page), re.M):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    """And within what the package installs: the README and docs/, as they are here."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert file.is_file(), target
+        file = str(file.relative_to(ROOT))
+        assert file == "README.md" or file.startswith("docs/"), target
+        assert not anchor or anchor in anchors(file), target
+    assert re.search(r"^\tdh_installdocs README.md docs$", read("debian/rules"), re.M)
+
+
+# Dependencies.
+
+
+def test_every_dependency_is_explained():
+    manifests = [file for file in ROOT.glob("**/Cargo.toml") if "target" not in file.relative_to(ROOT).parts]
+    used = set()
+    for file in manifests:
+        manifest = tomllib.loads(file.read_text())
+        for kind in ("dependencies", "dev-dependencies", "build-dependencies"):
+            used |= {name for name, how in manifest.get(kind, {}).items() if "path" not in how}
+    tables = read("README.md").split("| Dependency | Why it is there |")[1:]
+    explained = re.findall(r"^\| ([\w-]+) \| ", "".join(tables), re.M)
+    assert len(manifests) >= 6
+    assert sorted(explained) == sorted(used)
+
+
+# What they say of stock httpd.
+
+RIGHT = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": websocket.ACCEPT}
+
+
+def switch(start="HTTP/1.1 101 Switching Protocols", **fields):
+    changed = RIGHT | {name.replace("_", "-"): value for name, value in fields.items()}
+    lines = [f"{name}: {value}" for name, value in changed.items() if value is not None]
+    return "\r\n".join([start, *lines, "", ""]).encode()
+
+
+def refusal(start=b"HTTP/1.1 403 No", lines=b""):
+    return start + b"\r\n" + lines + b"Content-Length: 0\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def origin(shared_backend):
+    return shared_backend()
+
+
+@pytest.fixture(scope="module")
+def servers(shared_httpd, origin):
+    """Stock httpd, and httpd with the module."""
+    stock, ours = shared_httpd(module=None), shared_httpd()
+    stock.port = stock.vhost(f'ProxyPass "/" "{origin.url("http")}" upgrade=websocket')
+    ours.port = ours.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}"')
+    return stock.start(), ours.start()
+
+
+def statuses(servers, origin, client, data):
+    for server in servers:
+        server.log.expect(r"WSF010[23]|AH0", certain=False)
+    found = []
+    for server in servers:
+        origin.answers(data, steps.half_close, steps.drain)
+        with client(server.port) as talk:
+            found.append(talk.send(http.handshake()).read_head().status)
+    return found
+
+
+@pytest.mark.parametrize("data", [
+    switch(Connection=None), switch(Sec_WebSocket_Accept=None), switch(Sec_WebSocket_Accept="AAAA"),
+    switch(Sec_WebSocket_Protocol="chat"), switch(Sec_WebSocket_Extensions="x"), switch("HTTP/1.0 101 Switching Protocols"),
+])  # fmt: skip
+def test_stock_passes_a_101_that_is_wrong(servers, origin, client, data):
+    """README, "When stock Apache is enough"."""
+    assert statuses(servers, origin, client, data) == [101, 502]
+
+
+@pytest.mark.parametrize("data", [switch(Upgrade=None), switch(Upgrade="h2c"), switch(Upgrade="websocket, h2c")])
+def test_stock_looks_at_upgrade(servers, origin, client, data):
+    """And at nothing else, as the reference says."""
+    assert statuses(servers, origin, client, data) == [502, 502]
+
+
+@pytest.mark.parametrize("data", [
+    refusal(b"HTTP/1.2 403 No"), refusal(b"HTTP/1.1 099 No"), refusal(b"HTTP/1.1 600 No"), refusal(b"HTTP/1.1  403 No"),
+    refusal(b"HTTP/1.1 403 N\x01o"), refusal(b"HTTP/1.1 403 N\x7fo"), refusal(b"HTTP/1.1 403 " + b"N" * 8100),
+    refusal(lines=b"X-Bare: a\rb\r\n"), refusal(lines=b"".join(b"X-%d: 1\r\n" % n for n in range(100))),
+    refusal(lines=b"".join(b"X-%d: %s\r\n" % (n, b"x" * 7000) for n in range(10))),
+], ids=lambda data: repr(data[:40]))  # fmt: skip
+def test_deviations_of_the_reference(servers, origin, client, data):
+    """Each head of "What the back end may answer" that is 502 here, and is not so there."""
+    expected, found = statuses(servers, origin, client, data)
+    assert found == 502 and expected != 502
+
+
+def test_what_is_no_deviation(servers, origin, client):
+    """A tab, bytes above ASCII, a long reason, 100 lines: as they come."""
+    for data in (refusal(b"HTTP/1.1 403 N\to"), refusal(b"HTTP/1.1 403 N\xe4o"), refusal(b"HTTP/1.1 403 " + b"N" * 7900),
+                 refusal(lines=b"".join(b"X-%d: 1\r\n" % n for n in range(99)))):  # fmt: skip
+        assert statuses(servers, origin, client, data) == [403, 403]
