@@ -52,6 +52,15 @@ def test_directive_is_documented(directive):
     assert f"| {directive} | " in read("README.md")
 
 
+@pytest.mark.parametrize("directive", DIRECTIVES)
+def test_example_is_right(httpd, directive):
+    [example] = re.findall(r"```apache\n(.*?)```", section(directive), re.S)
+    server = httpd()
+    server.directives(example)
+    status, text = server.configtest()
+    assert status == 0, text
+
+
 def test_no_directive_is_documented_that_does_not_exist():
     assert len(DIRECTIVES) >= 12
     for page in [*PAGES, "debian/wsforward.conf", "debian/libapache2-mod-wsforward.README.Debian"]:
