@@ -105,6 +105,12 @@ class Httpd:
         """Process ids of the children."""
         return procfs.children(self.pid)
 
+    def serving(self, talk):
+        """The child that has the connection of this client, which was answered on it."""
+        *_, inode = procfs.tcp_socket(talk.plain.getpeername()[1], talk.plain.getsockname()[1])
+        [child] = [pid for pid in self.children if f"socket:[{inode}]" in procfs.descriptors(pid)]
+        return child
+
     @property
     def running(self):
         """True between start and stop."""

@@ -75,6 +75,17 @@ def thread(pid, name):
     return None
 
 
+def tcp_socket(port, peer):
+    """(bytes not yet acknowledged, bytes not yet read, inode) of the socket at `port` whose other end
+    is at `peer`, both on the loopback; None if there is none."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if [int(address.split(":")[1], 16) for address in fields[1:3]] == [port, peer]:
+            unsent, unread = (int(number, 16) for number in fields[4].split(":"))
+            return unsent, unread, int(fields[9])
+    return None
+
+
 def threads(pid):
     """Number of threads of the process."""
     return len(os.listdir(f"/proc/{pid}/task"))

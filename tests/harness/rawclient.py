@@ -1,5 +1,6 @@
 """A client that sends exactly the bytes it is told and shows exactly the bytes it gets."""
 
+import select
 import socket
 import struct
 
@@ -76,6 +77,10 @@ class RawClient:
             parts.append(data)
             missing -= len(data)
         return b"".join(parts)
+
+    def silent_for(self, seconds):
+        """True if neither a byte nor an end comes for so long: an observation, not a wait."""
+        return not self._buffered and not select.select([self.plain], [], [], seconds)[0]
 
     def read_to_end(self):
         """All bytes until the server ends its sending."""

@@ -2,7 +2,7 @@
 
 import time
 
-from . import http, websocket
+from . import http, procfs, wait, websocket
 from .websocket import CLOSE, CONTINUATION, BINARY, PING, PONG, TEXT, Frame
 
 
@@ -34,6 +34,16 @@ def wait_for(event, timeout=30):
                 connection.close()
                 return
     return step
+
+
+def until_read(connection):
+    """Waits until the peer has read all that was sent: what follows is another read of its."""
+    here, there = connection.sock.getsockname()[1], connection.sock.getpeername()[1]
+
+    def read():
+        sent, arrived = procfs.tcp_socket(here, there), procfs.tcp_socket(there, here)
+        return not (sent and arrived) or (sent[0] == 0 and arrived[1] == 0)
+    wait.until(read, "the peer reads what was sent")
 
 
 def drip(data, every):
