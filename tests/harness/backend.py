@@ -263,7 +263,8 @@ class Backend:
                 self.connections.append(connection)
                 thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
                 self._threads.append(thread)
-            thread.start()
+                # Before reset() can see it, which joins it.
+                thread.start()
 
     def _serve(self, connection):
         try:
