@@ -321,3 +321,48 @@ def test_a_tunnel_and_a_page_on_one_connection(server, origin, client):
     talk.send_frame(websocket.close_frame(1000))
     assert talk.read_frame().opcode == websocket.CLOSE
     assert talk.end() == "eof"
+
+
+# httpd that could speak h2c itself.
+
+
+@pytest.fixture(scope="module", params=["event", "worker"])
+def h2c(request, shared_httpd, origin):
+    """mod_http2 is loaded and the virtual host allows h2c, so that core answers an h2c upgrade by itself."""
+    server = shared_httpd(mpm=request.param, extra=["http2"])
+    proxied = f'Protocols h2c http/1.1\nProxyPass "/" "{origin.url("http")}"'
+    server.ports = {"on": server.vhost(f"WSForward On\n{proxied}"), "off": server.vhost(proxied)}
+    return server.start()
+
+
+def h2c_handshake(upgrade):
+    """A handshake that offers h2c too, with all that RFC 7540 3.2 asks for."""
+    return http.handshake(upgrade=upgrade, connection="Upgrade, HTTP2-Settings",
+                          fields=[("HTTP2-Settings", "AAMAAABkAAQAAP__")])  # fmt: skip
+
+
+@pytest.mark.parametrize("upgrade", ["websocket", "h2c, websocket", "websocket, h2c", ["h2c", "websocket"]], ids=repr)
+def test_websocket_goes_before_h2c_of_httpd(h2c, origin, client, upgrade):
+    """The client asked for a WebSocket: it gets its tunnel, not a switch to HTTP/2 that ends it."""
+    talk = client(h2c.ports["on"])
+    assert_tunnel(h2c, talk, h2c_handshake(upgrade), origin)
+    assert "HTTP2-Settings" not in origin.request
+
+
+def assert_h2c(talk, request):
+    """httpd switches, and answers in HTTP/2."""
+    switched = talk.send(request).read_head()
+    assert (switched.status, switched.get("Upgrade")) == (101, "h2c")
+    empty_settings = b"\0\0\0\4\0\0\0\0\0"
+    talk.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
+    assert PLAIN_BODY in talk.read_until(PLAIN_BODY)
+
+
+def test_h2c_alone_is_still_httpds(h2c, origin, client):
+    assert_h2c(client(h2c.ports["on"]), h2c_handshake("h2c"))
+    assert "Upgrade" not in origin.request
+
+
+@pytest.mark.parametrize("upgrade", ["h2c, websocket", "websocket, h2c"])
+def test_without_wsforward_h2c_is_httpds_as_ever(h2c, client, upgrade):
+    assert_h2c(client(h2c.ports["off"]), h2c_handshake(upgrade))
