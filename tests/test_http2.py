@@ -1,5 +1,6 @@
 """Issue section 1: HTTP/2 clients with H2WebSockets on (RFC 8441)."""
 
+import re
 import time
 
 import pytest
@@ -116,26 +117,53 @@ def test_refusals_reach_the_client(h2, origins, status):
     assert stream.read_to_end() == b"no\n"
 
 
-def test_wrong_101_is_502(h2, server, origins):
-    server.expect_log(r"WSF\d{4}")
-    origins["http"].answers(steps.switch(accept="AAAAAAAAAAAAAAAAAAAAAAAAAAA="), steps.silence)
-    assert h2.websocket().status == 502
-    # The connection lives on.
+def refused(h2, server, path, status, log):
+    """A handshake that fails with one error line, on a connection that lives on."""
+    server.expect_log(log)
+    stream = h2.websocket(path)
+    assert stream.status == status
+    assert stream.read_to_end()
+    [line] = server.log.matching(r":error\]")
+    assert re.search(log.encode(), line), line
+    assert h2.request("/unix/page").status == 200
+
+
+WRONG = {"accept": ({"accept": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}, 'Sec-WebSocket-Accept is "AAAAAAAAAAAAAAAAAAAAAAAAAAA=", expected'),
+         "no accept": ({"without": ["Sec-WebSocket-Accept"]}, "Sec-WebSocket-Accept is missing, expected"),
+         "upgrade": ({"upgrade": "h2c"}, 'Upgrade is "h2c", expected "websocket"'),
+         "subprotocol": ({"fields": [("Sec-WebSocket-Protocol", "chat")]}, 'Sec-WebSocket-Protocol is "chat", offered were ""')}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_101_is_502(h2, server, origins, name):
+    options, why = WRONG[name]
+    origins["http"].answers(steps.switch(**options), steps.silence)
+    refused(h2, server, "/", 502, rf"proxy:error\].*WSF0103: wrong 101: {why}")
+    # So do its tunnels.
     origins["http"].answers(*steps.WEBSOCKET_OR_PAGE)
     echoes(h2.websocket())
 
 
+def test_garbage_is_502(h2, server, origins):
+    origins["http"].answers(b"garbage\r\n\r\n", steps.close)
+    refused(h2, server, "/", 502, r"proxy:error\].*WSF0102: ")
+
+
+def test_close_instead_of_an_answer_is_502(h2, server, origins):
+    origins["http"].answers(steps.close)
+    refused(h2, server, "/", 502, r"proxy:error\].*WSF0104: the back end closed after 0 bytes of a response head")
+
+
 def test_silence_is_504(h2, server, origins):
-    server.expect_log(r"WSF\d{4}")
     origins["http"].answers(steps.silence)
-    assert h2.websocket("/quick").status == 504
+    refused(h2, server, "/quick", 504, r"proxy:error\].*WSF0105: no response head within 500ms \(0 bytes of it\)")
 
 
 def test_reset_of_the_back_end_ends_the_stream(h2, origins):
-    origins["http"].answers(steps.switch(), b"x", steps.reset)
+    origins["http"].answers(steps.switch(), b"x", steps.until_read, steps.reset)
     stream = h2.websocket()
     assert stream.status == 200
-    stream.read_to_end()
+    assert stream.read_to_end() == b"x"
     assert h2.request("/unix/page").status == 200
 
 
@@ -148,9 +176,14 @@ def test_end_of_the_client_reaches_the_back_end(h2, origins):
 
 
 def test_off_means_that_no_back_end_sees_an_upgrade(h2, server, origins):
+    """The back end answers a plain GET with 200, which mod_http2 must not take for a tunnel: a
+    200 to an extended CONNECT would be one (RFC 8441 5)."""
     stream = h2.websocket("/off")
-    assert stream.status != 101
-    assert "Upgrade" not in origins["http"].request
+    assert stream.status == 502
+    assert stream.read_to_end() == b""
+    [asked] = origins["http"].requests
+    assert "Upgrade" not in asked and "upgrade" not in asked.get("Connection").lower()
+    assert not server.log.matching("WSF")
 
 
 def test_http_1_1_on_the_same_virtual_host(server, client, certificate):
