@@ -1,9 +1,17 @@
 //! Asks apxs where httpd's headers are, compiles the C shim against them and
 //! generates the bindings that `src/ffi` wraps.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
+use std::{env, fs, panic};
+
+/// httpd 2.4, of which a module's major magic number must be that of its server.
+const MAGIC_MAJOR: u32 = 20_120_211;
+/// The minor one of 2.4.47, which brought the tunnel into mod_proxy_http.
+const MAGIC_MINOR: u32 = 99;
+
+const DEVELOPMENT_FILES: &str = "install httpd's development files (Debian: apt install apache2-dev; \
+                                 RHEL: dnf install httpd-devel) or set APXS=/path/to/apxs";
 
 fn main() {
     for input in ["include/httpd_api.h", "include/shim.h", "apxs/shim.c", "build.rs"] {
@@ -14,7 +22,9 @@ fn main() {
     let apxs = Apxs::find();
     let mut flags = apxs.words("EXTRA_CPPFLAGS");
     flags.extend(apxs.words("EXTRA_INCLUDES"));
-    flags.push(format!("-I{}", apxs.query("INCLUDEDIR")));
+    let headers = apxs.query("INCLUDEDIR");
+    check_version(Path::new(&headers));
+    flags.push(format!("-I{headers}"));
     flags.push("-Iinclude".to_owned());
 
     let mut shim = cc::Build::new();
@@ -22,9 +32,11 @@ fn main() {
     for flag in &flags {
         shim.flag(flag);
     }
-    shim.compile("wsf_shim");
+    if let Err(error) = shim.try_compile("wsf_shim") {
+        fail(&format!("the C compiler fails (Debian: apt install gcc libc6-dev): {error}"));
+    }
 
-    let bindings = bindgen::Builder::default()
+    let builder = bindgen::Builder::default()
         .header("include/httpd_api.h")
         .clang_args(&flags)
         .allowlist_function("(ap|apr|wsf)_.*")
@@ -33,12 +45,17 @@ fn main() {
         .prepend_enum_name(false)
         .derive_debug(false)
         .layout_tests(false)
-        .generate_comments(false)
-        .generate();
-    let Ok(bindings) = bindings else {
-        fail(
-            "bindgen could not read httpd's headers; it needs libclang (Debian: apt install libclang-dev)",
-        );
+        .generate_comments(false);
+    // Without libclang it panics, with lines about paths and variables.
+    panic::set_hook(Box::new(|_| {}));
+    let bindings = panic::catch_unwind(panic::AssertUnwindSafe(|| builder.generate()));
+    let _ = panic::take_hook();
+    let bindings = match bindings {
+        Ok(Ok(bindings)) => bindings,
+        Ok(Err(error)) => fail(&format!("bindgen cannot read httpd's headers: {error}")),
+        Err(_) => fail(
+            "bindgen needs libclang (Debian: apt install libclang-dev; RHEL: dnf install clang-devel)",
+        ),
     };
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("httpd_api.rs");
     if let Err(error) = bindings.write_to_file(&out) {
@@ -63,10 +80,7 @@ impl Apxs {
                 return Self(name.to_owned());
             }
         }
-        fail(
-            "apxs not found: install httpd's development files (Debian: apt install apache2-dev; \
-             RHEL: dnf install httpd-devel) or set APXS=/path/to/apxs",
-        )
+        fail(&format!("apxs not found: {DEVELOPMENT_FILES}"))
     }
 
     fn query(&self, variable: &str) -> String {
@@ -79,7 +93,9 @@ impl Apxs {
                 self.0,
                 String::from_utf8_lossy(&output.stderr).trim()
             )),
-            Err(error) => fail(&format!("cannot run APXS={}: {error}", self.0)),
+            Err(error) => {
+                fail(&format!("cannot run APXS={}: {error}: {DEVELOPMENT_FILES}", self.0))
+            }
         }
     }
 
@@ -88,8 +104,30 @@ impl Apxs {
     }
 }
 
+/// Ends the build for headers of an httpd that the module cannot be loaded into.
+fn check_version(headers: &Path) {
+    let file = headers.join("ap_mmn.h");
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| {
+        fail(&format!("cannot read {}: {error}: {DEVELOPMENT_FILES}", file.display()))
+    });
+    let number = |name: &str| {
+        let mut words = text
+            .lines()
+            .find_map(|line| line.strip_prefix("#define ")?.strip_prefix(name))?
+            .split_whitespace();
+        words.next()?.parse::<u32>().ok()
+    };
+    match (number("MODULE_MAGIC_NUMBER_MAJOR "), number("MODULE_MAGIC_NUMBER_MINOR ")) {
+        (Some(MAGIC_MAJOR), Some(MAGIC_MINOR..)) => {}
+        (Some(MAGIC_MAJOR), _) => {
+            fail("this httpd is older than 2.4.47, which mod_wsforward needs")
+        }
+        _ => fail("this httpd is not of version 2.4, for which mod_wsforward is made"),
+    }
+}
+
+/// Ends the build with one line: cargo shows what a script that failed wrote.
 fn fail(why: &str) -> ! {
-    println!("cargo:warning={why}");
     eprintln!("error: {why}");
     exit(1)
 }
