@@ -107,14 +107,19 @@ def test_right_value_passes_configtest_everywhere(httpd, line, where):
     assert status == 0, text
 
 
+def said(text):
+    """The one line of configtest that is the module's."""
+    [line] = [line for line in text.splitlines() if "WSF" in line]
+    return line
+
+
 def test_on_without_mod_proxy_says_so(httpd):
     """One line that names what is missing, and configtest fails."""
     server = httpd(without=["proxy", "proxy_http", "proxy_balancer", "lbmethod_byrequests"], wstunnel=False)
     server.directives("WSForward On")
     status, text = server.configtest()
     assert status != 0
-    [line] = [line for line in text.splitlines() if "WSF" in line]
-    assert "mod_proxy" in line and "WSForward On" in line
+    assert "WSF0001: WSForward On needs mod_proxy and mod_proxy_http: load both" in said(text)
 
 
 def test_on_without_mod_proxy_http_says_so(httpd):
@@ -122,8 +127,7 @@ def test_on_without_mod_proxy_http_says_so(httpd):
     server.directives("WSForward On")
     status, text = server.configtest()
     assert status != 0
-    [line] = [line for line in text.splitlines() if "WSF" in line]
-    assert "mod_proxy_http" in line
+    assert "WSF0001: WSForward On needs mod_proxy and mod_proxy_http: load both" in said(text)
 
 
 @pytest.mark.parametrize("text", ["", "WSForward Off"])
@@ -152,7 +156,7 @@ def test_htaccess_without_fileinfo_is_refused(httpd, backend, client):
     AllowOverride AuthConfig
 </Directory>""")
     server.start()
-    server.expect_log("WSForward not allowed here")
+    server.expect_log(r"core:alert\].*WSForward not allowed here")
     assert client(port).ask(http.request("/x/file")).status == 500
     assert not origin.requests
 
@@ -164,7 +168,7 @@ def test_wrong_value_in_htaccess_is_an_error_of_the_request(httpd, client):
     AllowOverride FileInfo
 </Directory>""")
     server.start()
-    server.expect_log("WSForward.*On.*Off")
+    server.expect_log(r'core:alert\].*WSForward: .*"Maybe".*On or Off')
     assert client(port).ask(http.request("/x/file")).status == 500
 
 
@@ -266,7 +270,7 @@ def test_log_level_of_the_module(httpd, backend, client):
         with client(port) as talk:
             assert talk.ask(http.handshake(path)).status == 101
         server.wait_idle()
-        lines = server.log.matching(r"\[wsforward:debug\].*\[client 127\.0\.0\.1:\d+\].*WSF\d{4}")
+        lines = server.log.matching(r"\[wsforward:debug\].*\[client 127\.0\.0\.1:\d+\] WSF0101: asking the back end for websocket$")
         assert bool(lines) is expected, server.log.text()
         assert bool(server.log.matching("wsforward:")) is expected
 

@@ -34,6 +34,8 @@ def running_bridge(containers):
 
 @pytest.fixture
 def bridge(running_bridge):
-    """The Flask application before both containers; its log starts empty in each test."""
+    """The Flask application before both containers; its log starts empty in each test, and ends when
+    all that the test opened has closed."""
     running_bridge.open_span()
-    return running_bridge
+    yield running_bridge
+    running_bridge.wait_closed()

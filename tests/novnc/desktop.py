@@ -127,6 +127,13 @@ class Bridge:
         """Waits until it logged this line."""
         wait.until(lambda: message in self.messages(), lambda: f"{message!r} in\n{self.text()}")
 
+    def wait_closed(self):
+        """Waits until every bridge that it ever opened has closed: no line of one comes later."""
+        def closed():
+            text = self.output.read_text()
+            return text.count("starting bidirectional proxy\n") == len(re.findall(r"Bridge to container port \d+ closed\n", text))
+        wait.until(closed, lambda: f"all bridges close:\n{self.output.read_text()}")
+
     def login(self, port, user, tls=None, **more):
         """Logs in by way of `port` (its own, or httpd's) and returns the Cookie header."""
         form = {"user": user, "password": self.PASSWORD, **more}
