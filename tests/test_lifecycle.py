@@ -88,16 +88,27 @@ def test_replaced_module_is_in_use_after_the_next_reload(httpd, backend, client,
     works(client, port)
     old = copy.stat().st_ino
     assert procfs.mapped_inodes(server.pid, copy) == {old}
-    replacement = copy.with_name("new.so")
-    shutil.copy(module, replacement)
+    assert server.log.matching("WSF0101: asking the back end for websocket")
+    replacement = copy.with_name(f"new-{mpm}.so")
+    # The same but for what it says, so that not only the file but its code can be told apart.
+    replacement.write_bytes(module.read_bytes().replace(b"asking the back end for ", b"ASKING THE BACK END FOR "))
+    replacement.chmod(0o755)
     replacement.rename(copy)
     new = copy.stat().st_ino
     assert new != old
-    server.reload()
+    # Until then it is the old one, whatever the file is now.
+    server.log.open_span()
     works(client, port)
+    assert server.log.matching("WSF0101: asking the back end for websocket")
+    server.reload()
     assert procfs.mapped_inodes(server.pid, copy) == {new}
-    for child in server.children:
-        wait.until(lambda child=child: procfs.mapped_inodes(child, copy) <= {new}, "the children have the new one")
+    # A child of the old generation may still take a connection before it ends.
+    wait.until(lambda: {new} == set().union(*(procfs.mapped_inodes(child, copy) for child in server.children)),
+               "the children have the new one, all of them")  # fmt: skip
+    server.log.open_span()
+    works(client, port)
+    [line] = server.log.matching("WSF0101")
+    assert b"WSF0101: ASKING THE BACK END FOR websocket" in line
 
 
 @pytest.mark.parametrize("mpm", MPMS)

@@ -92,9 +92,13 @@ def threads(pid):
 
 
 def mapped_inodes(pid, path):
-    """Inodes of the mappings of the file at `path`, deleted ones included."""
+    """Inodes of the mappings of the file at `path`, deleted ones included; none if the process is gone."""
     inodes = set()
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+    try:
+        mappings = Path(f"/proc/{pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return inodes
+    for line in mappings.splitlines():
         fields = line.split(maxsplit=5)
         if len(fields) == 6 and fields[5].removesuffix(" (deleted)") == str(path):
             inodes.add(int(fields[4]))
