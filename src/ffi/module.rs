@@ -144,11 +144,13 @@ unsafe extern "C" fn create_dir_config<H: Hooks>(
     pool: *mut sys::apr_pool_t,
     _directory: *mut c_char,
 ) -> *mut c_void {
-    // SAFETY: httpd passes the pool that the configuration is to live in.
-    match unsafe { Pool::from_raw(pool) } {
-        Some(pool) => pool.alloc(H::DirConfig::default()).as_ptr().cast(),
-        None => std::ptr::null_mut(),
-    }
+    guard(std::ptr::null_mut(), || {
+        // SAFETY: httpd passes the pool that the configuration is to live in.
+        match unsafe { Pool::from_raw(pool) } {
+            Some(pool) => pool.alloc(H::DirConfig::default()).as_ptr().cast(),
+            None => std::ptr::null_mut(),
+        }
+    })
 }
 
 unsafe extern "C" fn merge_dir_config<H: Hooks>(
