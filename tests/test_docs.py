@@ -5,7 +5,8 @@ import tomllib
 
 import pytest
 
-from harness import http, paths, steps, websocket
+from harness import http, paths, routestable, steps, websocket
+from harness.routes import ROUTES
 
 ROOT = paths.ROOT
 PAGES = ["README.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -292,3 +293,24 @@ def test_what_is_no_deviation(servers, origin, client):
     for data in (refusal(b"HTTP/1.1 403 N\to"), refusal(b"HTTP/1.1 403 N\xe4o"), refusal(b"HTTP/1.1 403 " + b"N" * 7900),
                  refusal(lines=b"".join(b"X-%d: 1\r\n" % n for n in range(99)))):  # fmt: skip
         assert statuses(servers, origin, client, data) == [403, 403]
+
+
+#: All that test_routes.py goes; that it really went it says at the end of its run (harness/routestable.py).
+EVERY_WAY = {(route.name, client, mpm) for route in ROUTES for client in routestable.CLIENTS for mpm in routestable.MPMS}
+
+
+def test_table_of_routes_is_that_of_the_tests():
+    assert routestable.documented() == EVERY_WAY
+    assert read("docs/routes.md") == routestable.table(EVERY_WAY)
+
+
+def test_a_run_that_differs_from_the_table_of_routes_says_so():
+    """What fails, or is no longer run, must not stay in the document."""
+    run = routestable.RoutesTable()
+    run.passed = set(EVERY_WAY)
+    assert run.verdict() == ""
+    way = min(EVERY_WAY)
+    run.failed = {way}
+    assert run.verdict() == f"told and not gone: {', '.join(way)}"
+    run.passed, run.failed = {("a new route", "plain", "event")}, set()
+    assert run.verdict() == "went and not told: a new route, plain, event"

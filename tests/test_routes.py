@@ -4,9 +4,8 @@ import pytest
 
 from harness import http, routes, websocket
 from harness.libclient import connect
+from harness.routestable import CLIENTS, MPMS
 
-MPMS = ["event", "worker", "prefork"]
-CLIENTS = ["plain", "tls1.2", "tls1.3"]
 CLOSE_CODE, CLOSE_REASON = 4001, "done"
 
 
