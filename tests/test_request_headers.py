@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from harness import http, steps, websocket
+from harness import config, http, steps, websocket
 
 HOP_BY_HOP = [("Keep-Alive", "timeout=5"), ("TE", "trailers"), ("Trailer", "Expires"),
               ("Proxy-Connection", "keep-alive")]  # fmt: skip
@@ -19,9 +19,9 @@ def origin(shared_backend):
     return shared_backend()
 
 
-@pytest.fixture(scope="module")
-def ports(shared_httpd, origin):
-    server = shared_httpd()
+@pytest.fixture(scope="module", params=config.MPM)
+def ports(request, shared_httpd, origin):
+    server = shared_httpd(mpm=request.param)
     proxied = f'WSForward On\nProxyPass "/" "{origin.url("http")}"\n'
     texts = {
         "": "",
