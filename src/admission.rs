@@ -10,7 +10,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Hooks;
 use crate::child;
-use crate::config::DirConfig;
 use crate::ffi::log::{self, Level};
 use crate::ffi::module::dir_config;
 use crate::ffi::request::Request;
@@ -95,7 +94,11 @@ fn client_key(client: IpAddr) -> u64 {
 /// It is to be answered with 503.
 pub fn admit(r: Request<'_>) -> Result<(), ()> {
     let config = dir_config::<Hooks>(r);
-    if !config.forward() || !config.relay() || !is_candidate(r, &config) || !child::has_relay() {
+    if !config.forward()
+        || !config.relay()
+        || !handler::is_candidate(r, &config)
+        || !child::has_relay()
+    {
         return Ok(());
     }
     let Some(slot) = child::slot() else { return Ok(()) };
@@ -113,14 +116,6 @@ pub fn admit(r: Request<'_>) -> Result<(), ()> {
             Err(())
         }
     }
-}
-
-fn is_candidate(r: Request<'_>, config: &DirConfig) -> bool {
-    r.status() == 200
-        && !r.is_subrequest()
-        && r.will_be_proxied()
-        && r.connection().is_some_and(|client| !client.is_secondary())
-        && handler::decide(r, config).is_ok()
 }
 
 /// A place for the request. It is taken before anything is counted: of several at

@@ -73,6 +73,30 @@ fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> 
     answer
 }
 
+/// Whether a request looks like an upgrade request of ours before the handler.
+pub fn is_candidate(r: Request<'_>, config: &DirConfig) -> bool {
+    r.status() == 200
+        && !r.is_subrequest()
+        && r.will_be_proxied()
+        && r.connection().is_some_and(|client| !client.is_secondary())
+        && decide(r, config).is_ok()
+}
+
+/// Keeps httpd's core from switching an upgrade request of ours to h2c, where the client offers
+/// that too and `Protocols` has it: core comes before all handlers, and does not without this
+/// field (RFC 7540, section 3.2.1).
+pub fn claim(r: Request<'_>) {
+    const SETTINGS: &CStr = c"HTTP2-Settings";
+    let Some(headers) = r.headers_in() else { return };
+    if headers.get(SETTINGS).is_none() {
+        return;
+    }
+    let config = dir_config::<Hooks>(r);
+    if config.forward() && is_candidate(r, &config) {
+        headers.unset(SETTINGS);
+    }
+}
+
 /// Whether a request is an upgrade request, and to what.
 ///
 /// # Errors

@@ -96,6 +96,7 @@ impl module::Hooks for Hooks {
     }
 
     fn fixups(r: Request<'_>) -> Result<(), ()> {
+        handler::claim(r);
         admission::admit(r)
     }
 
