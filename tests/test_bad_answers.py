@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import config, http, procfs, steps, wait, websocket
+from harness import config, http, procfs, sockets, steps, wait, websocket
 from harness.backend import Backend
 from harness.ports import Port
 
@@ -13,8 +13,6 @@ SWITCH = (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection
           b"Sec-WebSocket-Accept: " + websocket.ACCEPT.encode() + b"\r\n")  # fmt: skip
 #: The deadline of the tests that wait for it, and the slack that a busy machine gets.
 TIMEOUT, SLACK = 0.5, 1.5
-#: What fits into the sockets' buffers between httpd and a back end that nobody reads from.
-SOCKET_BUFFERS = 8 << 20
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +226,7 @@ def test_endless_head_is_cut_in_bounded_memory(server, origin, client, piece):
     assert procfs.private_kib(child) - before < 4096
     for connection in origin.wait_connections(9):
         assert connection.closed.wait(5)
-        assert connection.sent < SOCKET_BUFFERS
+        assert connection.sent < sockets.BUFFERS
 
 
 def test_endless_interim_answers_are_cut(server, origin, client):
@@ -242,7 +240,7 @@ def test_endless_interim_answers_are_cut(server, origin, client):
     talk.read_exactly(int(heads[-1].get("Content-Length")))
     served(talk)
     assert origin.connections[0].closed.wait(5)
-    assert origin.connections[0].sent < SOCKET_BUFFERS
+    assert origin.connections[0].sent < sockets.BUFFERS
 
 
 # Too late.

@@ -8,10 +8,9 @@ import pytest
 
 from harness import http, procfs, relayed, relaysite, steps, wait
 from harness.relaysite import CLIENTS, ORIGINS
+from harness.sockets import FLOOD, IN_FLIGHT
 
 MPMS = ["event", "worker", "prefork"]
-#: What two pairs of sockets may hold when nobody reads: the kernel's buffers, not the relay's.
-IN_FLIGHT = 32 << 20
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +180,7 @@ def memory(server):
 def test_backpressure_reaches_the_back_end(server, tunnel, kind, to):
     """A client that does not read: the back end is held back, httpd's memory stays, nothing is lost."""
     chunk = b"0123456789abcdef" * 4096
-    talk = tunnel(kind, to, steps.repeat(chunk, 256 << 20), steps.close, receive_buffer=65536)
+    talk = tunnel(kind, to, steps.repeat(chunk, FLOOD), steps.close, receive_buffer=65536)
     before = memory(server)
     sent = settled(lambda: talk.origin.sent)
     assert sent < IN_FLIGHT
@@ -200,7 +199,7 @@ def test_backpressure_reaches_the_client(server, tunnel, kind, to):
     talk.sock.settimeout(1)
     sent, block = 0, b"0123456789abcdef" * 1024
     with pytest.raises(TimeoutError):
-        while sent < 256 << 20:
+        while sent < FLOOD:
             talk.sock.send(block)
             sent += len(block)
     assert sent < IN_FLIGHT

@@ -7,12 +7,11 @@ import time
 import pytest
 
 from harness import http, procfs, steps, wait, websocket
+from harness.sockets import FLOOD, IN_FLIGHT
 
 IDLE, SLACK = 1.0, 2.0
 #: "At once" on a busy machine, in seconds.
 AT_ONCE = 2.0
-#: What two pairs of sockets may hold when nobody reads: the kernel's buffers, not httpd's.
-IN_FLIGHT = 32 << 20
 
 CLIENTS = ["plain", "tls1.2", "tls1.3"]
 ORIGINS = ["tcp", "tls"]
@@ -246,8 +245,8 @@ def settled(connection, of="sent"):
 def test_backpressure_reaches_the_back_end(server, tunnel, kind):
     """A client that does not read: the back end is held back, httpd's memory stays, nothing is lost."""
     server.expect_log(FLUSHING_FAILED, certain=False)
-    size, go = 256 << 20, threading.Event()
-    flood = steps.repeat(b"0123456789abcdef" * 4096, size)
+    go = threading.Event()
+    flood = steps.repeat(b"0123456789abcdef" * 4096, FLOOD)
     talk = tunnel(kind, "tcp", steps.wait_for(go), flood, steps.close, receive_buffer=65536)
     child = server.serving(talk)
     before = procfs.private_kib(child)
@@ -272,7 +271,7 @@ def test_backpressure_reaches_the_client(server, tunnel, kind):
     talk.sock.settimeout(1)
     sent, block = 0, b"0123456789abcdef" * 1024
     try:
-        while sent < 256 << 20:
+        while sent < FLOOD:
             talk.sock.send(block)
             sent += len(block)
     except (TimeoutError, OSError) as error:

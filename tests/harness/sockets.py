@@ -3,10 +3,23 @@
 import ctypes
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 SYS_PIDFD_GETFD = 438
+
+
+def _most(buffers):
+    return int(Path(f"/proc/sys/net/ipv4/{buffers}").read_text().split()[2])
+
+
+#: What one TCP connection may hold when nobody reads.
+BUFFERS = _most("tcp_rmem") + _most("tcp_wmem")
+#: What two in a row may hold, and a pipe.
+IN_FLIGHT = 2 * BUFFERS + (2 << 20)
+#: More than that by far.
+FLOOD = 4 * IN_FLIGHT
 
 
 def relayed_sockets(server):
