@@ -202,7 +202,7 @@ def test_links_lead_somewhere(page):
         file = str(file.relative_to(ROOT))
         assert file == "README.md" or file.startswith("docs/"), target
         assert not anchor or anchor in anchors(file), target
-    assert re.search(r"^\tdh_installdocs README.md docs$", read("debian/rules"), re.M)
+    assert re.search(r"^\tdh_installdocs README.md mod_wsforward.load docs$", read("debian/rules"), re.M)
 
 
 # Dependencies.
