@@ -42,8 +42,6 @@ pub struct Prepared {
     nowhere: OwnedFd,
     /// Raised when a tunnel ends.
     ended: OwnedFd,
-    /// Where lines go.
-    lines: Option<RawFd>,
 }
 
 impl Prepared {
@@ -57,40 +55,35 @@ impl Prepared {
             // In a chroot.
             Err(_) => process::event()?,
         };
-        Ok(Self {
-            server: process::watch(process::parent())?,
-            nowhere,
-            ended: process::event()?,
-            lines: registry().and_then(Registry::lines).map(|[_, write]| write),
-        })
+        Ok(Self { server: process::watch(process::parent())?, nowhere, ended: process::event()? })
     }
 }
 
-/// This process, if it is a drain process.
-static DRAIN: OnceCell<Drain> = OnceCell::new();
-
-struct Drain {
-    ended: RawFd,
-    lines: Option<RawFd>,
-}
+/// [`Prepared::ended`], if this is a drain process.
+static ENDED_HERE: OnceCell<RawFd> = OnceCell::new();
 
 /// Whether this is a drain process.
 pub fn is_here() -> bool {
-    DRAIN.get().is_some()
+    ENDED_HERE.get().is_some()
 }
 
 /// A tunnel ended. `false` unless this is a drain process: then its line goes to
 /// a child that logs it.
 pub fn ended(line: &dyn std::fmt::Display, is_bug: bool) -> bool {
-    let Some(drain) = DRAIN.get() else { return false };
+    let Some(ended) = ENDED_HERE.get() else { return false };
     say(if is_bug { BUG } else { ENDED }, &line.to_string());
-    process::raise(drain.ended);
+    process::raise(*ended);
     true
+}
+
+/// Where lines go.
+fn lines() -> Option<RawFd> {
+    registry().and_then(Registry::lines).map(|[_, write]| write)
 }
 
 /// Has a child log a line of a kind. A pipe that is full loses it.
 fn say(kind: &str, line: &str) {
-    if let Some(lines) = DRAIN.get().and_then(|drain| drain.lines) {
+    if let Some(lines) = lines() {
         process::send_line(lines, format!("{kind}{line}"));
     }
 }
@@ -127,7 +120,7 @@ pub fn hand_on(
         .iter()
         .copied()
         .chain([prepared.server.as_raw_fd(), prepared.ended.as_raw_fd()])
-        .chain(prepared.lines)
+        .chain(lines())
         .chain(claim.as_ref().map(|claim| claim.queue))
         .collect();
     // Room for 0 to 2.
@@ -140,8 +133,7 @@ pub fn hand_on(
             process::close_all_but(&mut keep, &prepared.nowhere);
             drop(keep);
             // Before anything that might have something to say.
-            let ended = prepared.ended.as_raw_fd();
-            let _ = DRAIN.set(Drain { ended, lines: prepared.lines });
+            let _ = ENDED_HERE.set(prepared.ended.as_raw_fd());
             let here = Here::take(slot, entry, child);
             run(prepared, &here, terms, tunnels, claim);
             here.leave();
@@ -165,13 +157,7 @@ pub fn hand_on(
             if let Some(entry) = entry {
                 entry.release(child);
             }
-            if let Some(claim) = claim {
-                let came = collector::received(claim.give_up(), slot);
-                tunnels.extend(came.filter_map(|one| match one {
-                    Received::Tunnel(tunnel) => Some(tunnel),
-                    Received::Lost(_) => None,
-                }));
-            }
+            tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             Err((error, tunnels))
         }
     }
@@ -227,8 +213,17 @@ impl Here {
 }
 
 /// The life of a drain process.
-fn run(prepared: &Prepared, here: &Here, terms: Terms, tunnels: Vec<Tunnel>, claim: Option<Claim>) {
+fn run(
+    prepared: &Prepared,
+    here: &Here,
+    terms: Terms,
+    mut tunnels: Vec<Tunnel>,
+    mut claim: Option<Claim>,
+) {
     let slot = here.slot;
+    if let Some(claim) = &mut claim {
+        claim.take_over();
+    }
     let settings =
         RelaySettings { threads: 1, buffer_size: terms.buffer_size, ..RelaySettings::default() };
     let started = process::own_signals()
@@ -236,6 +231,8 @@ fn run(prepared: &Prepared, here: &Here, terms: Terms, tunnels: Vec<Tunnel>, cla
     let (term, relay) = match started {
         Ok(started) => started,
         Err(error) => {
+            // Nobody else empties the queue of one who is about to go.
+            tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             let count = tunnels.len();
             say(NO_PROCESS, &format!("no process for {count} tunnels, they end: {error}"));
             let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
@@ -318,8 +315,7 @@ struct Collecting {
 }
 
 impl Collecting {
-    fn start(mut claim: Claim, timeout: Option<Duration>) -> Self {
-        claim.take_over();
+    fn start(claim: Claim, timeout: Option<Duration>) -> Self {
         let until = timeout.map(|timeout| Instant::now() + timeout / 8);
         Self { claim, until, most: collector::most() }
     }
@@ -343,12 +339,18 @@ impl Collecting {
 }
 
 fn take_in(queue: RawFd, relay: &Relay, slot: &Slot) {
-    for one in collector::received(queue, slot) {
-        match one {
-            Received::Tunnel(tunnel) => adopt(relay, tunnel),
-            Received::Lost(why) => say(LOST, &format!("a tunnel of another child lost: {why}")),
+    arrived(queue, slot).for_each(|tunnel| adopt(relay, tunnel));
+}
+
+/// The tunnels that came through the queue. Those that are lost are said to be.
+fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
+    collector::received(queue, slot).filter_map(|one| match one {
+        Received::Tunnel(tunnel) => Some(tunnel),
+        Received::Lost(why) => {
+            say(LOST, &format!("a tunnel of another child lost: {why}"));
+            None
         }
-    }
+    })
 }
 
 /// The server stops, or restarts without grace: tells every drain process, and
