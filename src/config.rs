@@ -254,20 +254,14 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
             interval: number(interval, 1..=32767)?,
             count: number(count, 1..=127)?,
         })),
-        other => {
-            let expected = "Off, or three numbers such as 60 20 3";
-            Err(match other {
-                [] => format!("no value, expected {expected}"),
-                _ => not_allowed(&other.join(" "), &expected),
-            })
-        }
+        other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
     }
 }
 
 fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
     let expected = "Upgrade tokens such as websocket";
     if values.all().is_empty() {
-        return Err(format!("no value, expected {expected}"));
+        return Err(not_allowed(&[], &expected));
     }
     for token in values.all() {
         // Some switch the connection to another HTTP, which is httpd's own
@@ -275,7 +269,7 @@ fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
         let name = token.split('/').next().unwrap_or_default();
         let is_http = ["h2c", "HTTP", "TLS"].iter().any(|http| http.eq_ignore_ascii_case(name));
         if is_http || !is_protocol(token.as_bytes()) {
-            return Err(not_allowed(token, &expected));
+            return Err(not_allowed(&[token], &expected));
         }
     }
     Ok(values.keep(&values.all().join(" ")))

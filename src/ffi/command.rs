@@ -60,8 +60,7 @@ impl<'a> Arguments<'a> {
     pub fn one(&self, expected: &dyn fmt::Display) -> Result<&'a str, String> {
         match self.values[..] {
             [value] => Ok(value),
-            [] => Err(format!("no value, expected {expected}")),
-            _ => Err(not_allowed(&self.values.join(" "), expected)),
+            _ => Err(not_allowed(&self.values, expected)),
         }
     }
 
@@ -72,7 +71,7 @@ impl<'a> Arguments<'a> {
         match value {
             _ if value.eq_ignore_ascii_case("on") => Ok(true),
             _ if value.eq_ignore_ascii_case("off") => Ok(false),
-            _ => Err(not_allowed(value, &expected)),
+            _ => Err(not_allowed(&[value], &expected)),
         }
     }
 
@@ -94,7 +93,7 @@ impl<'a> Arguments<'a> {
             .filter(|_| rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()))
             .map(Duration::from_micros)
             .filter(|time| *time >= least)
-            .ok_or_else(|| not_allowed(value, &expected))
+            .ok_or_else(|| not_allowed(&[value], &expected))
     }
 
     /// A number in `allowed`.
@@ -112,16 +111,19 @@ impl<'a> Arguments<'a> {
 /// `text` as a number in `allowed`.
 pub fn number(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| allowed.contains(number));
-    number.ok_or_else(|| not_allowed(text, &expected_number(&allowed)))
+    number.ok_or_else(|| not_allowed(&[text], &expected_number(&allowed)))
 }
 
 fn expected_number(allowed: &RangeInclusive<u32>) -> String {
     format!("a number from {} to {}", allowed.start(), allowed.end())
 }
 
-/// What is said of a wrong value.
-pub fn not_allowed(value: &str, expected: &dyn fmt::Display) -> String {
-    format!("\"{value}\" is not allowed, expected {expected}")
+/// What is said of wrong values, or of none.
+pub fn not_allowed(values: &[&str], expected: &dyn fmt::Display) -> String {
+    if values.is_empty() {
+        return format!("no value, expected {expected}");
+    }
+    format!("\"{}\" is not allowed, expected {expected}", values.join(" "))
 }
 
 /// The entry of httpd's command table for a directive.
