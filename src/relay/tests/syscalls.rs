@@ -4,7 +4,6 @@ mod common;
 #[path = "common/strace.rs"]
 mod strace;
 
-use std::io::{Read, Write};
 use std::time::Duration;
 
 use common::*;
@@ -12,7 +11,6 @@ use relay::{Side, Tunnel};
 
 const ROUNDS: usize = 2000;
 
-/// Blocking peers with one message under way at a time.
 fn ping_pong(size: usize, timeout: Option<Duration>) {
     let (relay, _) = relay(1);
     let (mut client, a) = tcp_pair();
@@ -23,18 +21,7 @@ fn ping_pong(size: usize, timeout: Option<Duration>) {
     relay.adopt(tunnel).expect("adopted");
     let mut up = vec![0x82, 0x80 | 126, (size >> 8) as u8, size as u8, 1, 2, 3, 4];
     up.resize(8 + size, 7);
-    let down = [&[0x82, 126], &up[2..4], &up[8..]].concat();
-    let mut got = vec![0; up.len()];
-    for round in 0..100 + ROUNDS {
-        if round == 100 {
-            strace::mark();
-        }
-        client.write_all(&up).expect("write");
-        backend.read_exact(&mut got).expect("read");
-        backend.write_all(&down).expect("write");
-        client.read_exact(&mut got[..down.len()]).expect("read");
-    }
-    strace::mark();
+    strace::ping_pong(&mut client, &mut backend, &up, ROUNDS);
 }
 
 /// Not tests by themselves: what strace watches.

@@ -4,30 +4,15 @@ mod common;
 #[path = "../../relay/tests/common/strace.rs"]
 mod strace;
 
-use std::io::{Read, Write};
-
 use common::*;
 use openssl::ssl::SslVersion;
 
 const ROUNDS: usize = 1000;
 
-/// Blocking peers with one message under way at a time.
 fn ping_pong(version: SslVersion) {
     let relay = start_relay();
     let (mut client, mut backend) = tls_client_tunnel(&relay, version);
-    let up = masked_frame(1000);
-    let down = [&[0x82, 126], &up[2..4], &up[8..]].concat();
-    let mut got = vec![0; up.len()];
-    for round in 0..100 + ROUNDS {
-        if round == 100 {
-            strace::mark();
-        }
-        client.write_all(&up).expect("write");
-        backend.read_exact(&mut got).expect("read");
-        backend.write_all(&down).expect("write");
-        client.read_exact(&mut got[..down.len()]).expect("read");
-    }
-    strace::mark();
+    strace::ping_pong(&mut client, &mut backend, &masked_frame(1000), ROUNDS);
 }
 
 /// Not tests by themselves: what strace watches.

@@ -1,11 +1,34 @@
 //! The system calls of the relay's thread in a steady state, counted by strace.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::process::Command;
+
+/// Blocking peers with one message under way at a time: `up`, a client's frame with a payload from
+/// 126 bytes on, and the same from the back end. So many `rounds` are between the two marks.
+pub fn ping_pong(
+    client: &mut (impl Read + Write),
+    backend: &mut (impl Read + Write),
+    up: &[u8],
+    rounds: usize,
+) {
+    let down = [&[0x82, 126], &up[2..4], &up[8..]].concat();
+    let mut got = vec![0; up.len()];
+    for round in 0..100 + rounds {
+        if round == 100 {
+            mark();
+        }
+        client.write_all(up).expect("write");
+        backend.read_exact(&mut got).expect("read");
+        backend.write_all(&down).expect("write");
+        client.read_exact(&mut got[..down.len()]).expect("read");
+    }
+    mark();
+}
 
 /// Marks in the trace where the steady state begins and where it ends: by a call (getppid) that
 /// nothing else makes meanwhile.
-pub fn mark() {
+fn mark() {
     std::hint::black_box(std::os::unix::process::parent_id());
 }
 
