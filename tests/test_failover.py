@@ -18,10 +18,14 @@ def refusing():
     port.release()
 
 
-def balanced(httpd, members, more="", mpm="event", **kwargs):
+def balanced(httpd, members, more="", mpm="event", tls=False, **kwargs):
     server = httpd(mpm=mpm, **kwargs)
+    proxied = f"""SSLProxyEngine on
+SSLProxyVerify require
+SSLProxyCACertificateFile {server.certificate.cert}""" if tls else ""
     lines = "\n".join(f'    BalancerMember {member}' for member in members)
     port = server.vhost(f"""WSForward On
+{proxied}
 <Proxy "balancer://cluster">
 {lines}
     {more}
@@ -112,17 +116,8 @@ def test_tls_member_that_is_not_tls_is_in_error(httpd, backend, client):
     """500 for the request that found it, as for stock: then the balancer leaves it alone."""
     first, second = backend(tls=True, name="first"), backend(tls=True, name="second")
     first.on_connect(b"HTTP/1.1 400 Bad Request\r\n\r\n", steps.close)
-    server = httpd()
-    port = server.vhost(f"""WSForward On
-SSLProxyEngine on
-SSLProxyVerify require
-SSLProxyCACertificateFile {server.certificate.cert}
-<Proxy "balancer://cluster">
-    BalancerMember "{first.url("https", "")}" retry=60
-    BalancerMember "{second.url("https", "")}" status=+H
-</Proxy>
-ProxyPass "/" "balancer://cluster/\"""")
-    server.start()
+    members = [f'"{first.url("https", "")}" retry=60', f'"{second.url("https", "")}" status=+H']
+    server, port = balanced(httpd, members, tls=True)
     for expected in (r"proxy:error\].*AH01084: ", r"proxy:error\].*AH00898: Error during SSL Handshake",
                      r"proxy_http:error\].*AH01097: "):  # fmt: skip
         server.expect_log(expected)
@@ -182,16 +177,7 @@ def test_requests_are_spread(httpd, backend, client):
 
 def test_https_members(httpd, backend, client):
     origin = backend(tls=True)
-    server = httpd()
-    port = server.vhost(f"""WSForward On
-SSLProxyEngine on
-SSLProxyVerify require
-SSLProxyCACertificateFile {server.certificate.cert}
-<Proxy "balancer://cluster">
-    BalancerMember "{origin.url("https", "")}"
-</Proxy>
-ProxyPass "/" "balancer://cluster/\"""")
-    server.start()
+    server, port = balanced(httpd, [f'"{origin.url("https", "")}"'], tls=True)
     talk = client(port)
     assert talk.ask(http.handshake()).status == 101
     talk.echoes()
