@@ -15,8 +15,11 @@ use tokio::time::{Sleep, sleep_until};
 pub(crate) struct Young {
     /// How long is long.
     lasting: Duration,
+    /// They are looked at this often, all whose time came since: where many tunnels end soon the
+    /// thread would be woken for each of them otherwise.
+    tick: Duration,
     since: Instant,
-    /// When each has lasted, in milliseconds from `since`, and its seat.
+    /// When each has lasted, in ticks from `since`, and its seat.
     waiting: RefCell<VecDeque<(u32, u32)>>,
     /// The number of the last one.
     last: Cell<u64>,
@@ -29,6 +32,7 @@ impl Young {
     pub fn new(lasting: Duration) -> Self {
         Young {
             lasting,
+            tick: (lasting / 8).max(Duration::from_millis(1)),
             since: Instant::now(),
             waiting: RefCell::default(),
             last: Cell::new(0),
@@ -39,9 +43,9 @@ impl Young {
 
     /// Numbers one that has this seat.
     pub fn add(&self, seat: usize) -> u64 {
-        let due = self.since.elapsed() + self.lasting;
-        // In fifty days the count of milliseconds begins anew, which nobody minds for long.
-        self.waiting.borrow_mut().push_back((due.as_millis() as u32, seat as u32));
+        let due = (self.since.elapsed() + self.lasting).as_nanos() / self.tick.as_nanos() + 1;
+        // With the default this number begins anew after fifty years.
+        self.waiting.borrow_mut().push_back((due as u32, seat as u32));
         self.last.set(self.last.get() + 1);
         self.last.get()
     }
@@ -58,7 +62,7 @@ impl Young {
             return Poll::Pending;
         };
         let mut timer = self.timer.borrow_mut();
-        let due = (self.since + Duration::from_millis(due.into())).into();
+        let due = (self.since + self.tick * due).into();
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if timer.deadline() != due {
             timer.as_mut().reset(due);

@@ -86,6 +86,20 @@ def tcp_socket(port, peer):
     return None
 
 
+def connections(pid):
+    """The numbers of its descriptors that are established TCP connections over IPv4."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = {f"socket:[{fields[9]}]" for fields in lines if fields[3] == "01"}
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(f"/proc/{pid}/fd/{name}") in established:
+                found.add(int(name))
+        except FileNotFoundError:
+            continue
+    return found
+
+
 def threads(pid):
     """Number of threads of the process."""
     return len(os.listdir(f"/proc/{pid}/task"))
