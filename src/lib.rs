@@ -18,6 +18,7 @@ mod handshake;
 mod head;
 mod keeper;
 mod logger;
+mod memory;
 mod message;
 mod process;
 mod record;

@@ -31,7 +31,8 @@ impl TunnelRecord {
         let mut label = String::with_capacity(LIKELY);
         // Writing to a String does not fail.
         let _ = write!(label, "[{id}] {client} -> {origin}");
-        Self { label: label.into(), client_entry }
+        // A block of its own size: one that is cut to size leaves a rest to be looked after.
+        Self { label: Box::from(&*label), client_entry }
     }
 
     /// Appends it as bytes, for [`Self::thaw`].

@@ -26,27 +26,27 @@ impl<'p> Pool<'p> {
 
     /// Gives `value` to the pool, which drops it when it is cleared.
     pub fn own<T>(self, value: T) -> NonNull<T> {
-        unsafe extern "C" fn drop_box<T>(data: *mut c_void) -> sys::apr_status_t {
+        unsafe extern "C" fn drop_value<T>(data: *mut c_void) -> sys::apr_status_t {
             if ending::is_in_handler() {
                 // The process ends within the handler of a signal, which must not wait for
                 // the allocator.
                 return sys::APR_SUCCESS as sys::apr_status_t;
             }
             guard((), || {
-                // SAFETY: `data` came from Box::into_raw below; APR runs a
-                // cleanup once.
-                drop(unsafe { Box::from_raw(data.cast::<T>()) });
+                // SAFETY: `data` is the value that was written below; APR runs a cleanup once,
+                // and frees the pool's memory after that.
+                unsafe { std::ptr::drop_in_place(data.cast::<T>()) };
             });
             sys::APR_SUCCESS as sys::apr_status_t
         }
-        let value = NonNull::from(Box::leak(Box::new(value)));
+        let value = self.write(value);
         // SAFETY: the pool is alive (`'p`); the callbacks match APR's types. A
         // child that execs must not drop it: apr_pool_cleanup_null.
         unsafe {
             sys::apr_pool_cleanup_register(
                 self.as_ptr(),
                 value.as_ptr().cast(),
-                Some(drop_box::<T>),
+                Some(drop_value::<T>),
                 Some(sys::apr_pool_cleanup_null),
             );
         }
@@ -55,6 +55,10 @@ impl<'p> Pool<'p> {
 
     /// A plain value in pool memory. `T: Copy` has no drop to forget.
     pub fn alloc<T: Copy>(self, value: T) -> NonNull<T> {
+        self.write(value)
+    }
+
+    fn write<T>(self, value: T) -> NonNull<T> {
         const { assert!(align_of::<T>() <= 8, "APR aligns to 8 bytes") };
         // SAFETY: the pool is alive; APR aborts the process rather than return
         // NULL (httpd sets an abort function on its pools).

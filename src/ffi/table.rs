@@ -34,39 +34,39 @@ impl<'t> Table<'t> {
 
     /// All values of `name`, joined with commas (RFC 9110, section 5.3).
     pub fn get(self, name: &CStr) -> Option<&'t [u8]> {
-        let mut values = self.values(name.to_bytes());
-        let first = values.next()?;
-        if values.next().is_none() {
-            return Some(first);
+        // SAFETY: table and name are alive.
+        let first = unsafe { sys::apr_table_get(self.as_ptr(), name.as_ptr()) };
+        if first.is_null() {
+            return None;
+        }
+        // SAFETY: keys and values are NUL-terminated strings that live as long as the table's
+        // pool; values are replaced in a table, never written over.
+        let text = |text| unsafe { CStr::from_ptr(text) }.to_bytes();
+        let is_named = |entry: &&sys::apr_table_entry_t| {
+            !entry.key.is_null() && text(entry.key).eq_ignore_ascii_case(name.to_bytes())
+        };
+        let mut entries = self.entries().iter();
+        let found = entries.find(|entry| entry.val.cast_const() == first && is_named(entry));
+        // Keys that are alike have the same checksum (apr_tables.c).
+        let sum = found.map_or(0, |found| found.key_checksum);
+        if !entries.any(|entry| entry.key_checksum == sum && is_named(&entry)) {
+            return Some(text(first));
         }
         // SAFETY: table, pool and name are alive.
         let value =
             unsafe { sys::apr_table_getm(self.pool.as_ptr(), self.as_ptr(), name.as_ptr()) };
         // SAFETY: a NUL-terminated string of the pool, alive for `'t`.
-        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+        (!value.is_null()).then(|| text(value))
     }
 
-    /// The values of `name`, one by one.
-    fn values(self, name: &[u8]) -> impl Iterator<Item = &'t [u8]> {
+    fn entries(&self) -> &[sys::apr_table_entry_t] {
         // SAFETY: a table begins with the array of its entries, as apr_table_elts says.
         let array = unsafe { &*sys::apr_table_elts(self.as_ptr()) };
-        let entries: &[sys::apr_table_entry_t] = match usize::try_from(array.nelts) {
+        match usize::try_from(array.nelts) {
             // SAFETY: that many entries, which nobody changes while they are looked at.
             Ok(count @ 1..) => unsafe { std::slice::from_raw_parts(array.elts.cast(), count) },
             _ => &[],
-        };
-        // SAFETY: keys and values are NUL-terminated strings that live as long as the table's
-        // pool; values are replaced in a table, never written over.
-        let text = |text| unsafe { CStr::from_ptr(text) }.to_bytes();
-        // Most are told apart by their first byte, without a look for the end of the key.
-        let first = name.first().copied().unwrap_or_default();
-        entries
-            .iter()
-            .filter(move |entry| !entry.key.is_null() && !entry.val.is_null())
-            // SAFETY: as above: not NULL, and at least its NUL is there.
-            .filter(move |entry| unsafe { *entry.key.cast::<u8>() }.eq_ignore_ascii_case(&first))
-            .filter(move |entry| text(entry.key).eq_ignore_ascii_case(name))
-            .map(move |entry| text(entry.val))
+        }
     }
 
     /// Sets `name` to `value`, replacing all it had.

@@ -120,11 +120,11 @@ impl Relay {
     fn give(&self, thread: &Handle, tunnel: Tunnel) -> Result<(), Tunnel> {
         self.counters.count_adopted();
         thread.shared.load.fetch_add(1, Relaxed);
-        let adopted = Box::new(Adopted {
+        let adopted = Adopted {
             tunnel: Some(tunnel),
             shared: Arc::clone(&thread.shared),
             counters: self.counters,
-        });
+        };
         let Err(refused) = thread.messages.send(Message::Adopt(adopted)) else {
             return Ok(());
         };

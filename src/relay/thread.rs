@@ -53,9 +53,10 @@ impl Drop for Adopted {
 }
 
 /// What a thread is told.
+#[expect(clippy::large_enum_variant, reason = "most messages are of the largest kind")]
 pub(crate) enum Message {
     /// Carry this one.
-    Adopt(Box<Adopted>),
+    Adopt(Adopted),
     /// End every tunnel by the deadline, then say so.
     End { order: Order, code: Option<u16>, deadline: Instant, done: Sender<()> },
     /// Say that the thread runs.
@@ -121,6 +122,7 @@ struct Ending {
     done: Vec<Sender<()>>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "made once for each message, and never kept")]
 enum Event {
     Told(Option<Message>),
     /// The tunnel that has this seat has lasted.
@@ -230,7 +232,7 @@ impl Thread {
         }
     }
 
-    fn carry(self: &Rc<Self>, mut adopted: Box<Adopted>) {
+    fn carry(self: &Rc<Self>, mut adopted: Adopted) {
         if let Some(tunnel) = adopted.tunnel.take()
             && let Some(task) = Task::new(tunnel, Rc::clone(self))
         {
