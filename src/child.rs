@@ -121,8 +121,8 @@ fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Opti
 }
 
 /// The settings of the server that this process was started with.
-pub fn settings() -> Settings {
-    CHILD.get().map_or_else(config::settings, |child| child.settings)
+pub fn settings() -> &'static Settings {
+    CHILD.get().map_or(&config::DEFAULTS, |child| &child.settings)
 }
 
 /// Whether a relay thread is there to take a tunnel.

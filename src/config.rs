@@ -82,7 +82,8 @@ pub struct Settings {
     relay: bool,
 }
 
-const DEFAULTS: Settings = Settings {
+/// Those of a configuration that says nothing.
+pub const DEFAULTS: Settings = Settings {
     threads: 1,
     buffer_size: 262144,
     keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),

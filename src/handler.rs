@@ -154,7 +154,7 @@ fn delegate(
     upgraded.set(c"Connection", &named.join(&b", "[..]));
     upgraded.set(c"Upgrade", token);
 
-    let shown = String::from_utf8_lossy(token);
+    let shown = token.escape_ascii();
     log::request(r, Level::Debug, UPGRADING, format_args!("asking the back end for {shown}"));
 
     let keepalives = client.keepalives();

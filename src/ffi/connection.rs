@@ -225,18 +225,25 @@ impl fmt::Display for Peer<'_> {
         // SAFETY: httpd fills in the text of each connection's peer.
         let ip = (!record.client_ip.is_null()).then(|| unsafe { CStr::from_ptr(record.client_ip) });
         let (Some(address), Some(ip)) = (address, ip) else { return f.write_str("unknown") };
-        let text = ip.to_string_lossy();
         // The path of a unix socket, whose port is whatever the path's bytes make of it.
         if ip.to_bytes().starts_with(b"/") || address.family == libc::AF_UNIX {
-            write!(f, "unix:{text}")
-        } else if ip.to_bytes().contains(&b':') {
-            write!(f, "[{text}]:{}", address.port)
+            write!(f, "unix:{}", ip.to_string_lossy())
         } else if ip.is_empty() {
             f.write_str("unknown")
         } else {
-            write!(f, "{text}:{}", address.port)
+            write_address(f, ip, address.port)
         }
     }
+}
+
+/// An address and a port, as URLs have them.
+pub(super) fn write_address(f: &mut fmt::Formatter<'_>, ip: &CStr, port: u16) -> fmt::Result {
+    let ip = ip.to_string_lossy();
+    let [open, close] = if ip.contains(':') { ["[", "]:"] } else { ["", ":"] };
+    f.write_str(open)?;
+    f.write_str(&ip)?;
+    f.write_str(close)?;
+    fmt::Display::fmt(&port, f)
 }
 
 /// What happens to a socket and its TLS session when httpd has let go of both.

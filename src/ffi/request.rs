@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ptr::NonNull;
 
-use super::connection::Connection;
+use super::connection::{Connection, write_address};
 use super::pool::Pool;
 use super::sys;
 use super::table::Table;
@@ -214,9 +214,8 @@ impl fmt::Display for Client<'_> {
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!record.useragent_ip.is_null())
             .then(|| unsafe { CStr::from_ptr(record.useragent_ip) });
-        match ip.map(CStr::to_string_lossy) {
-            Some(ip) if ip.contains(':') => write!(f, "[{ip}]:{port}"),
-            Some(ip) => write!(f, "{ip}:{port}"),
+        match ip {
+            Some(ip) => write_address(f, ip, port),
             None => self.0.connection().map_or(Ok(()), |c| c.peer().fmt(f)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
 
@@ -60,10 +61,12 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer) -> Result<Cow<'h, [u8]>, Wrong10
     if memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
         return wrong("a line ends with LF alone, expected CRLF".to_owned());
     }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut fields);
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
     // Folded lines and spaces before a colon are refused by default.
-    if let Err(error) = response.parse(head) {
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut response, head, &mut fields);
+    if let Err(error) = parsed {
         return wrong(format!("its header fields are malformed ({error})"));
     }
     let fields = Fields(response.headers);

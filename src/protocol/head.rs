@@ -153,18 +153,13 @@ pub fn inspect(head: &[u8]) -> Result<Status, BadHead> {
 
 /// Parses the status line alone, so that the fields stay for others to judge.
 fn status(line: &[u8]) -> Result<Status, BadHead> {
-    let mut alone = Vec::with_capacity(line.len() + 2);
-    alone.extend_from_slice(line);
-    alone.extend_from_slice(b"\r\n");
     let mut no_fields = [];
     let mut response = httparse::Response::new(&mut no_fields);
-    match response.parse(&alone) {
-        Ok(httparse::Status::Complete(_)) => {}
-        _ => return Err(BadHead::StatusLine),
-    }
-    match (response.version, response.code) {
-        (Some(minor), Some(code @ 100..=599)) => Ok(Status { minor, code }),
-        (Some(_), Some(code)) => Err(BadHead::StatusCode(code)),
+    // The line is whole, so the reason is there if it is right: the last thing looked at.
+    let parsed = response.parse(line).is_ok();
+    match (response.version, response.code, response.reason) {
+        (Some(minor), Some(code @ 100..=599), Some(_)) if parsed => Ok(Status { minor, code }),
+        (Some(_), Some(code), Some(_)) if parsed => Err(BadHead::StatusCode(code)),
         _ => Err(BadHead::StatusLine),
     }
 }

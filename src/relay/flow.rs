@@ -184,13 +184,15 @@ impl Flow {
     }
 
     /// Moves bytes until the source has none, the sink takes none, or enough is done for one
-    /// poll; carries the source's end. Registers the task for whatever it waits for.
+    /// poll; carries the source's end. Registers the task for whatever it waits for. If the end
+    /// `is_last`, both sockets are about to be closed.
     pub fn pump(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         loan: &mut Loan,
+        is_last: bool,
     ) -> Result<(), Fault> {
         let mut spent = 0;
         while spent < BUDGET {
@@ -199,7 +201,7 @@ impl Flow {
                 Poll::Ready(flushed) => flushed.map_err(Fault::Sink)?,
             }
             if self.stage != Stage::Open {
-                return self.poll_end(cx, sink).map_err(Fault::Sink);
+                return self.poll_end(cx, sink, is_last).map_err(Fault::Sink);
             }
             let most = loan.buffer.len();
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
@@ -392,14 +394,21 @@ impl Flow {
         Ok(false)
     }
 
-    /// Carries the end to the sink: close_notify, then FIN.
-    fn poll_end(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<()> {
+    /// Carries the end to the sink: close_notify, then FIN, which a close sends as well.
+    fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        is_last: bool,
+    ) -> io::Result<()> {
         if self.stage == Stage::Ending {
             sink.close_notify();
             self.stage = Stage::Closing;
         }
         if self.stage == Stage::Closing && sink.poll_flush(cx)?.is_ready() {
-            sink.shutdown();
+            if !is_last {
+                sink.shutdown();
+            }
             self.stage = Stage::Ended;
         }
         Ok(())

@@ -271,7 +271,7 @@ impl Carried {
 
     fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, loan) {
+        if let Err(fault) = core.up.pump(cx, client, backend, loan, core.down.is_ended()) {
             if fault.is_of_sink() {
                 // Its last words may be there, and are still for the other side.
                 core.down.carry_rest(cx, backend, client, loan);
@@ -281,7 +281,7 @@ impl Carried {
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, loan) {
+        if let Err(fault) = core.down.pump(cx, backend, client, loan, core.up.is_ended()) {
             if fault.is_of_sink() {
                 core.up.carry_rest(cx, client, backend, loan);
             }
@@ -356,9 +356,9 @@ impl Carried {
             let loan = &mut *thread.loan();
             let Carried { client, backend, core, .. } = carried;
             // A side that fails now is gone, which is all that is waited for.
-            let client_gone = core.down.pump(cx, backend, client, loan).is_err()
+            let client_gone = core.down.pump(cx, backend, client, loan, false).is_err()
                 || Flow::discard(cx, client, &mut loan.buffer).unwrap_or(true);
-            let backend_gone = core.up.pump(cx, client, backend, loan).is_err()
+            let backend_gone = core.up.pump(cx, client, backend, loan, false).is_err()
                 || Flow::discard(cx, backend, &mut loan.buffer).unwrap_or(true);
             client_gone && backend_gone
         });
