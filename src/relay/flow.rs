@@ -42,6 +42,8 @@ enum Stage {
     Ending,
     /// close_notify is on its way.
     Closing,
+    /// All went out but the FIN.
+    Flushed,
     /// A FIN went out.
     Ended,
 }
@@ -91,6 +93,7 @@ impl Flow {
             Stage::Ending => 1,
             Stage::Closing => 2,
             Stage::Ended => 3,
+            Stage::Flushed => 4,
         });
         put_u64(out, self.delivered);
         self.frames.freeze(out);
@@ -109,6 +112,7 @@ impl Flow {
             1 => Stage::Ending,
             2 => Stage::Closing,
             3 => Stage::Ended,
+            4 => Stage::Flushed,
             _ => return None,
         };
         let delivered = from.u64()?;
@@ -131,9 +135,22 @@ impl Flow {
         self.frames.close_code()
     }
 
-    /// Whether the source's end was carried to the sink.
+    /// Whether a Close frame was carried to the sink, after which nothing may come.
+    pub fn has_closed(&self) -> bool {
+        self.frames.has_closed() && self.kept.is_none()
+    }
+
+    /// Whether the source's end was carried to the sink, up to the FIN.
     pub fn is_ended(&self) -> bool {
-        self.stage == Stage::Ended
+        matches!(self.stage, Stage::Flushed | Stage::Ended)
+    }
+
+    /// Carries the FIN too, unless both sockets are about to be closed.
+    pub fn finish(&mut self, sink: &Stream) {
+        if self.stage == Stage::Flushed {
+            sink.shutdown();
+            self.stage = Stage::Ended;
+        }
     }
 
     /// Whether bytes may still come from the source.
@@ -184,15 +201,13 @@ impl Flow {
     }
 
     /// Moves bytes until the source has none, the sink takes none, or enough is done for one
-    /// poll; carries the source's end. Registers the task for whatever it waits for. If the end
-    /// `is_last`, both sockets are about to be closed.
+    /// poll; carries the source's end. Registers the task for whatever it waits for.
     pub fn pump(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         loan: &mut Loan,
-        is_last: bool,
     ) -> Result<(), Fault> {
         let mut spent = 0;
         while spent < BUDGET {
@@ -201,7 +216,7 @@ impl Flow {
                 Poll::Ready(flushed) => flushed.map_err(Fault::Sink)?,
             }
             if self.stage != Stage::Open {
-                return self.poll_end(cx, sink, is_last).map_err(Fault::Sink);
+                return self.poll_end(cx, sink).map_err(Fault::Sink);
             }
             let most = loan.buffer.len();
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
@@ -394,22 +409,14 @@ impl Flow {
         Ok(false)
     }
 
-    /// Carries the end to the sink: close_notify, then FIN, which a close sends as well.
-    fn poll_end(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut Stream,
-        is_last: bool,
-    ) -> io::Result<()> {
+    /// Carries the end to the sink, up to the FIN.
+    fn poll_end(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<()> {
         if self.stage == Stage::Ending {
             sink.close_notify();
             self.stage = Stage::Closing;
         }
         if self.stage == Stage::Closing && sink.poll_flush(cx)?.is_ready() {
-            if !is_last {
-                sink.shutdown();
-            }
-            self.stage = Stage::Ended;
+            self.stage = Stage::Flushed;
         }
         Ok(())
     }

@@ -101,6 +101,11 @@ impl Tracker {
         (self.code != 0).then_some(self.code)
     }
 
+    /// Whether a whole Close frame went by, after which nothing may come (RFC 6455 5.5.1).
+    pub fn has_closed(&self) -> bool {
+        self.mode != Mode::Opaque && self.left == 0 && self.have == 0 && self.code != 0
+    }
+
     /// How many of the bytes that come next need not be looked at.
     pub(crate) fn skippable(&self) -> u64 {
         match self.mode {

@@ -271,7 +271,7 @@ impl Carried {
 
     fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, loan, core.down.is_ended()) {
+        if let Err(fault) = core.up.pump(cx, client, backend, loan) {
             if fault.is_of_sink() {
                 // Its last words may be there, and are still for the other side.
                 core.down.carry_rest(cx, backend, client, loan);
@@ -281,7 +281,7 @@ impl Carried {
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, loan, core.up.is_ended()) {
+        if let Err(fault) = core.down.pump(cx, backend, client, loan) {
             if fault.is_of_sink() {
                 core.up.carry_rest(cx, client, backend, loan);
             }
@@ -290,11 +290,22 @@ impl Carried {
         if core.first_end.is_none() && !core.down.is_open() {
             core.first_end = Some((By::Backend, backend.closed_cleanly()));
         }
-        if core.up.is_ended() && core.down.is_ended() {
+        let mut is_gone = false;
+        if core.first_end.is_some() && core.up.has_closed() && core.down.has_closed() {
+            // Close frames went both ways and one side has hung up: nothing can come of the other,
+            // and its connection is to be closed at once (RFC 6455 5.5.1).
+            core.up.end(None);
+            core.down.end(None);
+            is_gone = core.up.pump(cx, client, backend, loan).is_err()
+                || core.down.pump(cx, backend, client, loan).is_err();
+        }
+        if is_gone || core.up.is_ended() && core.down.is_ended() {
             let (by, clean) = core.first_end.unwrap_or((By::Us, true));
             let why = if clean { Why::Closed } else { Why::Truncated };
             return Poll::Ready(Cause { by, why });
         }
+        core.up.finish(backend);
+        core.down.finish(client);
         // Reading may have made a side's TLS answer after it was last flushed.
         for (by, side) in [(By::Client, client), (By::Backend, backend)] {
             if let Poll::Ready(Err(error)) = side.poll_flush(cx) {
@@ -356,10 +367,13 @@ impl Carried {
             let loan = &mut *thread.loan();
             let Carried { client, backend, core, .. } = carried;
             // A side that fails now is gone, which is all that is waited for.
-            let client_gone = core.down.pump(cx, backend, client, loan, false).is_err()
-                || Flow::discard(cx, client, &mut loan.buffer).unwrap_or(true);
-            let backend_gone = core.up.pump(cx, client, backend, loan, false).is_err()
-                || Flow::discard(cx, backend, &mut loan.buffer).unwrap_or(true);
+            let mut is_gone = |flow: &mut Flow, source: &mut Stream, sink: &mut Stream| {
+                let is_gone = flow.pump(cx, source, sink, loan).is_err();
+                flow.finish(sink);
+                is_gone || Flow::discard(cx, sink, &mut loan.buffer).unwrap_or(true)
+            };
+            let client_gone = is_gone(&mut core.down, backend, client);
+            let backend_gone = is_gone(&mut core.up, client, backend);
             client_gone && backend_gone
         });
         if is_over { Poll::Ready(self.end_cause()) } else { Poll::Pending }
