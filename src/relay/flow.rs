@@ -201,13 +201,15 @@ impl Flow {
     }
 
     /// Moves bytes until the source has none, the sink takes none, or enough is done for one
-    /// poll; carries the source's end. Registers the task for whatever it waits for.
+    /// poll; carries the source's end. Registers the task for whatever it waits for. `other` is
+    /// the direction from the sink to the source.
     pub fn pump(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         loan: &mut Loan,
+        other: &Flow,
     ) -> Result<(), Fault> {
         let mut spent = 0;
         while spent < BUDGET {
@@ -222,7 +224,7 @@ impl Flow {
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
                 self.poll_move(cx, source, sink, most, &mut loan.pipes)?
             } else {
-                self.poll_copy(cx, source, sink, &mut loan.buffer)?
+                self.poll_copy(cx, source, sink, &mut loan.buffer, other.has_closed())?
             };
             match taken {
                 Poll::Pending => {
@@ -252,7 +254,7 @@ impl Flow {
             && spent < BUDGET
             && matches!(self.poll_flush(cx, sink, loan), Poll::Ready(Ok(())))
         {
-            match self.poll_copy(cx, source, sink, &mut loan.buffer) {
+            match self.poll_copy(cx, source, sink, &mut loan.buffer, false) {
                 Ok(Poll::Ready(n)) if n > 0 => spent += n + READ_COST,
                 _ => return,
             }
@@ -260,13 +262,14 @@ impl Flow {
     }
 
     /// Reads into `buffer`, writes at once, and keeps what the sink does not take. Ready with
-    /// how much was read.
+    /// how much was read. `answers`: a Close frame went the other way.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         buffer: &mut [u8],
+        answers: bool,
     ) -> Result<Poll<usize>, Fault> {
         let n = match source.poll_read(cx, buffer).map_err(Fault::Source)? {
             Poll::Ready(n) if n > 0 => n,
@@ -282,7 +285,13 @@ impl Flow {
             }
         }
         self.frames.feed(&buffer[..n]);
-        self.send(cx, sink, &buffer[..n]).map_err(Fault::Sink)?;
+        // Nothing but the end may come after the second Close frame. If it is there, both go on
+        // together: that spares the peer and this thread a wake-up each.
+        let is_last = answers && self.frames.has_closed() && source.has_ended();
+        self.send(cx, sink, &buffer[..n], is_last).map_err(Fault::Sink)?;
+        if is_last {
+            self.stage = Stage::Ending;
+        }
         Ok(Poll::Ready(n))
     }
 
@@ -330,7 +339,7 @@ impl Flow {
             Ok(n) => self.delivered += n as u64,
             Err(error) if cannot_move(&error) => {
                 self.movable = false;
-                return self.send(cx, sink, &pipe.take()?);
+                return self.send(cx, sink, &pipe.take()?, false);
             }
             Err(error) => return Err(error),
         }
@@ -348,9 +357,15 @@ impl Flow {
         self.much == FLOOD && self.movable && self.frames.skippable() >= at_once as u64
     }
 
-    /// Writes at once and keeps what the sink does not take.
-    fn send(&mut self, cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> io::Result<()> {
-        let taken = sink.write(cx, bytes)?;
+    /// Writes at once, perhaps with `more` to follow, and keeps what the sink does not take.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        bytes: &[u8],
+        more: bool,
+    ) -> io::Result<()> {
+        let taken = sink.write(cx, bytes, more)?;
         self.delivered += taken as u64;
         if taken < bytes.len() {
             self.keep(bytes[taken..].to_vec());

@@ -46,11 +46,7 @@ pub fn end_here(
         shared.load.fetch_add(1, Relaxed);
         let shared = Arc::clone(&shared);
         // Sending fails only without a receiver.
-        let _ = messages.send(Message::Adopt(Adopted {
-            tunnel: Some(tunnel),
-            shared,
-            counters,
-        }));
+        let _ = messages.send(Message::Adopt(Adopted { tunnel: Some(tunnel), shared, counters }));
     }
     let thread = Thread::new(Arc::clone(&shared), counters, settings);
     runtime.block_on(async {

@@ -28,12 +28,14 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
     }
 }
 
-/// Sends what fits, without waiting and without SIGPIPE. `Ok(0)` means that nothing fits now.
+/// Sends what fits, without waiting and without SIGPIPE. `Ok(0)` means that nothing fits now. If
+/// `more` follows at once, be it a FIN, the kernel may send all of it together.
 ///
 /// # Errors
 /// Never `WouldBlock`.
 #[inline]
-pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let more = if more { libc::MSG_MORE } else { 0 };
     loop {
         // SAFETY: the kernel reads at most bytes.len() bytes from bytes, which is borrowed for
         // the call; fd is open for as long as it is borrowed.
@@ -42,7 +44,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
                 fd.as_raw_fd(),
                 bytes.as_ptr().cast::<c_void>(),
                 bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more,
             )
         };
         match returned(n) {
@@ -51,6 +53,21 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
             None => {}
         }
     }
+}
+
+/// Whether the end has come, with nothing before it.
+pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: the kernel writes at most one byte, into ours; fd is open for the borrow.
+    let n = unsafe {
+        libc::recv(
+            fd.as_raw_fd(),
+            (&raw mut byte).cast::<c_void>(),
+            1,
+            libc::MSG_DONTWAIT | libc::MSG_PEEK,
+        )
+    };
+    n == 0
 }
 
 /// The result of a call that returned `n`; `None` if a signal came between.

@@ -140,13 +140,18 @@ impl Stream {
         }
     }
 
+    /// Whether the end has come, and nothing before it. With TLS a read would have to tell.
+    pub fn has_ended(&self) -> bool {
+        self.tls.is_none() && socket::has_ended(self.fd())
+    }
+
     /// Sends at once, without asking whether the socket has room. Returns how much was taken;
-    /// with TLS always everything.
-    pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+    /// with TLS always everything. If `more` follows at once the kernel may wait for it.
+    pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
         if let Some(tls) = &mut self.tls {
-            return tls.write(bytes).map(|()| bytes.len());
+            return tls.write(bytes, more).map(|()| bytes.len());
         }
-        let n = socket::send(self.fd(), bytes)?;
+        let n = socket::send(self.fd(), bytes, more)?;
         if n < bytes.len() {
             self.is_full(cx);
         }
@@ -180,11 +185,11 @@ impl Stream {
     /// Sends at least one byte as soon as the socket has room.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
-            return Poll::Ready(tls.write(bytes).map(|()| bytes.len()));
+            return Poll::Ready(tls.write(bytes, false).map(|()| bytes.len()));
         }
         loop {
             let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match socket::send(self.io.get_ref().as_fd(), bytes)? {
+            match socket::send(self.io.get_ref().as_fd(), bytes, false)? {
                 0 => guard.clear_ready(),
                 n => return Poll::Ready(Ok(n)),
             }

@@ -271,7 +271,7 @@ impl Carried {
 
     fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, loan) {
+        if let Err(fault) = core.up.pump(cx, client, backend, loan, &core.down) {
             if fault.is_of_sink() {
                 // Its last words may be there, and are still for the other side.
                 core.down.carry_rest(cx, backend, client, loan);
@@ -281,7 +281,7 @@ impl Carried {
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, loan) {
+        if let Err(fault) = core.down.pump(cx, backend, client, loan, &core.up) {
             if fault.is_of_sink() {
                 core.up.carry_rest(cx, client, backend, loan);
             }
@@ -296,8 +296,8 @@ impl Carried {
             // and its connection is to be closed at once (RFC 6455 5.5.1).
             core.up.end(None);
             core.down.end(None);
-            is_gone = core.up.pump(cx, client, backend, loan).is_err()
-                || core.down.pump(cx, backend, client, loan).is_err();
+            is_gone = core.up.pump(cx, client, backend, loan, &core.down).is_err()
+                || core.down.pump(cx, backend, client, loan, &core.up).is_err();
         }
         if is_gone || core.up.is_ended() && core.down.is_ended() {
             let (by, clean) = core.first_end.unwrap_or((By::Us, true));
@@ -367,13 +367,14 @@ impl Carried {
             let loan = &mut *thread.loan();
             let Carried { client, backend, core, .. } = carried;
             // A side that fails now is gone, which is all that is waited for.
-            let mut is_gone = |flow: &mut Flow, source: &mut Stream, sink: &mut Stream| {
-                let is_gone = flow.pump(cx, source, sink, loan).is_err();
-                flow.finish(sink);
-                is_gone || Flow::discard(cx, sink, &mut loan.buffer).unwrap_or(true)
-            };
-            let client_gone = is_gone(&mut core.down, backend, client);
-            let backend_gone = is_gone(&mut core.up, client, backend);
+            let mut is_gone =
+                |flow: &mut Flow, other: &Flow, source: &mut Stream, sink: &mut Stream| {
+                    let is_gone = flow.pump(cx, source, sink, loan, other).is_err();
+                    flow.finish(sink);
+                    is_gone || Flow::discard(cx, sink, &mut loan.buffer).unwrap_or(true)
+                };
+            let client_gone = is_gone(&mut core.down, &core.up, backend, client);
+            let backend_gone = is_gone(&mut core.up, &core.down, client, backend);
             client_gone && backend_gone
         });
         if is_over { Poll::Ready(self.end_cause()) } else { Poll::Pending }

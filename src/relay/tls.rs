@@ -22,11 +22,12 @@ pub trait Tls: Send {
     /// Whether the end that `read` reported came with close_notify (RFC 8446 6.1).
     fn closed_cleanly(&self) -> bool;
 
-    /// Encrypts all of `bytes`. Ciphertext that the descriptor does not take is kept inside.
+    /// Encrypts all of `bytes`. Ciphertext that the descriptor does not take is kept inside. If
+    /// `more` follows at once the kernel may wait for it (MSG_MORE of send(2)).
     ///
     /// # Errors
     /// Never `WouldBlock`.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<()>;
 
     /// Sends kept ciphertext.
     ///
@@ -37,7 +38,7 @@ pub trait Tls: Send {
     /// Bytes of ciphertext kept.
     fn kept(&self) -> usize;
 
-    /// Writes close_notify, once; nothing can be written afterwards.
+    /// Writes close_notify, once; nothing can be written afterwards, and a FIN follows at once.
     ///
     /// # Errors
     /// As `write`.

@@ -241,8 +241,9 @@ impl Tls for Session {
         self.clean
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {
         let functions = &self.context.library.functions;
+        self.wire().more = more;
         for part in bytes.chunks(c_int::MAX as usize) {
             self.wire().lift_limit();
             let length = part.len() as c_int;
@@ -275,6 +276,7 @@ impl Tls for Session {
         }
         self.closed = true;
         self.wire().lift_limit();
+        self.wire().more = true;
         // SAFETY: a live SSL of ours.
         let result = unsafe { self.context.library.send_close_notify(self.ssl) };
         let wire = self.wire();

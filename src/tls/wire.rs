@@ -44,6 +44,8 @@ pub(crate) struct Wire {
     pub overflowed: bool,
     /// Nothing more may be written: it is dropped silently.
     pub finished: bool,
+    /// More follows at once, be it a FIN: the kernel may send all of it together.
+    pub more: bool,
     /// The socket's error.
     pub errno: Option<i32>,
 }
@@ -66,7 +68,7 @@ impl Wire {
     /// Sends what is kept; `WouldBlock` while some remains.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.kept() > 0 {
-            match send(self.fd, &self.kept[self.sent..]) {
+            match send(self.fd, &self.kept[self.sent..], self.more) {
                 Ok(n) => self.sent += n,
                 Err(error) => return Err(error),
             }
@@ -84,7 +86,7 @@ impl Wire {
             return;
         }
         while self.kept() == 0 && !bytes.is_empty() {
-            match send(self.fd, bytes) {
+            match send(self.fd, bytes, self.more) {
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -142,7 +144,8 @@ impl Wire {
     }
 }
 
-fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+fn send(fd: RawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
+    let more = if more { libc::MSG_MORE } else { 0 };
     loop {
         // SAFETY: the kernel reads at most bytes.len() bytes from bytes, borrowed for the call.
         let n = unsafe {
@@ -150,7 +153,7 @@ fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
                 fd,
                 bytes.as_ptr().cast::<c_void>(),
                 bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more,
             )
         };
         match returned(n) {
@@ -219,6 +222,7 @@ pub(crate) fn bio(
         ended: false,
         overflowed: false,
         finished: false,
+        more: false,
         errno: None,
     }));
     // SAFETY: a live BIO of ours; bio_destroy frees the wire.
@@ -323,6 +327,7 @@ mod tests {
             ended: false,
             overflowed: false,
             finished: false,
+            more: false,
             errno: None,
         }
     }

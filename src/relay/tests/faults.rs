@@ -21,7 +21,7 @@ impl Tls for Panics {
     fn closed_cleanly(&self) -> bool {
         true
     }
-    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+    fn write(&mut self, _: &[u8], _: bool) -> io::Result<()> {
         Ok(())
     }
     fn flush(&mut self) -> io::Result<()> {

@@ -91,7 +91,7 @@ fn bytes_go_both_ways() {
             let (mut peer, mut session, _socket) = pair(version, ours_is_server);
             peer.write_all(b"hello").expect("write");
             read_exact(&mut session, b"hello");
-            session.write(b"world").expect("write");
+            session.write(b"world", false).expect("write");
             let mut got = [0; 5];
             peer.read_exact(&mut got).expect("read");
             assert_eq!(&got, b"world");
@@ -116,7 +116,7 @@ fn close_notify_is_told_from_a_bare_end() {
                 assert_eq!(read(&mut session, &mut [0; 9]).expect("an end"), None);
                 assert_eq!(session.closed_cleanly(), clean);
                 // Either way the other direction lives on.
-                session.write(b"more").expect("write");
+                session.write(b"more", false).expect("write");
                 let mut got = [0; 4];
                 if clean {
                     // The openssl crate reads no more after its own close_notify on 1.2, so
@@ -128,7 +128,7 @@ fn close_notify_is_told_from_a_bare_end() {
                 }
                 session.close().expect("close");
                 session.close().expect("only once");
-                assert!(session.write(b"late").is_err());
+                assert!(session.write(b"late", false).is_err());
                 flush(&mut session);
                 socket.shutdown(Shutdown::Write).expect("shutdown");
                 if !clean {
@@ -143,7 +143,7 @@ fn close_notify_is_told_from_a_bare_end() {
 fn a_reset_is_an_error_of_the_socket() {
     let (peer, mut session, _socket) = pair(SslVersion::TLS1_3, true);
     // Unread bytes (session tickets are read by then) make the close a reset.
-    session.write(b"unread").expect("write");
+    session.write(b"unread", false).expect("write");
     thread::sleep(Duration::from_millis(20));
     drop(peer);
     let error = read(&mut session, &mut [0; 9]).expect_err("a reset");
@@ -156,7 +156,7 @@ fn writes_always_complete_and_are_kept() {
         let (mut peer, mut session, _socket) = pair(version, true);
         let bytes: Vec<u8> = (0..12 << 20).map(|n: usize| (n * 7 % 251) as u8).collect();
         for chunk in bytes.chunks(65_536) {
-            session.write(chunk).expect("write");
+            session.write(chunk, false).expect("write");
         }
         assert!(session.kept() > 1 << 20);
         assert_eq!(session.flush().expect_err("nobody reads").kind(), ErrorKind::WouldBlock);
@@ -177,14 +177,14 @@ fn key_updates_go_on_while_writes_are_blocked() {
         for kind in [KEY_UPDATE_REQUESTED, KEY_UPDATE_NOT_REQUESTED] {
             let (mut peer, mut session, _socket) = pair(SslVersion::TLS1_3, ours_is_server);
             let bytes = vec![42; 12 << 20];
-            session.write(&bytes).expect("write");
+            session.write(&bytes, false).expect("write");
             let kept = session.kept();
             assert!(kept > 1 << 20);
             for round in 0..20_u8 {
                 key_update(&peer, kind);
                 peer.write_all(&[round; 100]).expect("write");
                 read_exact(&mut session, &[round; 100]);
-                session.write(&[round]).expect("write");
+                session.write(&[round], false).expect("write");
             }
             assert!(session.kept() > kept);
             thread::scope(|scope| {
@@ -307,7 +307,7 @@ fn post_handshake_authentication_gets_an_empty_certificate() {
     peer.write_all(b"asked").expect("write");
     read_exact(&mut session, b"asked");
     flush(&mut session);
-    session.write(b"answered").expect("write");
+    session.write(b"answered", false).expect("write");
     let mut got = [0; 8];
     peer.read_exact(&mut got).expect("read");
     assert_eq!(&got, b"answered");
