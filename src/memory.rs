@@ -107,3 +107,79 @@ unsafe impl GlobalAlloc for Memory {
         unsafe { System.realloc(block, layout, size) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::{GlobalAlloc, Layout};
+
+    use super::{ALIGNMENT, MEMORY, MOST, SIZES};
+
+    fn aligned(size: usize) -> Layout {
+        Layout::from_size_align(size, ALIGNMENT).expect("a layout")
+    }
+
+    /// Allocates `count` blocks, writes all over them, frees them, and returns their addresses.
+    fn round(layout: Layout, count: usize) -> Vec<usize> {
+        // SAFETY: each block is written within its size, and freed once with its layout.
+        unsafe {
+            let blocks: Vec<_> = (0..count).map(|_| MEMORY.alloc(layout)).collect();
+            for (n, block) in blocks.iter().enumerate() {
+                assert!(!block.is_null() && block.addr() % layout.align() == 0);
+                block.write_bytes(n as u8, layout.size());
+            }
+            for (n, block) in blocks.iter().enumerate() {
+                assert_eq!((block.read(), block.add(layout.size() - 1).read()), (n as u8, n as u8));
+            }
+            let mut addresses: Vec<_> = blocks.iter().map(|block| block.addr()).collect();
+            blocks.into_iter().for_each(|block| MEMORY.dealloc(block, layout));
+            addresses.sort_unstable();
+            addresses
+        }
+    }
+
+    /// In a thread of its own, with a stock of its own.
+    fn alone(test: impl FnOnce() + Send + 'static) {
+        std::thread::spawn(test).join().expect("the test");
+    }
+
+    #[test]
+    fn what_was_freed_is_given_out_again() {
+        alone(|| {
+            let first = round(aligned(384), MOST);
+            assert_eq!(round(aligned(384), MOST), first);
+        });
+    }
+
+    #[test]
+    fn every_size_and_every_crowd_is_served() {
+        alone(|| {
+            for size in (1..=2 * SIZES).rev().chain(1..=2 * SIZES).map(|n| n * ALIGNMENT) {
+                round(aligned(size), 3 * MOST);
+                round(aligned(size), MOST / 2);
+            }
+            for layout in [aligned(8), aligned(0x10_0000), Layout::new::<[u64; 100]>()] {
+                round(layout, 3 * MOST);
+            }
+        });
+    }
+
+    #[test]
+    fn a_block_may_be_freed_by_another_thread() {
+        let blocks: Vec<usize> = std::thread::spawn(|| {
+            // SAFETY: freed below, with the same layout.
+            (0..MOST).map(|_| unsafe { MEMORY.alloc(aligned(640)) }.expose_provenance()).collect()
+        })
+        .join()
+        .expect("the blocks");
+        alone(move || {
+            let freed = blocks.clone();
+            for block in blocks {
+                let block = std::ptr::with_exposed_provenance_mut(block);
+                // SAFETY: allocated above, and freed once.
+                unsafe { MEMORY.dealloc(block, aligned(640)) };
+            }
+            let again = round(aligned(640), MOST);
+            assert!(again.iter().all(|block| freed.contains(block)));
+        });
+    }
+}

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import relaysite, steps, wait, websocket
+from harness import relayed, relaysite, steps, wait, websocket
 from harness.relaysite import CLIENTS, IDLE, ORIGINS
 
 #: "At once" on a busy machine, in seconds.
@@ -114,6 +114,55 @@ def test_close_without_a_code(server, tunnel):
     talk.close()
     end = relaysite.ended(server, talk, "back end", "closed")
     assert (end.client_close, end.origin_close) == (1005, 1005)
+
+
+def answer_close(connection):
+    """Answers a Close with the same one."""
+    connection.send(websocket.read_frame(connection.recv_exactly).encode(mask=False))
+
+
+@pytest.mark.parametrize("to", ORIGINS)
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_after_both_closes_the_client_need_not_hang_up(server, tunnel, kind, to):
+    """RFC 6455 5.5.1: the server closes at once, and so does who stands in for it."""
+    talk = tunnel(kind, to, answer_close, steps.close)
+    sent = websocket.close_frame(1000)
+    talk.send_frame(sent)
+    relaysite.ended(server, talk, "back end", "closed")
+    assert talk.read_frame() == sent
+    assert talk.end() == end_of(kind)
+
+
+@pytest.mark.parametrize("to", ORIGINS)
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_after_both_closes_the_back_end_need_not_hang_up(server, tunnel, kind, to):
+    release = threading.Event()
+    talk = tunnel(kind, to, answer_close, steps.wait_for(release), steps.drain)
+    talk.send_frame(websocket.close_frame(1000))
+    assert talk.read_frame().opcode == websocket.CLOSE
+    talk.half_close()
+    [end] = relayed.ends(server)
+    assert (end.by, end.why) == ("client", "closed")
+    release.set()
+    assert talk.origin.closed.wait(AT_ONCE)
+    assert talk.origin.end == "eof"
+
+
+@pytest.mark.parametrize("to", ORIGINS)
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_one_close_and_a_hang_up_leave_the_other_way_open(server, tunnel, kind, to):
+    """What comes before the other Close still arrives."""
+    closes = websocket.close_frame(1001)
+    talk = tunnel(kind, to, closes.encode(mask=False), steps.half_close, steps.drain)
+    assert talk.read_frame() == closes
+    frames = [websocket.Frame(websocket.BINARY, bytes([n]) * 1000).encode(mask=True) for n in range(20)]
+    frames.append(closes.encode(mask=True))
+    for frame in frames:
+        talk.send(frame)
+    end = relaysite.ended(server, talk, "back end", "closed")
+    assert talk.origin.closed.wait(AT_ONCE)
+    assert (talk.origin.received, talk.origin.end) == (b"".join(frames), "eof")
+    assert (end.client_close, end.origin_close) == (1001, 1001)
 
 
 # Abrupt ends.

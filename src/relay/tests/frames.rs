@@ -82,6 +82,7 @@ fn boundaries_are_found_in_any_split() {
             at += n;
         }
         assert!(!tracker.at_boundary(), "nothing follows a Close frame");
+        assert!(tracker.has_closed(), "seed {seed}");
         assert_eq!(tracker.close_code(), Some(code), "seed {seed}");
     }
 }
@@ -95,7 +96,9 @@ fn every_split_of_a_close_frame_shows_its_code() {
         for split in 0..bytes.len() {
             let mut tracker = tracker(masked);
             tracker.feed(&bytes[..split]);
+            assert!(!tracker.has_closed(), "{split} of {}", bytes.len());
             tracker.feed(&bytes[split..]);
+            assert!(tracker.has_closed());
             assert_eq!(tracker.close_code(), Some(4321));
         }
         let mut tracker = tracker(masked);
@@ -128,6 +131,7 @@ fn invalid_headers_end_the_tracking() {
         // Nothing makes it track again.
         tracker.feed(&[0x88, 0x82, 0, 0, 0, 0, 3, 0xe8]);
         assert_eq!(tracker.close_code(), None, "{what}");
+        assert!(!tracker.has_closed(), "{what}");
     }
     let mut tracker = Tracker::backend_to_client();
     tracker.feed(&[0x81, 0x80, 0, 0, 0, 0]);

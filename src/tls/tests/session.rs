@@ -205,7 +205,7 @@ fn a_flood_of_key_updates_is_bounded() {
     let (peer, mut session, _socket) = pair(SslVersion::TLS1_3, true);
     peer.get_ref().set_nonblocking(true).expect("nonblocking");
     // The way of the answers is blocked.
-    session.write(&vec![1; 12 << 20]).expect("write");
+    session.write(&vec![1; 12 << 20], false).expect("write");
     let kept = session.kept();
     assert!(kept > 1 << 20);
     let mut error = None;
