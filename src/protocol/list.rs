@@ -30,7 +30,8 @@ pub fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Whether a list names `token`, in any case.
 #[must_use]
 pub fn has_token(value: &[u8], token: &[u8]) -> bool {
-    members(value).any(|member| member.eq_ignore_ascii_case(token))
+    value.eq_ignore_ascii_case(token)
+        || members(value).any(|member| member.eq_ignore_ascii_case(token))
 }
 
 /// `value` without the optional white space (RFC 9110, section 5.6.3) around it.

@@ -80,6 +80,10 @@ pub fn decide<'a>(request: &Request<'a>, allowed: &[u8]) -> Result<&'a [u8], Not
     if request.transfer_encoding.is_some() || request.content_length.is_some_and(|l| !empty(l)) {
         return Err(NotUpgrade::Body);
     }
+    // As it nearly always is: one token, and the only one allowed.
+    if upgrade.eq_ignore_ascii_case(allowed) && !allowed.iter().any(u8::is_ascii_whitespace) {
+        return Ok(upgrade);
+    }
     members(upgrade)
         .find(|token| {
             allowed.split(u8::is_ascii_whitespace).any(|name| name.eq_ignore_ascii_case(token))
@@ -145,6 +149,7 @@ mod tests {
         assert_eq!(decide(&with(b"websocket, h2c"), WEBSOCKET), Ok(&b"websocket"[..]));
         assert_eq!(decide(&with(b"h2c, websocket"), WEBSOCKET), Ok(&b"websocket"[..]));
         assert_eq!(decide(&with(b"foo, websocket"), b"websocket foo"), Ok(&b"foo"[..]));
+        assert_eq!(decide(&with(b"websocket foo"), b"websocket foo"), Err(NotUpgrade::Token));
         for value in ["websocketx", "websocket/13", "h2c", "TLS/1.0", "", ","] {
             assert_eq!(
                 decide(&with(value.as_bytes()), WEBSOCKET),
