@@ -297,7 +297,7 @@ impl Carried {
             core.up.end(None);
             core.down.end(None);
             is_gone = core.up.pump(cx, client, backend, loan, &core.down).is_err()
-                || core.down.pump(cx, backend, client, loan, &core.up).is_err();
+                | core.down.pump(cx, backend, client, loan, &core.up).is_err();
         }
         if is_gone || core.up.is_ended() && core.down.is_ended() {
             let (by, clean) = core.first_end.unwrap_or((By::Us, true));
