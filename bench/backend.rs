@@ -9,13 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use crate::arguments::{Arguments, PLAIN_ANSWER, invalid, parse, until_input_ends};
 use crate::bulk::{self, Plan};
 use crate::frame::{self, CLOSE, PING, PONG};
 use crate::stream::{Stream, listen, server_context};
-use crate::{Arguments, invalid, parse};
-
-/// The body of a plain answer.
-pub const PLAIN_ANSWER: &[u8] = b"plain\n";
 
 /// The largest message echoed.
 const MAX_MESSAGE: u64 = 1 << 26;
@@ -44,14 +41,6 @@ pub async fn run(arguments: &Arguments) -> io::Result<()> {
     }
     println!(r#"{{"port": {port}}}"#);
     until_input_ends().await
-}
-
-/// Waits until standard input ends.
-pub async fn until_input_ends() -> io::Result<()> {
-    let mut input = tokio::io::stdin();
-    let mut bytes = [0; 256];
-    while input.read(&mut bytes).await? > 0 {}
-    Ok(())
 }
 
 async fn accept(listener: TcpListener, tls: Option<Arc<SslContext>>) {

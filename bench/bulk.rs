@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::timeout;
 
+use crate::arguments::{Arguments, invalid};
 use crate::client::Target;
 use crate::frame::{self, BINARY, CLOSE};
 use crate::stream::Stream;
-use crate::{Arguments, invalid};
 
 /// The longest that a transfer may take.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -10,8 +10,9 @@ use openssl::ssl::SslContext;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::arguments::{PLAIN_ANSWER, invalid, parse, source_address};
+use crate::frame;
 use crate::stream::{NAME, Stream, client_context};
-use crate::{frame, invalid, parse, source_address};
 
 /// The longest that a connection with its handshake, or a GET, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -96,7 +97,7 @@ impl Target {
         let mut bytes = Vec::with_capacity(1024);
         // A proxy may leave out close_notify.
         while stream.read_buf(&mut bytes).await.unwrap_or(0) > 0 {}
-        if bytes.starts_with(b"HTTP/1.1 200") && bytes.ends_with(crate::backend::PLAIN_ANSWER) {
+        if bytes.starts_with(b"HTTP/1.1 200") && bytes.ends_with(PLAIN_ANSWER) {
             Ok(())
         } else {
             Err(invalid("not the back end's answer"))

@@ -5,7 +5,7 @@ use std::io;
 use openssl::base64::encode_block;
 use openssl::sha::sha1;
 
-use crate::invalid;
+use crate::arguments::invalid;
 
 /// Opcode of a binary message.
 pub const BINARY: u8 = 0x2;

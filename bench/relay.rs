@@ -10,9 +10,8 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use crate::backend::until_input_ends;
+use crate::arguments::{Arguments, parse, until_input_ends};
 use crate::stream::{Stream, listen, server_context};
-use crate::{Arguments, parse};
 
 /// Relays from each address `plain=` and `tls=` to the back end until standard input ends.
 pub async fn run(arguments: &Arguments) -> io::Result<()> {

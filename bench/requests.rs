@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::Arguments;
+use crate::arguments::Arguments;
 use crate::client::Target;
 use crate::frame::{self, CLOSE};
 use crate::stats::Times;

@@ -9,11 +9,11 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::arguments::{Arguments, invalid, parse};
 use crate::client::Target;
 use crate::frame::{self, BINARY};
 use crate::stats::Times;
 use crate::stream::Stream;
-use crate::{Arguments, invalid, parse};
 
 /// How many are being opened at a time.
 const OPENING: usize = 32;
