@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "ci" / "bench.d"))
+sys.path.append(str(Path(__file__).parents[1] / "bench" / "compare"))
 
 import bench  # noqa: E402
 import load  # noqa: E402

@@ -21,7 +21,7 @@ FEW = 4
 def demo():
     """The demo's own Apache; the URL of its page."""
     process = subprocess.Popen(
-        [sys.executable, paths.ROOT / "ci/demo.d/demo.py", "--module", paths.module_under_test(), "--tunnels", "20"],
+        [sys.executable, paths.ROOT / "demo/demo.py", "--module", paths.module_under_test(), "--tunnels", "20"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     said = []
     for line in process.stdout:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests"))
 
 from backend import Backend  # noqa: E402
 from client import Failed, Holder, plain, prove  # noqa: E402
@@ -51,7 +51,7 @@ def first(names, lookup):
 
 
 class Apache:
-    """An httpd of the demo's own, in `root`, with ci/demo.d/httpd.conf."""
+    """An httpd of the demo's own, in `root`, with demo/httpd.conf."""
 
     def __init__(self, root, module, backend_port, port):
         self.root = root

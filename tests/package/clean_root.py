@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "ci" / "demo.d")]
+sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "demo")]
 
 from backend import Backend  # noqa: E402
 from client import Holder, handshake, plain, prove  # noqa: E402
