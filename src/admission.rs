@@ -1,5 +1,6 @@
-//! Limits, decided before mod_proxy picks a worker, so that no balancer member
-//! is blamed for them: neither the MPM nor mod_qos sees a relayed tunnel.
+//! Limits: neither the MPM nor mod_qos sees a relayed tunnel. They are decided before mod_proxy
+//! picks a worker where the request can be known by then, else by the scheme handler; either way
+//! no balancer member is blamed for them. Without a place no tunnel goes to the relay.
 
 use std::cell::Cell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,12 +11,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Hooks;
 use crate::child;
+use crate::config::DirConfig;
 use crate::ffi::log::{self, Level};
 use crate::ffi::module::dir_config;
+use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::handler;
 use crate::message::REFUSED;
 use crate::shared::{Slot, shared};
+
+const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER: &str = "10";
@@ -40,14 +45,26 @@ impl Refusal {
 }
 
 /// What a request holds until it is over, or until its tunnel does.
-pub struct Reservation {
+struct Reservation {
     place: Cell<Option<Place>>,
+    /// The handler found no place for it.
+    refused: Cell<bool>,
 }
 
-impl Reservation {
-    /// Makes the place the tunnel's.
-    pub fn take(&self) -> Option<Place> {
-        self.place.take()
+/// The place of a request, which is the caller's from now on.
+pub fn take_place(r: Request<'_>) -> Option<Place> {
+    r.kept::<Reservation>()?.place.take()
+}
+
+/// A request is not to become a relayed tunnel.
+pub fn give_back(r: Request<'_>) {
+    drop(take_place(r));
+}
+
+fn put_place(r: Request<'_>, place: Place) {
+    match r.kept::<Reservation>() {
+        Some(reservation) => reservation.place.set(Some(place)),
+        None => r.keep(Reservation { place: Cell::new(Some(place)), refused: Cell::new(false) }),
     }
 }
 
@@ -86,25 +103,41 @@ fn client_key(client: IpAddr) -> u64 {
     hasher.finish() | 1 << 16
 }
 
-/// Lets a request pass, or refuses it with 503. Only an upgrade request that may
-/// become a relayed tunnel is looked at; whether it really is one is decided by
-/// handler.rs, on the headers as they are then.
+/// Lets a request pass, or refuses it with 503, before the handler. Only what looks like an
+/// upgrade request is looked at; whether it really is one is decided by handler.rs, on the
+/// headers as they are then.
 ///
 /// # Errors
 /// It is to be answered with 503.
 pub fn admit(r: Request<'_>) -> Result<(), ()> {
     let config = dir_config::<Hooks>(r);
-    if !config.forward()
-        || !config.relay()
-        || !handler::is_candidate(r, &config)
-        || !child::has_relay()
-    {
+    if !config.forward() || !handler::is_candidate(r, &config) {
+        return Ok(());
+    }
+    reserve(r, &config)
+}
+
+/// Takes a place for an upgrade request that may become a relayed tunnel and has none yet. A
+/// handler that refuses it calls [`refuse_by_handler`].
+///
+/// # Errors
+/// It is to be answered with 503.
+pub fn reserve(r: Request<'_>, config: &DirConfig) -> Result<(), ()> {
+    // A stream of HTTP/2 never leaves its thread.
+    let is_stream = r.connection().is_none_or(|client| client.is_secondary());
+    if !config.relay() || is_stream || !child::has_relay() {
+        return Ok(());
+    }
+    // That of the request itself, or of the one that was redirected to it: it is the same one.
+    let before = std::iter::successors(Some(r), |r| r.previous());
+    if let Some(place) = before.into_iter().find_map(take_place) {
+        put_place(r, place);
         return Ok(());
     }
     let Some(slot) = child::slot() else { return Ok(()) };
     match check(r, slot) {
         Ok(place) => {
-            r.keep(Reservation { place: Cell::new(Some(place)) });
+            put_place(r, place);
             Ok(())
         }
         Err((why, text)) => {
@@ -116,6 +149,23 @@ pub fn admit(r: Request<'_>) -> Result<(), ()> {
             Err(())
         }
     }
+}
+
+/// The answer of a scheme handler to a request that has no place. To mod_proxy a 503 is the
+/// member's: it would be in error, and the next one tried. So the handler is content with the
+/// member, and [`status`] says 503 when mod_proxy is done with it (mod_proxy.c, proxy_handler).
+pub fn refuse_by_handler(r: Request<'_>) -> Answer {
+    match r.kept::<Reservation>() {
+        Some(reservation) => reservation.refused.set(true),
+        None => r.keep(Reservation { place: Cell::new(None), refused: Cell::new(true) }),
+    }
+    Answer::OK
+}
+
+/// What mod_proxy is to answer, where that is not what the handler said.
+pub fn status(r: Request<'_>) -> Option<u16> {
+    let is_refused = r.kept::<Reservation>().is_some_and(|reservation| reservation.refused.get());
+    is_refused.then_some(SERVICE_UNAVAILABLE)
 }
 
 /// A place for the request. It is taken before anything is counted: of several at

@@ -8,6 +8,7 @@ use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{self, NotUpgrade, is_handshake_header};
 
 use crate::Hooks;
+use crate::admission;
 use crate::config::DirConfig;
 use crate::ffi::digest;
 use crate::ffi::guard::poisoned;
@@ -38,7 +39,10 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     let (Some(headers), Some(env)) = (r.headers_in(), r.env()) else { return Answer::DECLINED };
     let token = match decide(r, &config) {
         Ok(token) => token,
-        Err(NotUpgrade::NotAsked) => return Answer::DECLINED,
+        Err(NotUpgrade::NotAsked) => {
+            admission::give_back(r);
+            return Answer::DECLINED;
+        }
         Err(why) => return serve_plain(call, headers, &why),
     };
     let Some(url) = websocket_url(call.url()) else { return Answer::DECLINED };
@@ -55,6 +59,10 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     if !call.worker_allows(token) {
         return plain(&"its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)");
     }
+    // Where it has become one only now.
+    if admission::reserve(r, &config).is_err() {
+        return admission::refuse_by_handler(r);
+    }
     delegate(call, &config, headers, env, token, &url)
 }
 
@@ -62,6 +70,7 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
 /// for a ws: URL or a worker with `upgrade=` it would send it on.
 fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> Answer {
     let r = call.request;
+    admission::give_back(r);
     let (Some(_), Some(stripped)) = (websocket_url(call.url()), headers.copy()) else {
         return Answer::DECLINED;
     };

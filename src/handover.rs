@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use relay::{Side as RelaySide, Tls, Tracker};
 
-use crate::admission::{Place, Reservation};
+use crate::admission::{self, Place};
 use crate::child;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Released};
@@ -110,7 +110,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     serving.data.tunnel.is_to_leave.set(false);
     // It holds a worker, which the MPM counts.
-    drop(serving.request.kept::<Reservation>().and_then(Reservation::take));
+    admission::give_back(serving.request);
     tunnel::stays(serving);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
@@ -271,11 +271,15 @@ fn take(
 ) -> Attempt {
     let handshake = serving.data;
     let r = serving.request;
-    let mut place = r.kept::<Reservation>().and_then(Reservation::take);
-    let client_entry = place.as_mut().and_then(Place::take_client_entry);
+    let Some(mut place) = admission::take_place(r) else {
+        fall_back(serving, Fallback::NoRelay, "it has no place among the relay's tunnels");
+        return Attempt::GoOn;
+    };
+    let client_entry = place.take_client_entry();
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
     log::request(r, Level::Debug, HANDED_OVER, format_args!("to the relay: {record}"));
     child::count_handed_over();
+    r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
@@ -319,7 +323,7 @@ struct Waiting {
     idle_timeout: Option<std::time::Duration>,
     record: Option<TunnelRecord>,
     /// Held until the relay counts the tunnel.
-    _place: Option<Place>,
+    _place: Place,
 }
 
 impl Meeting {

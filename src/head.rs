@@ -8,6 +8,7 @@ use memchr::memchr;
 use protocol::handshake::check;
 use protocol::head::{Scanner, inspect};
 
+use crate::admission;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
@@ -199,6 +200,8 @@ impl HeadFilter {
             100..200 => (end, Then::AnotherHead),
             _ => {
                 handshake.reach(Stage::Answered);
+                // Its body may take as long as the client wants.
+                admission::give_back(serving.request);
                 (end, Then::Rest)
             }
         };

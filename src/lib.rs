@@ -121,6 +121,10 @@ impl module::Hooks for Hooks {
         handshake::connected(c, socket);
     }
 
+    fn request_status(r: Request<'_>) -> Option<u16> {
+        admission::status(r)
+    }
+
     fn scheme_handler(call: &SchemeCall<'_>) -> Answer {
         handler::serve(call)
     }

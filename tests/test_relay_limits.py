@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from harness import http, procfs, relayed, steps, wait
+from harness import cmodule, http, procfs, relayed, steps, wait
 
 MPMS = ["event", "worker", "prefork"]
 REFUSED = "WSF0108"
 
 
-def site(httpd, origin, mpm, directives="", extra=()):
+def site(httpd, origin, mpm, directives="", extra=(), order="proxy first"):
     """A balancer of one member, so that blame would show."""
-    server = httpd(mpm=mpm, extra=extra)
+    server = httpd(mpm=mpm, extra=extra, order=order)
     server.directives(directives)
     server.port = server.vhost(f"""WSForward On
 WSForwardRelay On
@@ -130,6 +130,101 @@ def test_plain_requests_are_not_limited(httpd, backend, client):
         assert client(server.port).ask(http.request()).body == b"plain\n"
         # Upgrade without Connection is no upgrade request.
         assert client(server.port).ask(http.handshake(connection=[])).status == 200
+
+
+# Upgrade requests that become such only within httpd.
+
+
+@pytest.mark.parametrize("order", ["ours first", "proxy first"])
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_tunnels_where_mod_headers_makes_the_upgrade(httpd, backend, client, mpm, order):
+    """Whichever module is loaded first."""
+    server = site(httpd, backend(), mpm, "RequestHeader set Connection Upgrade\nWSForwardMaxTunnels 2", order=order)
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels 2 is reached")
+    talks = [accepted(client, server, connection=[]) for _ in range(2)]
+    for _ in range(4):
+        refused(client, server, connection=[])
+    assert relayed.figures(server)["Refused-max-tunnels"] == 4
+    for talk in talks:
+        talk.echoes()
+
+
+def late(what):
+    return {"fields": [("X-Late", what)]}
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_max_tunnels_where_a_handler_makes_the_upgrade(httpd, backend, client, scratch, mpm):
+    """Too late for a decision before the balancer's: refused all the same, no member is in error, none is tried."""
+    origin, standby = backend(), backend(name="standby")
+    server = httpd(mpm=mpm)
+    server.directives(f"{cmodule.build('late_headers', scratch)}\nWSForwardMaxTunnels 2")
+    server.port = server.vhost(f"""WSForward On
+WSForwardRelay On
+<Proxy "balancer://two">
+    BalancerMember "{origin.url("http", "")}" retry=60
+    BalancerMember "{standby.url("http", "")}" status=+H
+    ProxySet failonstatus=503
+</Proxy>
+ProxyPass "/" "balancer://two/\"""")
+    server.start()
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels 2 is reached")
+    talks = [accepted(client, server, connection=[], **late("set")) for _ in range(2)]
+    seen = len(origin.connections)
+    for _ in range(5):
+        refused(client, server, connection=[], **late("set"))
+    assert relayed.figures(server)["Refused-max-tunnels"] == 5
+    assert len(origin.connections) == seen
+    assert client(server.port).ask(http.request()).body == b"plain\n"
+    talks[0].close()
+    relayed.wait_figure(server, "Tunnels", 1)
+    accepted(client, server, connection=[], **late("set")).echoes()
+    assert not standby.connections
+
+
+@pytest.mark.parametrize("by", ["a handler", "the back end"])
+def test_answer_of_another_kind_holds_no_place(httpd, backend, client, scratch, by):
+    """The upgrade is taken away, or not granted: however long the answer takes, others may come."""
+    origin = backend()
+    server = site(httpd, origin, "event", f"{cmodule.build('late_headers', scratch)}\nWSForwardMaxTunnels 1")
+    over = threading.Event()
+    origin.answers_in_turn(
+        [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", steps.wait_for(over), b"long\n", steps.keep],
+        steps.WEBSOCKET_OR_PAGE)  # fmt: skip
+    slow = client(server.port).send(http.handshake(**(late("unset") if by == "a handler" else {})))
+    head = slow.read_head()
+    assert ("Upgrade" in origin.requests[0]) == (by == "the back end")
+    accepted(client, server).echoes()
+    over.set()
+    assert (head.status, slow.read_exactly(5)) == (200, b"long\n")
+
+
+def test_redirected_request_has_one_place(httpd, backend, client, scratch):
+    """An upgrade request that a handler redirects within httpd is counted once."""
+    server = site(httpd, backend(), "event", f"{cmodule.build('late_headers', scratch)}\nWSForwardMaxTunnels 1")
+    accepted(client, server, **late("redirect /elsewhere")).echoes()
+    server.expect_log(REFUSED)
+    refused(client, server)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("mpm", MPMS)
+def test_redirect_within_httpd_writes_nothing_into_the_tunnel(httpd, backend, client, certificate, mpm, tls):
+    """As a RewriteRule in .htaccess makes it. httpd ends the first request as well, and the socket is the relay's."""
+    origin, server = backend(), httpd(mpm=mpm)
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+ProxyPass "/ws/" "{origin.url("http")}"
+<Directory "{server.htdocs}">
+    RewriteEngine On
+    RewriteRule "^old$" "/ws/new"
+</Directory>""", tls=tls)  # fmt: skip
+    server.start()
+    talk = client(port, certificate.client_context() if tls else None)
+    relayed.opened(server, talk, "/old")
+    server.wait_idle()
+    assert origin.request.target == "/new"
+    talk.echoes().echoes()
 
 
 # Descriptors.

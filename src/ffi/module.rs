@@ -78,6 +78,8 @@ pub trait Hooks {
     fn orphans() -> Vec<u32>;
     /// A connection to a client or to a back end is being set up.
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>);
+    /// mod_proxy is done with a request: the status to be answered, if not the handler's.
+    fn request_status(r: Request<'_>) -> Option<u16>;
     /// mod_proxy asks who serves a URL.
     fn scheme_handler(call: &SchemeCall<'_>) -> Answer;
 }
@@ -171,6 +173,15 @@ unsafe extern "C" fn merge_dir_config<H: Hooks>(
 }
 
 unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
+    static BEFORE_FIXUPS: Names<7> = Names([
+        c"mod_headers.c".as_ptr(),
+        c"mod_rewrite.c".as_ptr(),
+        c"mod_proxy.c".as_ptr(),
+        c"mod_auth_basic.c".as_ptr(),
+        c"mod_lua.c".as_ptr(),
+        c"mod_allowhandlers.c".as_ptr(),
+        std::ptr::null(),
+    ]);
     static BEFORE_SSL: Names<2> = Names([c"mod_ssl.c".as_ptr(), std::ptr::null()]);
     guard((), || {
         let middle = sys::APR_HOOK_MIDDLE as c_int;
@@ -182,7 +193,13 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
             sys::ap_hook_pre_config(Some(pre_config::<H>), none, none, middle);
             sys::ap_hook_check_config(Some(check_config::<H>), none, none, middle);
             sys::ap_hook_post_config(Some(post_config::<H>), none, none, middle);
-            sys::ap_hook_fixups(Some(fixups::<H>), none, none, sys::APR_HOOK_LAST as c_int);
+            // Behind whoever changes request headers or the handler there.
+            sys::ap_hook_fixups(
+                Some(fixups::<H>),
+                BEFORE_FIXUPS.0.as_ptr(),
+                none,
+                sys::APR_HOOK_REALLY_LAST as c_int,
+            );
             sys::ap_hook_child_init(Some(child_init::<H>), none, none, first);
             sys::ap_hook_pre_close_connection(Some(pre_close), none, none, middle);
             sys::ap_hook_pre_connection(

@@ -49,6 +49,8 @@ pub struct Answer(pub(super) c_int);
 impl Answer {
     /// Not ours: the next handler may take the request.
     pub const DECLINED: Self = Self(sys::DECLINED);
+    /// Served.
+    pub const OK: Self = Self(sys::OK as c_int);
     /// 500, after a bug.
     pub(super) const FAILED: Self = Self(sys::HTTP_INTERNAL_SERVER_ERROR as c_int);
 
@@ -77,6 +79,19 @@ pub(super) fn register<H: Hooks>() {
         *const *const c_char,
         c_int,
     );
+    type RequestStatus = unsafe extern "C" fn(*mut c_int, *mut sys::request_rec) -> c_int;
+    let status: RequestStatus = request_status::<H>;
+    // SAFETY: APR keeps the pointer and calls it with the arguments that mod_proxy.h declares
+    // for this hook, which are those of `RequestStatus`.
+    unsafe {
+        sys::apr_optional_hook_add(
+            c"request_status".as_ptr(),
+            Some(std::mem::transmute::<RequestStatus, unsafe extern "C" fn()>(status)),
+            std::ptr::null(),
+            std::ptr::null(),
+            sys::APR_HOOK_REALLY_FIRST as c_int,
+        );
+    }
     HTTP_HANDLER.store(std::ptr::null_mut(), Ordering::Relaxed);
     CAN_UPGRADE.store(symbol(c"ap_proxy_worker_can_upgrade"), Ordering::Relaxed);
     let hook = symbol(c"proxy_hook_scheme_handler");
@@ -209,4 +224,20 @@ unsafe extern "C" fn scheme_handler<H: Hooks>(
         H::scheme_handler(&SchemeCall { request, worker, conf, url, proxy_host, proxy_port })
     })
     .0
+}
+
+/// mod_proxy is done with a request and its worker.
+unsafe extern "C" fn request_status<H: Hooks>(
+    status: *mut c_int,
+    r: *mut sys::request_rec,
+) -> c_int {
+    guard(sys::DECLINED, || {
+        // SAFETY: mod_proxy passes a live request for the length of the call.
+        let wanted = unsafe { Request::from_raw(r) }.and_then(H::request_status);
+        // SAFETY: and a status of its own.
+        if let (Some(wanted), Some(status)) = (wanted, unsafe { status.as_mut() }) {
+            *status = c_int::from(wanted);
+        }
+        sys::DECLINED
+    })
 }

@@ -75,6 +75,25 @@ impl<'r> Request<'r> {
         !self.record().main.is_null()
     }
 
+    /// The request that was redirected to this one within the server, if any.
+    pub fn previous(self) -> Option<Self> {
+        // SAFETY: the requests of a chain of redirects share a pool, and so live as long.
+        unsafe { Self::from_raw(self.record().prev) }
+    }
+
+    /// Has what httpd ends the requests with that were redirected to this one go past HTTP's own
+    /// filters, as mod_proxy's tunnel has it for this one: they would send a response head.
+    pub fn end_redirected_silently(self) {
+        for earlier in std::iter::successors(self.previous(), |r| r.previous()) {
+            let (r, c) = (earlier.as_ptr(), earlier.record().connection);
+            // SAFETY: both are alive for `'r`, and this thread works on them.
+            unsafe {
+                (*r).output_filters = (*c).output_filters;
+                (*r).proto_output_filters = (*c).output_filters;
+            }
+        }
+    }
+
     /// The status so far.
     pub fn status(self) -> i32 {
         self.record().status

@@ -44,8 +44,8 @@ def load_modules(mpm, module, order, wstunnel, extra, without):
     proxy = [_load(name) for name in (*PROXY, *(["proxy_wstunnel"] if wstunnel else []))
              if name not in without]
     rest = [_load(name) for name in (*BASE, *extra) if name not in without]
-    first, second = {"proxy first": (proxy, ours), "proxy last": (ours, proxy)}[order]
-    return "\n".join(filter(None, [_load(f"mpm_{mpm}"), *rest, *first, *second]))
+    groups = {"proxy first": [rest, proxy, ours], "proxy last": [rest, ours, proxy], "ours first": [ours, rest, proxy]}[order]
+    return "\n".join(filter(None, [_load(f"mpm_{mpm}"), *(line for group in groups for line in group)]))
 
 
 def _load(name):
