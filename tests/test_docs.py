@@ -221,6 +221,63 @@ def test_every_dependency_is_explained():
     assert sorted(explained) == sorted(used)
 
 
+# Examples: what browser applications are put behind.
+
+
+def examples():
+    """(where it stands, directives) of each that proxies for a browser: not another protocol (upgrade=), and not
+    the recipe that is quoted as it is found (E=UPGRADE)."""
+    pages = [(page, read(page)) for page in PAGES]
+    commented = re.findall(r"^#   ?(.*)$", read("debian/wsforward.conf"), re.M)
+    pages.append(("debian/wsforward.conf", "```apache\n" + "\n".join(commented) + "\n```\n"))
+    for page, text in pages:
+        for example in re.findall(r"^```apache\n(.*?)^```", text, re.M | re.S):
+            if re.search(r"^\s*ProxyPass |\[P", example, re.M) and not re.search("upgrade=|E=UPGRADE", example):
+                yield page, example
+
+
+def test_examples_keep_what_applications_compare_with_origin():
+    found = list(examples())
+    assert {page for page, _ in found} >= {"README.md", "docs/mod_wsforward.md", "debian/wsforward.conf"}
+    for page, example in found:
+        assert re.search(r"^\s*ProxyPreserveHost On$", example, re.M), page
+        assert re.search(r'^\s*RequestHeader set X-Forwarded-Proto "expr=%\{REQUEST_SCHEME\}"$', example, re.M), page
+
+
+def refuse_other_origins(connection):
+    """Tornado's rule: 403 where Origin is not the Host of the request; no Origin is no browser."""
+    asked = connection.request
+    scheme, host = asked.get("X-Forwarded-Proto") or "http", asked.get("Host")
+    if asked.get("Origin") not in (None, f"{scheme}://{host}"):
+        connection.send(http.page(b"another origin", "403 Forbidden"))
+        connection.close()
+        return
+    steps.switch()(connection)
+    steps.drain(connection)
+
+
+def test_quick_start_works_for_applications_that_look_at_origin(httpd, backend, client, certificate):
+    """README's virtual host and README's curl; without the two lines both are refused."""
+    origin = backend()
+    origin.answers(refuse_other_origins)
+    page = read("README.md")
+    [block] = re.findall(r"<VirtualHost \*:443>\n    SSLEngine on\n    \.\.\.\n(.*?)</VirtualHost>", page, re.S)
+    block = block.replace("http://localhost:5020/", origin.url("http"))
+    bare = "\n".join(line for line in block.splitlines() if "PreserveHost" not in line and "X-Forwarded-" not in line)
+    [command] = re.findall(r"^\$ (curl -i -N.*?)\n```", page, re.M | re.S)
+    fields = [tuple(field.split(": ", 1)) for field in re.findall("-H '([^']*)'", command)]
+    host, path = re.findall(r"\shttps://(\S*?)(/\S*)$", command)[0]
+    assert ("Origin", f"https://{host}") in fields
+    server = httpd()
+    ports = {text: server.vhost(text, tls=True) for text in (block, bare)}
+    server.start()
+    found = {}
+    for text, port in ports.items():
+        with client(port, certificate.client_context()) as talk:
+            found[text] = talk.ask(http.request(path, host=host, fields=fields)).status
+    assert found == {block: 101, bare: 403}
+
+
 # What they say of stock httpd.
 
 RIGHT = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": websocket.ACCEPT}
