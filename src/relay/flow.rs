@@ -3,15 +3,14 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use crate::budget::{Budget, give_way};
 use crate::frames::Tracker;
 use crate::freeze::{Frozen, put_u64};
 use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
 use crate::thread::Loan;
 
-/// What one direction may move in one poll of its task, about; then a flood gives way. Bytes,
-/// and [`READ_COST`] for each read.
-const BUDGET: usize = 256 * 1024;
+/// What a read costs, whatever it brings, see [`Budget`].
 const READ_COST: usize = 4096;
 
 /// A read that brings as much as this is part of a flood, if others do.
@@ -211,8 +210,8 @@ impl Flow {
         loan: &mut Loan,
         other: &Flow,
     ) -> Result<(), Fault> {
-        let mut spent = 0;
-        while spent < BUDGET {
+        let mut budget = Budget::default();
+        while !budget.is_spent() {
             match self.poll_flush(cx, sink, loan) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(flushed) => flushed.map_err(Fault::Sink)?,
@@ -224,20 +223,20 @@ impl Flow {
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
                 self.poll_move(cx, source, sink, most, &mut loan.pipes)?
             } else {
-                self.poll_copy(cx, source, sink, &mut loan.buffer, other.has_closed())?
+                self.poll_copy(cx, source, sink, loan, &mut budget, other.has_closed())?
             };
             match taken {
                 Poll::Pending => {
-                    if spent < MUCH {
+                    if budget.spent() < MUCH {
                         self.much = 0;
                     }
                     return Ok(());
                 }
                 Poll::Ready(0) => self.stage = Stage::Ending,
-                Poll::Ready(n) => spent += n + READ_COST,
+                Poll::Ready(n) => budget.charge(n + READ_COST),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(())
     }
 
@@ -249,29 +248,31 @@ impl Flow {
         sink: &mut Stream,
         loan: &mut Loan,
     ) {
-        let mut spent = 0;
+        let mut budget = Budget::default();
         while self.is_open()
-            && spent < BUDGET
+            && !budget.is_spent()
             && matches!(self.poll_flush(cx, sink, loan), Poll::Ready(Ok(())))
         {
-            match self.poll_copy(cx, source, sink, &mut loan.buffer, false) {
-                Ok(Poll::Ready(n)) if n > 0 => spent += n + READ_COST,
+            match self.poll_copy(cx, source, sink, loan, &mut budget, false) {
+                Ok(Poll::Ready(n)) if n > 0 => budget.charge(n + READ_COST),
                 _ => return,
             }
         }
     }
 
-    /// Reads into `buffer`, writes at once, and keeps what the sink does not take. Ready with
+    /// Reads into the lent buffer, writes at once, and keeps what the sink does not take. Ready with
     /// how much was read. `answers`: a Close frame went the other way.
     fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        buffer: &mut [u8],
+        loan: &mut Loan,
+        budget: &mut Budget,
         answers: bool,
     ) -> Result<Poll<usize>, Fault> {
-        let n = match source.poll_read(cx, buffer).map_err(Fault::Source)? {
+        let buffer = &mut loan.buffer;
+        let n = match source.poll_read(cx, buffer, budget).map_err(Fault::Source)? {
             Poll::Ready(n) if n > 0 => n,
             ended => return Ok(ended),
         };
@@ -412,15 +413,15 @@ impl Flow {
         source: &mut Stream,
         scratch: &mut [u8],
     ) -> io::Result<bool> {
-        let mut spent = 0;
-        while spent < BUDGET {
-            match source.poll_read(cx, scratch)? {
+        let mut budget = Budget::default();
+        while !budget.is_spent() {
+            match source.poll_read(cx, scratch, &mut budget)? {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(0) => return Ok(true),
-                Poll::Ready(n) => spent += n + READ_COST,
+                Poll::Ready(n) => budget.charge(n + READ_COST),
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Ok(false)
     }
 

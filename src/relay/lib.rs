@@ -7,6 +7,7 @@
 //! Nothing happens before [`Relay::start`]: no thread, no static with a lifetime of its own, no
 //! thread-local with a destructor.
 
+mod budget;
 mod counters;
 mod end;
 mod flow;
@@ -23,6 +24,7 @@ mod tls;
 mod tunnel;
 mod young;
 
+pub use budget::Budget;
 pub use counters::Counters;
 pub use end::{AsAny, By, End, Order, Record, Why};
 pub use frames::Tracker;

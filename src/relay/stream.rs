@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::budget::{Budget, give_way};
 use crate::pipe::Pipe;
 use crate::socket;
 use crate::tls::Tls;
@@ -70,7 +71,7 @@ impl Stream {
         self.tls.as_ref().map_or(0, |tls| tls.kept())
     }
 
-    /// Reads. `Ok(0)` is the end.
+    /// Reads. `Ok(0)` is the end. What TLS costs is charged to `budget`.
     ///
     /// A read that leaves room in the buffer has emptied the socket; as readiness is told by
     /// its edges (EPOLLET), no second call is needed to learn that.
@@ -78,11 +79,12 @@ impl Stream {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
+        budget: &mut Budget,
     ) -> Poll<io::Result<usize>> {
         let room = buffer.len();
         self.poll_take(cx, |fd, tls| match tls {
             None => socket::receive(fd, buffer).map(|n| (n, n == room)),
-            Some(tls) => tls.read(buffer).map(|n| (n, true)),
+            Some(tls) => tls.read(buffer, budget).map(|n| (n, true)),
         })
     }
 
@@ -132,7 +134,7 @@ impl Stream {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     self.pending = true;
-                    cx.waker().wake_by_ref();
+                    give_way(cx);
                     return Poll::Pending;
                 }
                 Err(error) => return Poll::Ready(Err(error)),

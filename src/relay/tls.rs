@@ -2,18 +2,22 @@
 
 use std::io;
 
+use crate::budget::Budget;
+
 /// One side's TLS session, which does its own I/O on that side's non-blocking descriptor.
 ///
 /// Errors with an errno are the descriptor's, all others TLS's own (their text goes into the
 /// tunnel's record). After an error only `flush` and `Drop` follow.
 pub trait Tls: Send {
     /// Reads decrypted bytes. `Ok(0)` is the end, see [`closed_cleanly`](Self::closed_cleanly).
+    /// What its records cost beyond those bytes is charged to `budget`, and no further record is
+    /// looked at once that is spent.
     ///
     /// # Errors
     /// `WouldBlock`: nothing is to be had until the descriptor is readable again, and nothing
-    /// that came is left inside except the first part of a record. `Interrupted`: much was done
-    /// without a byte to show for it; call again soon.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// that came is left inside except the first part of a record. `Interrupted`: the budget was
+    /// spent without a byte to show for it; call again soon.
+    fn read(&mut self, buffer: &mut [u8], budget: &mut Budget) -> io::Result<usize>;
 
     /// The descriptor may have become readable since the last `read`: the next one must ask it.
     /// A session that remembers having emptied its descriptor forgets that here.

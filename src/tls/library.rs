@@ -176,6 +176,19 @@ impl Library {
         unsafe { (self.functions.SSL_has_pending)(ssl) != 0 }
     }
 
+    /// Whether nothing was read of the next record.
+    ///
+    /// # Safety
+    /// See [`Library`].
+    pub(crate) unsafe fn is_between_records(&self, ssl: *const Ssl) -> bool {
+        // SAFETY: a live SSL, by the caller; the string is static.
+        unsafe {
+            let state = CStr::from_ptr((self.functions.SSL_rstate_string)(ssl));
+            // "Read header".
+            state == c"RH" && !self.has_pending(ssl)
+        }
+    }
+
     /// Whether the handshake is over.
     ///
     /// # Safety

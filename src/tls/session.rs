@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
-use relay::Tls;
+use relay::{Budget, Tls};
 
 use crate::context::Context;
 use crate::symbols::{
@@ -16,8 +16,11 @@ use crate::symbols::{
 };
 use crate::wire::{self, Wire};
 
-/// Records without data that one read goes through before it gives way.
-const ROUNDS: usize = 64;
+/// What a record with data costs beside its bytes, see [`Budget`].
+const RECORD_COST: usize = 2048;
+/// What one without data costs: new keys in both directions and the answer that says so (KeyUpdate)
+/// take more than ten times as long as a small record.
+const SILENT_COST: usize = 32 * 1024;
 /// The most plain text in a record (RFC 8446 5.1).
 const RECORD: usize = 16 * 1024;
 
@@ -31,6 +34,8 @@ pub struct Session {
     wire: *mut Wire,
     /// The SSL_SESSION whose id was emptied, only to be compared.
     nameless: *mut SslSession,
+    /// Records that OpenSSL was given and that have shown nothing yet.
+    given: usize,
     /// What a read came upon behind bytes, for the next read to say.
     found: Option<io::Result<usize>>,
     clean: bool,
@@ -76,6 +81,7 @@ impl Session {
             ssl,
             wire,
             nameless: ptr::null_mut(),
+            given: 0,
             found: None,
             clean: false,
             closed: false,
@@ -94,16 +100,22 @@ impl Session {
             (functions.SSL_set_shutdown)(ssl, shutdown & RECEIVED_SHUTDOWN);
             (functions.SSL_set_options)(ssl, OP_NO_RENEGOTIATION);
             (functions.SSL_clear_options)(ssl, OP_ENABLE_KTLS);
-            // Without AUTO_RETRY each read does one record, and its loop is ours to bound.
+            // Without AUTO_RETRY a read comes back once all that it was given is done, and the loop
+            // is ours to bound.
             context.library.change_modes(
                 ssl,
                 MODE_RELEASE_BUFFERS | MODE_ACCEPT_MOVING_WRITE_BUFFER,
                 MODE_AUTO_RETRY | MODE_ENABLE_PARTIAL_WRITE,
             );
             // A whole record, and more, in one recv. Not on a client: a ticket must be dealt
-            // with (see `forget_session`) before what comes after it is looked at.
-            let is_server = (functions.SSL_is_server)(ssl);
-            (functions.SSL_set_read_ahead)(ssl, is_server);
+            // with (see `forget_session`) before what comes after it is looked at. Nor where the
+            // former owner read the first part of a record: the next would begin no one knows where.
+            let is_server = (functions.SSL_is_server)(ssl) != 0;
+            let is_between = context.library.is_between_records(ssl);
+            (functions.SSL_set_read_ahead)(ssl, c_int::from(is_server && is_between));
+            if is_between {
+                session.wire().follow_records();
+            }
             if (functions.SSL_set_SSL_CTX)(ssl, context.neutral).is_null() {
                 return Err(context.library.last_error());
             }
@@ -162,16 +174,18 @@ impl Session {
         }
     }
 
-    /// Reads at most one record. `Ok(0)` is the end.
-    fn read_record(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let may_be_starved = self.wire().empty;
-        if may_be_starved && !self.has_pending() {
+    /// Reads at most one record with data. `Ok(0)` is the end.
+    fn read_record(&mut self, buffer: &mut [u8], budget: &mut Budget) -> io::Result<usize> {
+        let wire = self.wire();
+        if wire.empty && !wire.has_ahead() && !self.has_pending() {
             self.wire().empty = false;
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        for _ in 0..ROUNDS {
+        while !budget.is_spent() {
             self.wire().starved = false;
-            let error = match self.read_once(buffer) {
+            let result = self.read_once(buffer);
+            self.charge(budget, result.is_ok());
+            let error = match result {
                 Ok(n) => return Ok(n),
                 Err(error) => error,
             };
@@ -198,9 +212,32 @@ impl Session {
                 wire.empty = false;
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            // A record without data was dealt with.
+            // Records without data were dealt with, or it had its share of records.
+            if !wire.follows_records() {
+                budget.charge(SILENT_COST);
+            }
         }
         Err(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Charges what a read has cost, which may have brought the data of one record.
+    fn charge(&mut self, budget: &mut Budget, has_data: bool) {
+        let wire = self.wire();
+        let (begun, part) = (wire.take_begun(), usize::from(wire.is_within_record()));
+        self.given += begun;
+        let silent = if !has_data {
+            self.given.saturating_sub(part)
+        } else {
+            budget.charge(RECORD_COST);
+            self.given = self.given.saturating_sub(1);
+            // Those that are still inside may have data.
+            if self.given == 0 || self.has_pending() {
+                return;
+            }
+            self.given
+        };
+        budget.charge(silent * SILENT_COST);
+        self.given -= silent;
     }
 
     fn has_pending(&self) -> bool {
@@ -210,20 +247,22 @@ impl Session {
 }
 
 impl Tls for Session {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8], budget: &mut Budget) -> io::Result<usize> {
         if let Some(found) = self.found.take() {
             return found;
         }
         // As many records as there are and fit: what is sent on goes out in one piece.
         let mut filled = 0;
         while buffer.len() - filled >= RECORD.min(buffer.len()) {
-            match self.read_record(&mut buffer[filled..]) {
+            match self.read_record(&mut buffer[filled..], budget) {
                 Ok(n) if n > 0 => filled += n,
                 found if filled == 0 => return found,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wire().empty = true;
                     break;
                 }
+                // The next read goes on from here.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => break,
                 found => {
                     self.found = Some(found);
                     break;

@@ -167,6 +167,7 @@ functions! {
     SSL_shutdown(*mut Ssl) -> c_int;
     SSL_get_error(*const Ssl, c_int) -> c_int;
     SSL_has_pending(*const Ssl) -> c_int;
+    SSL_rstate_string(*const Ssl) -> *const c_char;
     SSL_get_shutdown(*const Ssl) -> c_int;
     SSL_set_shutdown(*mut Ssl, c_int);
     SSL_is_init_finished(*const Ssl) -> c_int;

@@ -20,6 +20,10 @@ use crate::symbols::{
 /// answers (KeyUpdate) without reading them gets no further.
 pub(crate) const ANSWERS: usize = 256 * 1024;
 
+/// The most records that OpenSSL gets for one read: it goes through all those without data that it
+/// can get before it comes back, and new keys (KeyUpdate) take some 20 us each.
+pub(crate) const RECORDS: usize = 8;
+
 /// What the BIO's functions need of OpenSSL: they get nothing but the BIO. Written by every
 /// `method`, before any BIO is made with it.
 static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
@@ -28,8 +32,10 @@ static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
 #[derive(Debug)]
 pub(crate) struct Wire {
     fd: RawFd,
-    /// What was read of the socket by its former owner.
+    /// What was read of the socket and not yet passed on.
     ahead: Vec<u8>,
+    /// Where records begin; none if that is not known.
+    records: Option<Records>,
     kept: Vec<u8>,
     sent: usize,
     /// The most that may be kept.
@@ -50,7 +56,77 @@ pub(crate) struct Wire {
     pub errno: Option<i32>,
 }
 
+/// Follows the records that OpenSSL is given, by their headers (RFC 8446 5.1).
+#[derive(Debug, Default)]
+struct Records {
+    /// Bytes of the present record still to come.
+    left: usize,
+    head: [u8; 5],
+    have: usize,
+    /// How many OpenSSL was given since it was last allowed some.
+    begun: usize,
+}
+
+impl Records {
+    /// Follows `bytes` up to where one record too many would begin, and returns how many that are.
+    #[inline]
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = self.left.min(bytes.len() - at);
+            self.left -= rest;
+            at += rest;
+            if at == bytes.len() || (self.begun == RECORDS && self.have == 0) {
+                return at;
+            }
+            if self.have == 0 {
+                self.begun += 1;
+            }
+            let part = (self.head.len() - self.have).min(bytes.len() - at);
+            self.head[self.have..self.have + part].copy_from_slice(&bytes[at..at + part]);
+            self.have += part;
+            at += part;
+            if self.have == self.head.len() {
+                let [_, _, _, high, low] = self.head;
+                self.left = u16::from_be_bytes([high, low]).into();
+                self.have = 0;
+            }
+        }
+    }
+}
+
 impl Wire {
+    /// What comes next is the beginning of a record.
+    pub fn follow_records(&mut self) {
+        self.records = Some(Records::default());
+    }
+
+    /// Whether it is known where records begin.
+    pub fn follows_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    /// How many records OpenSSL was given since this was asked last, as far as that is known. It
+    /// may have as many as [`RECORDS`] again.
+    pub fn take_begun(&mut self) -> usize {
+        self.records.as_mut().map_or(0, |records| std::mem::take(&mut records.begun))
+    }
+
+    /// Whether OpenSSL has the first part of a record, as far as that is known.
+    pub fn is_within_record(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.left > 0 || records.have > 0)
+    }
+
+    /// Whether something was read of the socket and not yet passed on.
+    pub fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// How much of `bytes` is to be passed on.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        self.records.as_mut().map_or(bytes.len(), |records| records.follow(bytes))
+    }
+
     pub fn kept(&self) -> usize {
         self.kept.len() - self.sent
     }
@@ -111,11 +187,13 @@ impl Wire {
         if !self.ahead.is_empty() {
             let n = buffer.len().min(self.ahead.len());
             buffer[..n].copy_from_slice(&self.ahead[..n]);
+            let n = self.follow(&buffer[..n]);
             self.ahead.drain(..n);
             if self.ahead.is_empty() {
                 self.ahead = Vec::new();
             }
-            return Some(n);
+            // None when it has had its share.
+            return (n > 0).then_some(n);
         }
         if self.empty {
             self.starved = true;
@@ -129,7 +207,11 @@ impl Wire {
             Ok(n) => {
                 // Readiness is told by its edges: a short read has emptied the socket.
                 self.empty = n < buffer.len();
-                Some(n)
+                let passed = self.follow(&buffer[..n]);
+                if passed < n {
+                    self.ahead = buffer[passed..n].to_vec();
+                }
+                (passed > 0).then_some(passed)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.empty = true;
@@ -214,6 +296,7 @@ pub(crate) fn bio(
     let wire = Box::into_raw(Box::new(Wire {
         fd,
         ahead,
+        records: None,
         kept: Vec::new(),
         sent: 0,
         limit: ANSWERS,
@@ -319,6 +402,7 @@ mod tests {
         Wire {
             fd: socket.as_raw_fd(),
             ahead: Vec::new(),
+            records: None,
             kept: Vec::new(),
             sent: 0,
             limit: super::ANSWERS,

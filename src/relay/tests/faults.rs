@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
-use relay::{By, End, Record, Side, Tls, Tunnel, Why};
+use relay::{Budget, By, End, Record, Side, Tls, Tunnel, Why};
 
 /// A TLS session that panics at its first read, and again when dropped.
 struct Panics {
@@ -15,7 +15,7 @@ struct Panics {
 }
 
 impl Tls for Panics {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, _: &mut [u8], _: &mut Budget) -> io::Result<usize> {
         panic!("the test's panic")
     }
     fn closed_cleanly(&self) -> bool {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use openssl::ssl::{SslSessionCacheMode, SslStream, SslVersion};
-use relay::Tls;
+use relay::{Budget, Tls};
 use tls::{Error, Library, Session};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -29,7 +29,7 @@ fn read(session: &mut Session, buffer: &mut [u8]) -> io::Result<Option<usize>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         session.recheck();
-        match session.read(buffer) {
+        match session.read(buffer, &mut Budget::default()) {
             Ok(0) => return Ok(None),
             Ok(n) => return Ok(Some(n)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -95,7 +95,8 @@ fn bytes_go_both_ways() {
             let mut got = [0; 5];
             peer.read_exact(&mut got).expect("read");
             assert_eq!(&got, b"world");
-            let error = session.read(&mut [0; 10]).expect_err("nothing there");
+            let error =
+                session.read(&mut [0; 10], &mut Budget::default()).expect_err("nothing there");
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
         }
     }
@@ -216,7 +217,7 @@ fn a_flood_of_key_updates_is_bounded() {
             raw::SSL_do_handshake(peer.ssl().as_raw());
         }
         session.recheck();
-        match session.read(&mut [0; 10]) {
+        match session.read(&mut [0; 10], &mut Budget::default()) {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             Err(e) => {
                 error = Some(e);
@@ -242,7 +243,7 @@ fn renegotiation_is_refused() {
         }
         thread::sleep(Duration::from_millis(20));
         session.recheck();
-        let error = session.read(&mut [0; 10]).expect_err("no bytes");
+        let error = session.read(&mut [0; 10], &mut Budget::default()).expect_err("no bytes");
         let peer_says = {
             let mut peer = peer;
             peer.get_ref().set_nonblocking(false).expect("blocking");

@@ -190,7 +190,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Tells nobody.
-struct Untold;
+pub struct Untold;
 
 impl Record for Untold {
     fn ended(&mut self, _: &End) {}

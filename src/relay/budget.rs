@@ -1,0 +1,41 @@
+//! How much one tunnel may do before others have their turn.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::Context;
+
+/// What one direction may cost in one poll of its task, about; then a flood gives way.
+const WHOLE: usize = 256 * 1024;
+
+/// What one direction may still do in one poll of its task. The unit is what it costs to carry a
+/// byte of a large message, roughly; whatever costs more for its size is charged for that too.
+#[derive(Debug, Default)]
+pub struct Budget {
+    spent: usize,
+}
+
+impl Budget {
+    /// Takes note of `cost`.
+    #[inline]
+    pub fn charge(&mut self, cost: usize) {
+        self.spent = self.spent.saturating_add(cost);
+    }
+
+    /// Whether it is time to let others go on.
+    #[inline]
+    pub fn is_spent(&self) -> bool {
+        self.spent >= WHOLE
+    }
+
+    /// What was charged so far.
+    pub fn spent(&self) -> usize {
+        self.spent
+    }
+}
+
+/// Has the task polled again after all others that are ready, and after those that the kernel
+/// says are. A task that just wakes itself is polled some 60 times before the kernel is asked.
+pub(crate) fn give_way(cx: &mut Context<'_>) {
+    // The first poll of it is what defers the task; that it is pending says nothing.
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
