@@ -83,7 +83,7 @@ def test_close_code_of_the_client_arrives(server, tunnel, kind, code, reason):
     assert talk.read_frame() == sent
     assert talk.end() == end_of(kind)
     talk.close()
-    end = relaysite.ended(server, talk, "client|back end", "closed|truncated")
+    end = relaysite.ended(server, talk, "client|back end", "closed")
     assert (end.client_close, end.origin_close) == (code, code)
 
 
@@ -100,7 +100,7 @@ def test_close_code_of_the_back_end_arrives(server, tunnel, kind, code, reason):
     talk.send_frame(sent)
     assert talk.end() == end_of(kind)
     talk.close()
-    end = relaysite.ended(server, talk, "back end", "closed|truncated")
+    end = relaysite.ended(server, talk, "back end", "closed")
     assert seen == [sent]
     assert (end.client_close, end.origin_close) == (code, code)
 
@@ -221,6 +221,28 @@ def test_client_that_closes_without_close_notify(server, tunnel, kind, to):
     talk.close()
     relaysite.ended(server, talk, "client", "truncated")
     assert talk.origin.end is None or talk.origin.end.startswith("eof")
+
+
+@pytest.mark.parametrize("to", ORIGINS)
+@pytest.mark.parametrize("kind", ["tls1.2", "tls1.3"])
+def test_browser_that_closes_without_close_notify(server, tunnel, kind, to):
+    """Browsers do so after their Close frame, which is the end of the WebSocket: nothing can be missing."""
+    with relayed.Counted(server, Ended_closed=1):
+        talk = tunnel(kind, to, steps.drain, steps.close)
+        talk.send_frame(websocket.close_frame(1001))
+        talk.close()
+        end = relaysite.ended(server, talk, "client", "closed")
+        assert (end.client_close, end.origin_close) == (1001, None)
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_back_end_that_closes_without_close_notify_behind_its_close(server, tunnel, kind):
+    closes = websocket.close_frame(1011)
+    talk = tunnel(kind, "tls", closes.encode(mask=False), lambda connection: connection._close())
+    assert talk.read_frame() == closes
+    talk.end()
+    talk.close()
+    relaysite.ended(server, talk, "back end", "closed|reset")
 
 
 @pytest.mark.parametrize("kind", CLIENTS)

@@ -29,10 +29,11 @@ pub enum Order {
 /// Why a tunnel ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// Both directions came to their end; a TLS side that ended said so with close_notify.
+    /// Both directions came to their end; the side that ended first said so before, by its Close
+    /// frame or by its TLS's close_notify, if it has TLS.
     Closed,
-    /// As [`Closed`](Why::Closed), but the TLS side that ended first did so without
-    /// close_notify (RFC 8446 6.1: possibly truncated).
+    /// As [`Closed`](Why::Closed), but the TLS side that ended first did so without either
+    /// (RFC 8446 6.1: possibly truncated).
     Truncated,
     /// A side was reset or gone when written to.
     Reset,

@@ -139,6 +139,11 @@ impl Flow {
         self.frames.has_closed() && self.kept.is_none()
     }
 
+    /// Whether a whole Close frame came of the source: an end behind it cuts nothing off.
+    pub fn was_closed(&self) -> bool {
+        self.frames.has_closed()
+    }
+
     /// Whether the source's end was carried to the sink, up to the FIN.
     pub fn is_ended(&self) -> bool {
         matches!(self.stage, Stage::Flushed | Stage::Ended)

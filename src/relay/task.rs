@@ -279,7 +279,7 @@ impl Carried {
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
         if core.first_end.is_none() && !core.up.is_open() {
-            core.first_end = Some((By::Client, client.closed_cleanly()));
+            core.first_end = Some((By::Client, core.up.was_closed() || client.closed_cleanly()));
         }
         if let Err(fault) = core.down.pump(cx, backend, client, loan, &core.up) {
             if fault.is_of_sink() {
@@ -288,7 +288,8 @@ impl Carried {
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
         if core.first_end.is_none() && !core.down.is_open() {
-            core.first_end = Some((By::Backend, backend.closed_cleanly()));
+            core.first_end =
+                Some((By::Backend, core.down.was_closed() || backend.closed_cleanly()));
         }
         let mut is_gone = false;
         if core.first_end.is_some() && core.up.has_closed() && core.down.has_closed() {

@@ -387,6 +387,58 @@ fn a_bare_end_is_reported_as_truncation() {
     assert_eq!((end.by, end.why), (By::Client, Why::Truncated));
 }
 
+/// What browsers do: the Close frame is the last word, and TLS says none.
+#[test]
+fn a_bare_end_behind_a_close_frame_is_no_truncation() {
+    const WHOLE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 0xe9];
+    for version in VERSIONS {
+        for (frame, websocket, why) in [
+            (&WHOLE[..], true, Why::Closed),
+            (&WHOLE[..7], true, Why::Truncated),
+            (&[0x81, 0x80, 0, 0, 0, 0], true, Why::Truncated),
+            (&WHOLE, false, Why::Truncated),
+        ] {
+            let relay = start(65_536);
+            let context = builder(version).build();
+            let (mut client, ours) = connect(&context, &context, true);
+            let (mut backend, socket) = tcp_pair();
+            let ends = adopt(&relay, tls_side(ours), Side::plain(socket.into()), websocket);
+            client.write_all(frame).expect("write");
+            let mut got = vec![0; frame.len()];
+            backend.read_exact(&mut got).expect("read");
+            client.get_ref().shutdown(Shutdown::Write).expect("shutdown");
+            assert_eq!(backend.read(&mut got).expect("its end"), 0);
+            backend.shutdown(Shutdown::Write).expect("shutdown");
+            let end = wait(&ends);
+            assert_eq!(
+                (end.by, end.why),
+                (By::Client, why),
+                "{version:?}, {frame:x?}, {websocket}"
+            );
+        }
+    }
+}
+
+/// The same of a back end.
+#[test]
+fn a_back_ends_bare_end_behind_its_close_frame_is_no_truncation() {
+    for (frame, why) in [(&[0x88, 0][..], Why::Closed), (&[0x82, 0], Why::Truncated)] {
+        let relay = start(65_536);
+        let context = builder(SslVersion::TLS1_3).build();
+        let (mut backend, ours) = connect(&context, &context, false);
+        let (mut client, socket) = tcp_pair();
+        let ends = adopt(&relay, Side::plain(socket.into()), tls_side(ours), true);
+        backend.write_all(frame).expect("write");
+        let mut got = vec![0; frame.len()];
+        client.read_exact(&mut got).expect("read");
+        backend.get_ref().shutdown(Shutdown::Write).expect("shutdown");
+        assert_eq!(client.read(&mut got).expect("its end"), 0);
+        client.shutdown(Shutdown::Write).expect("shutdown");
+        let end = wait(&ends);
+        assert_eq!((end.by, end.why), (By::Backend, why), "{frame:x?}");
+    }
+}
+
 #[test]
 fn a_failure_of_tls_is_named_and_resets_the_other_side() {
     let relay = start(65_536);
