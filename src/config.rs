@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
@@ -16,6 +17,7 @@ pub struct DirConfig {
     forward: Option<bool>,
     relay: Option<bool>,
     protocols: Option<PoolText>,
+    rigour: Option<Rigour>,
     handshake_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
 }
@@ -27,6 +29,7 @@ impl DirConfig {
             forward: over.forward.or(base.forward),
             relay: over.relay.or(base.relay),
             protocols: over.protocols.or(base.protocols),
+            rigour: over.rigour.or(base.rigour),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             idle_timeout: over.idle_timeout.or(base.idle_timeout),
         }
@@ -42,9 +45,14 @@ impl DirConfig {
         self.relay.unwrap_or(false)
     }
 
-    /// WSForwardProtocols: the Upgrade tokens that may pass, split by spaces.
+    /// WSForwardProtocols: the Upgrade tokens that are taken, split by spaces.
     pub fn protocols(&self) -> &[u8] {
         self.protocols.as_ref().map_or(WEBSOCKET, PoolText::as_bytes)
+    }
+
+    /// WSForwardCheck: how much of RFC 6455 a 101 must keep to.
+    pub fn rigour(&self) -> Rigour {
+        self.rigour.unwrap_or_default()
     }
 
     /// WSForwardHandshakeTimeout, if set: how long a back end may take from the
@@ -123,7 +131,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
+pub static DIRECTIVES: [Directive<DirConfig>; 13] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -149,9 +157,18 @@ pub static DIRECTIVES: [Directive<DirConfig>; 12] = [
     Directive {
         name: c"WSForwardProtocols",
         context: Context::Directory,
-        usage: c"Upgrade tokens that may pass (default: websocket)",
+        usage: c"Upgrade tokens that are taken (default: websocket)",
         set: |config, values| {
             config.protocols = Some(protocols(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardCheck",
+        context: Context::Directory,
+        usage: c"strict, lenient or off: whether a 101 that RFC 6455 forbids is refused, logged, or not looked at (default: strict)",
+        set: |config, values| {
+            config.rigour = Some(rigour(values)?);
             Ok(())
         },
     },
@@ -256,6 +273,17 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
             count: number(count, 1..=127)?,
         })),
         other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
+    }
+}
+
+fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
+    let expected = "strict, lenient or off";
+    let value = values.one(&expected)?;
+    match value.to_ascii_lowercase().as_str() {
+        "strict" => Ok(Rigour::Strict),
+        "lenient" => Ok(Rigour::Lenient),
+        "off" => Ok(Rigour::Off),
+        _ => Err(not_allowed(&[value], &expected)),
     }
 }
 

@@ -18,17 +18,21 @@ use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::handshake::{self, Handshake, Stage};
-use crate::message::{NOT_UPGRADED, TLS_LATE, UPGRADING};
+use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
 
 const BAD_GATEWAY: u16 = 502;
 const INTERNAL_SERVER_ERROR: u16 = 500;
 const GATEWAY_TIMEOUT: u16 = 504;
 
+/// What makes mod_proxy_http speak HTTP/1.0, without Upgrade.
+const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
+
 /// What makes mod_proxy_http take a fresh connection to the back end, on the
 /// first request of a client's connection: `proxy-initial-not-pooled`.
 const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
 
-/// Serves a request whose URL is at a back end, if it is an upgrade request.
+/// Serves a request whose URL is at a back end, if it is an upgrade request of ours, or one
+/// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
 pub fn serve(call: &SchemeCall<'_>) -> Answer {
     let r = call.request;
     let config = dir_config::<Hooks>(r);
@@ -37,14 +41,11 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
         return Answer::DECLINED;
     }
     let (Some(headers), Some(env)) = (r.headers_in(), r.env()) else { return Answer::DECLINED };
-    let token = match decide(r, &config) {
-        Ok(token) => token,
-        Err(NotUpgrade::NotAsked) => {
-            admission::give_back(r);
-            return Answer::DECLINED;
-        }
-        Err(why) => return serve_plain(call, headers, &why),
-    };
+    let decision = decide(r, &config);
+    if decision == Err(NotUpgrade::NotAsked) {
+        admission::give_back(r);
+        return Answer::DECLINED;
+    }
     let Some(url) = websocket_url(call.url()) else { return Answer::DECLINED };
     let plain = |why: &dyn Display| serve_plain(call, headers, why);
     if r.is_subrequest() {
@@ -53,11 +54,22 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     if r.status() != 200 {
         return plain(&"it asks for an error document");
     }
-    if env.get(c"force-proxy-request-1.0").is_some() {
-        return plain(&"force-proxy-request-1.0 is set");
+    let leave = |why: &dyn Display| leave(call, headers, env, why);
+    let token = match decision {
+        Ok(token) => token,
+        Err(why) if why.is_for_nobody() => return plain(&why),
+        Err(why @ (NotUpgrade::Method | NotUpgrade::Body)) => {
+            return leave(&format_args!(
+                "{why} (upgrade=websocket of ProxyPass or ProxySet is for such)"
+            ));
+        }
+        Err(why) => return leave(&why),
+    };
+    if env.get(FORCE_1_0).is_some() {
+        return leave(&"force-proxy-request-1.0 is set");
     }
-    if !call.worker_allows(token) {
-        return plain(&"its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)");
+    if !call.worker_allows(token, Some(c"WebSocket")) {
+        return leave(&"its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)");
     }
     // Where it has become one only now.
     if admission::reserve(r, &config).is_err() {
@@ -66,20 +78,36 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     delegate(call, &config, headers, env, token, &url)
 }
 
-/// Has mod_proxy_http serve a request whose Upgrade is not to reach the back end:
-/// for a ws: URL or a worker with `upgrade=` it would send it on.
+/// Has mod_proxy_http serve a request whose Upgrade must not reach the back end: for a ws: URL
+/// or a worker with `upgrade=` it would send it on.
 fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> Answer {
     let r = call.request;
     admission::give_back(r);
-    let (Some(_), Some(stripped)) = (websocket_url(call.url()), headers.copy()) else {
-        return Answer::DECLINED;
-    };
+    let Some(stripped) = headers.copy() else { return Answer::DECLINED };
     log::request(r, Level::Debug, NOT_UPGRADED, format_args!("proxied without Upgrade: {why}"));
     stripped.unset(c"Upgrade");
     r.set_headers_in(stripped);
     let answer = call.delegate(call.url());
     r.set_headers_in(headers);
     answer
+}
+
+/// Leaves a request with Upgrade to httpd, and says what that does with it
+/// (mod_proxy_http.c, proxy_http_handler).
+fn leave(call: &SchemeCall<'_>, headers: Table<'_>, env: Table<'_>, why: &dyn Display) -> Answer {
+    let r = call.request;
+    admission::give_back(r);
+    let default = call.url().starts_with(b"ws").then_some(c"WebSocket");
+    let passes = env.get(FORCE_1_0).is_none()
+        && headers.get(c"Upgrade").is_some_and(|upgrade| call.worker_allows(upgrade, default));
+    if passes {
+        let why = format_args!("left to httpd, whose worker lets it pass: {why}");
+        log::request(r, Level::Debug, LEFT_TO_HTTPD, why);
+    } else {
+        let why = format_args!("proxied without Upgrade: {why}");
+        log::request(r, Level::Debug, NOT_UPGRADED, why);
+    }
+    Answer::DECLINED
 }
 
 /// Whether a request looks like an upgrade request of ours before the handler.
@@ -111,19 +139,23 @@ pub fn claim(r: Request<'_>) {
 /// # Errors
 /// Why it is none.
 pub fn decide<'r>(r: Request<'r>, config: &DirConfig) -> Result<&'r [u8], NotUpgrade> {
-    let headers = r.headers_in().ok_or(NotUpgrade::NotAsked)?;
+    upgrade::decide(&asked(r).ok_or(NotUpgrade::NotAsked)?, config.protocols())
+}
+
+/// What the client asks for.
+fn asked(r: Request<'_>) -> Option<upgrade::Request<'_>> {
+    let headers = r.headers_in()?;
     // mod_http2 makes an upgrade request of an extended CONNECT (RFC 8441), and
     // shows the stream's bytes as a chunked body.
     let is_stream = r.connection().is_some_and(|client| client.is_secondary());
-    let request = upgrade::Request {
+    Some(upgrade::Request {
         is_get: r.is_get(),
         is_http_1_1: r.is_http_1_1(),
         connection: headers.get(c"Connection"),
         upgrade: headers.get(c"Upgrade"),
         content_length: headers.get(c"Content-Length"),
         transfer_encoding: headers.get(c"Transfer-Encoding").filter(|_| !is_stream),
-    };
-    upgrade::decide(&request, config.protocols())
+    })
 }
 
 /// The ws: or wss: URL, for which mod_proxy_http lets Upgrade pass, of an http:
@@ -167,7 +199,8 @@ fn delegate(
     log::request(r, Level::Debug, UPGRADING, format_args!("asking the back end for {shown}"));
 
     let keepalives = client.keepalives();
-    let handshake = Handshake::new(offer(headers, token), config, keepalives);
+    let has_body = asked(r).is_some_and(|asked| asked.has_body());
+    let handshake = Handshake::new(offer(headers, token), has_body, config, keepalives);
     let client_timeout = client.socket().and_then(|socket| socket.timeout());
     let not_pooled = env.get(NOT_POOLED);
 

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use protocol::handshake::Offer;
+use protocol::handshake::{Offer, Rigour};
 
 use crate::config::DirConfig;
 use crate::ffi::connection::{Connection, Socket};
@@ -37,6 +37,8 @@ pub enum Stage {
 pub struct Handshake {
     /// What the client asked for.
     pub offer: Offer,
+    /// WSForwardCheck.
+    pub rigour: Rigour,
     /// WSForwardHandshakeTimeout, if set.
     pub timeout: Option<Duration>,
     /// WSForwardIdleTimeout; `None` is for ever.
@@ -48,6 +50,8 @@ pub struct Handshake {
     /// The client connection's count of requests before this one, while it is
     /// hidden from mod_proxy_http (see handler.rs).
     pub keepalives: i32,
+    /// The request has a body, for which the back end has to wait.
+    has_body: bool,
     stage: Cell<Stage>,
     deadline: Cell<Option<Deadline>>,
     refusal: Cell<Option<Message>>,
@@ -70,9 +74,11 @@ impl Deadline {
 
 impl Handshake {
     /// A handshake that has not begun.
-    pub fn new(offer: Offer, config: &DirConfig, keepalives: i32) -> Self {
+    pub fn new(offer: Offer, has_body: bool, config: &DirConfig, keepalives: i32) -> Self {
         Self {
             offer,
+            has_body,
+            rigour: config.rigour(),
             timeout: config.handshake_timeout(),
             idle_timeout: config.idle_timeout(),
             relay: config.relay(),
@@ -92,6 +98,15 @@ impl Handshake {
     /// It has come to `stage`.
     pub fn reach(&self, stage: Stage) {
         self.stage.set(stage);
+    }
+
+    /// The back end has all that it was to be sent for now: the time that a client took for the
+    /// body of its request is not the back end's.
+    pub fn sent(&self) {
+        if let (true, Some(deadline)) = (self.has_body, self.deadline.get()) {
+            let at = Instant::now().checked_add(deadline.allowed);
+            self.deadline.set(at.map(|at| Deadline { at, ..deadline }));
+        }
     }
 
     /// The deadline, for as long as the back end has not answered.

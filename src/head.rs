@@ -5,17 +5,18 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
-use protocol::handshake::check;
+use protocol::handshake::{Right101, check};
 use protocol::head::{Scanner, inspect};
 
 use crate::admission;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
-use crate::ffi::log::Message;
+use crate::ffi::log::{self, Level, Message};
+use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::handshake::{Handshake, Stage, current};
-use crate::message::{BAD_HEAD, HEAD_CUT, HEAD_LATE, WRONG_101};
+use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::tunnel::{self, Side};
 
 static DEADLINE: Kind<DeadlineFilter> = Kind::new();
@@ -25,6 +26,7 @@ static HEAD: Kind<HeadFilter> = Kind::new();
 /// 8000 bytes.
 const CHUNK: usize = 8192;
 
+const CONTINUE: u16 = 100;
 const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// Makes the filters known to httpd.
@@ -81,6 +83,8 @@ struct HeadFilter {
     bytes: Vec<u8>,
     scanner: Scanner,
     state: State,
+    /// The back end is waited for.
+    waits: bool,
 }
 
 /// What the bytes at the front are.
@@ -114,6 +118,10 @@ impl InputFilter for HeadFilter {
     ) -> Result<(), Status> {
         if read.mode == Mode::Init {
             return next.read(out, read);
+        }
+        if !self.waits {
+            self.waits = true;
+            current(|serving| serving.data.sent());
         }
         while matches!(self.state, State::Collecting) {
             self.collect(next, out, read.block)?;
@@ -172,33 +180,50 @@ impl HeadFilter {
     }
 
     /// Decides on the head of `end` bytes that was read.
-    fn judge(&mut self, end: usize, serving: &crate::ffi::scope::Serving<'_, Handshake>) {
+    fn judge(&mut self, end: usize, serving: &Serving<'_, Handshake>) {
         let handshake = serving.data;
         let status = match inspect(&self.bytes[..end]) {
             Ok(status) => status,
             Err(bad) => {
-                return self.refuse_by(handshake, Stage::Refused, BAD_HEAD, &bad.to_string());
+                return self.refuse_by(serving, Stage::Refused, BAD_HEAD, &bad.to_string());
             }
         };
         let (left, then) = match status.code {
-            SWITCHING_PROTOCOLS => match check(&self.bytes[..end], &handshake.offer) {
-                Ok(head) => {
-                    let left = head.len();
-                    if let Cow::Owned(head) = head {
-                        self.bytes.splice(..end, head);
+            SWITCHING_PROTOCOLS => {
+                match check(&self.bytes[..end], &handshake.offer, handshake.rigour) {
+                    Ok(Right101 { head, forgiven }) => {
+                        if let Some(wrong) = forgiven {
+                            let why = format_args!("WSForwardCheck lenient passes a {wrong}");
+                            log::request(serving.request, Level::Info, FORGIVEN, why);
+                        }
+                        let left = head.len();
+                        if let Cow::Owned(head) = head {
+                            self.bytes.splice(..end, head);
+                        }
+                        handshake.reach(Stage::Switched);
+                        tunnel::begin(serving);
+                        (left, Then::Rest)
                     }
-                    handshake.reach(Stage::Switched);
-                    tunnel::begin(serving);
-                    (left, Then::Rest)
+                    Err(wrong) => {
+                        let cure = if wrong.is_forgivable() {
+                            " (WSForwardCheck lenient passes it)"
+                        } else {
+                            ""
+                        };
+                        let why = format!("{wrong}{cure}");
+                        return self.refuse_by(serving, Stage::Refused, WRONG_101, &why);
+                    }
                 }
-                Err(wrong) => {
-                    let why = wrong.to_string();
-                    return self.refuse_by(handshake, Stage::Refused, WRONG_101, &why);
-                }
-            },
+            }
             // mod_proxy_http refuses the tenth.
-            100..200 => (end, Then::AnotherHead),
-            _ => {
+            code @ 100..200 => {
+                // Behind this one it may send the body.
+                self.waits = code != CONTINUE;
+                (end, Then::AnotherHead)
+            }
+            code => {
+                let why = format_args!("the back end answered {code}, no tunnel");
+                log::request(serving.request, Level::Debug, NOT_SWITCHED, why);
                 handshake.reach(Stage::Answered);
                 // Its body may take as long as the client wants.
                 admission::give_back(serving.request);
@@ -217,30 +242,39 @@ impl HeadFilter {
             if handshake.stage() == Stage::Late {
                 let allowed = handshake.allowed().unwrap_or_default();
                 let why = format!("no response head within {allowed:?} ({arrived} bytes of it)");
-                self.refuse_by(handshake, Stage::Late, HEAD_LATE, &why);
+                self.refuse_by(&serving, Stage::Late, HEAD_LATE, &why);
             } else {
                 let why = if why.is_eof() {
                     format!("the back end closed after {arrived} bytes of a response head")
                 } else {
                     format!("{why} after {arrived} bytes of a response head")
                 };
-                self.refuse_by(handshake, Stage::Refused, HEAD_CUT, &why);
+                self.refuse_by(&serving, Stage::Refused, HEAD_CUT, &why);
             }
         });
         done.ok_or(why)
     }
 
     fn refuse(&mut self, number: Message, why: &str) -> Result<(), Status> {
-        current(|serving| self.refuse_by(serving.data, Stage::Refused, number, why))
+        current(|serving| self.refuse_by(&serving, Stage::Refused, number, why))
             .ok_or(Status::GENERAL)
     }
 
-    /// Has mod_proxy_http answer 502 with one line in the log. It does so for a
-    /// status line of another HTTP, which it quotes; for a failed read it would
-    /// log two lines that say less, and may close a client's connection without
-    /// any answer (mod_proxy_http.c, ap_proxy_http_process_response).
-    fn refuse_by(&mut self, handshake: &Handshake, stage: Stage, number: Message, why: &str) {
-        handshake.refuse(stage, number);
+    /// Has mod_proxy_http answer 502. It does so for a status line of another HTTP, which it
+    /// quotes as if the back end had sent it, so the log has a line before that one which says
+    /// what happened. For a failed read mod_proxy_http would log two lines that say less, and may
+    /// close a client's connection without any answer (mod_proxy_http.c,
+    /// ap_proxy_http_process_response).
+    fn refuse_by(
+        &mut self,
+        serving: &Serving<'_, Handshake>,
+        stage: Stage,
+        number: Message,
+        why: &str,
+    ) {
+        serving.data.refuse(stage, number);
+        let line = format_args!("{why}; AH00898 quotes this, the back end sent no HTTP/9.9");
+        log::request(serving.request, Level::Error, number, line);
         self.bytes = format!("HTTP/9.9 502 {number}: {why}\r\n").into_bytes();
         self.state = State::Head { left: self.bytes.len(), then: Then::End };
     }

@@ -22,6 +22,12 @@ pub const HEAD_LATE: Message = Message(105);
 pub const TLS_LATE: Message = Message(107);
 /// An upgrade request is refused by a limit.
 pub const REFUSED: Message = Message(108);
+/// A request with Upgrade is none of ours, and httpd passes it on.
+pub const LEFT_TO_HTTPD: Message = Message(110);
+/// A wrong 101 passes, since the configuration says so.
+pub const FORGIVEN: Message = Message(111);
+/// The back end answered an upgrade request without a switch.
+pub const NOT_SWITCHED: Message = Message(112);
 
 /// A tunnel was handed over to the relay.
 pub const HANDED_OVER: Message = Message(200);

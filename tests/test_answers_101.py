@@ -33,6 +33,18 @@ ProxyPass "/opaque" "{origin.url("http", "/opaque")}" upgrade=my/1
 ProxyPass "/" "{origin.url("http")}"
 <Location "/opaque">
     WSForwardProtocols my/1
+</Location>
+<Location "/lenient">
+    WSForwardCheck lenient
+</Location>
+<Location "/lenient/strict">
+    WSForwardCheck strict
+</Location>
+<Location "/lenient/strict/relayed">
+    WSForwardRelay On
+</Location>
+<Location "/off">
+    WSForwardCheck off
 </Location>""")
     return made.start()
 
@@ -178,10 +190,10 @@ WRONG = {
 
 
 def refused(server, origin, client, request, answer, why):
-    """502 and one error line that names what was expected and seen; the back end is let go, and the
-    client's connection, which had a page before, gets one behind."""
-    wrong = rf"proxy:error\].*AH00898: .*WSF0103: wrong 101: {why}"
-    server.expect_log(wrong)
+    """502 and an error line that names what was expected and seen, which mod_proxy's quotes; the back end is
+    let go, and the client's connection, which had a page before, gets one behind."""
+    wrong = rf"WSF0103: wrong 101: {why}"
+    server.expect_log(rf"proxy:error\] .*AH00898: .*{wrong}")
     talk = client(server.port)
     page = (200, b"plain\n")
     plain = talk.ask(http.request())
@@ -192,8 +204,8 @@ def refused(server, origin, client, request, answer, why):
     assert b"WSF0103" in refusal.body
     # What the back end said is for the log alone.
     assert b"Sec-WebSocket" not in refusal.body + refusal.head and "Upgrade" not in refusal
-    [line] = server.log.matching(r":error\]")
-    assert re.search(wrong.encode(), line), line
+    lines = server.log.matching(r":error\]")
+    assert len(lines) == 2 and all(re.search(wrong.encode(), line) for line in lines), lines
     assert origin.connections[-1].closed.wait(5)
     assert origin.connections[-1].end == "eof"
     origin.answers(*steps.WEBSOCKET_OR_PAGE)
@@ -203,7 +215,82 @@ def refused(server, origin, client, request, answer, why):
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_101(server, origin, client, name):
-    refused(server, origin, client, http.handshake(fields=OFFER), *WRONG[name])
+    answer, why = WRONG[name]
+    cure = r" \(WSForwardCheck lenient passes it\)" if is_forgiven(why) else ""
+    refused(server, origin, client, http.handshake(fields=OFFER), answer, f"{why}{cure};? ?(AH00898|returned by)")
+
+
+def is_forgiven(why):
+    """Whether WSForwardCheck is about it."""
+    return why.startswith("Sec-WebSocket-")
+
+
+def passes(server, origin, client, request, answer):
+    """The 101 reaches the client as it is, and the bytes behind it."""
+    origin.answers(answer, steps.websocket_echo, steps.close)
+    talk = client(server.port)
+    got = talk.ask(request)
+    assert got.status == 101
+    sent = http.Message(answer)
+    for name, _ in [*got.fields, *sent.fields]:
+        assert got.all(name) == sent.all(name)
+    talk.echoes()
+
+
+#: What WSForwardCheck is about: the client's request, the answer, why strict refuses it.
+FORGIVEN = {name: (OFFER, [], *WRONG[name]) for name in WRONG if is_forgiven(WRONG[name][1])} | {
+    "no key and no accept": ([], ["Sec-WebSocket-Key", "Sec-WebSocket-Version"], head(but("Sec-WebSocket-Accept")),
+                             "it answers a request without Sec-WebSocket-Key"),
+    "no key": ([], ["Sec-WebSocket-Key"], head(), "it answers a request without Sec-WebSocket-Key"),
+    "a subprotocol where none was offered": ([], [], head([*RIGHT, ("Sec-WebSocket-Protocol", "chat")]),
+                                             'Sec-WebSocket-Protocol is "chat", offered were ""'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGIVEN)
+def test_lenient_passes_and_says_what_strict_refuses(server, origin, client, name):
+    """WSForwardCheck lenient: one line at info for each such 101."""
+    fields, without, answer, why = FORGIVEN[name]
+    # The log of the tests shows debug, so info too.
+    passes(server, origin, client, http.handshake("/lenient", fields=fields, without=without), answer)
+    [line] = server.log.matching("WSF0111: ")
+    assert re.search(rf"\[wsforward:info\] .* WSF0111: WSForwardCheck lenient passes a wrong 101: {why}$".encode(), line), line
+
+
+@pytest.mark.parametrize("name", FORGIVEN)
+def test_off_does_not_look(server, origin, client, name):
+    fields, without, answer, _ = FORGIVEN[name]
+    passes(server, origin, client, http.handshake("/off", fields=fields, without=without), answer)
+    assert not server.log.matching("WSF0111|WSF0103")
+
+
+@pytest.mark.parametrize("path", ["/lenient/strict", "/lenient/strict/relayed"])
+@pytest.mark.parametrize("name", ["no accept", "no key and no accept"])
+def test_strict_within_lenient(server, origin, client, name, path):
+    """It merges as the others do: the inner one holds, and one that says nothing leaves it to the outer."""
+    fields, without, answer, why = FORGIVEN[name]
+    refused(server, origin, client, http.handshake(path, fields=fields, without=without), answer, why)
+
+
+@pytest.mark.parametrize("path", ["/lenient", "/off"])
+@pytest.mark.parametrize("name", [name for name, (_, why) in WRONG.items() if not is_forgiven(why)])
+def test_what_nobody_forgives(server, origin, client, name, path):
+    """Token, Connection and the lines of the head say whether there is a tunnel at all."""
+    answer, why = WRONG[name]
+    refused(server, origin, client, http.handshake(path, fields=OFFER), answer, f"{why};? ?(AH00898|returned by)")
+
+
+@pytest.mark.parametrize("offered", [[], [("Sec-WebSocket-Protocol", "")], [("Sec-WebSocket-Protocol", "chat")]], ids=repr)
+@pytest.mark.parametrize("chosen", ["", "  ", ","])
+def test_empty_subprotocol_is_none(server, origin, client, offered, chosen):
+    """Back ends that copy the offer into the answer send it where nothing was offered."""
+    answer = head([*RIGHT, ("Sec-WebSocket-Protocol", chosen)])
+    passes(server, origin, client, http.handshake(fields=offered), answer)
+    assert not server.log.matching("WSF0111|WSF0103")
+
+
+def test_empty_offer_and_no_choice(server, origin, client):
+    passes(server, origin, client, http.handshake(fields=[("Sec-WebSocket-Protocol", "")]), head())
 
 
 def test_too_many_interim_answers(server, origin, client):

@@ -60,8 +60,9 @@ def served(talk):
 
 
 def refused(server, client, path="/", status=502, log=None):
-    """A handshake between two pages on one connection, which all are answered; one error line has
-    the message `log` (a regex that begins with its number), and a 502 tells the client the number."""
+    """A handshake between two pages on one connection, which all are answered; the module's error line
+    has the message `log` (a regex that begins with its number), mod_proxy's behind it quotes that, and a
+    502 tells the client the number."""
     error = rf":error\].*{log}"
     server.expect_log(error)
     talk = client(server.port)
@@ -71,8 +72,14 @@ def refused(server, client, path="/", status=502, log=None):
     # httpd's page of a 504 has no room for notes.
     assert status != 502 or log[:7].encode() in answer.body
     served(talk)
-    [line] = server.log.matching(r":error\].*WSF\d{4}")
-    assert re.search(error.encode(), line), line
+    ours, *quoted = server.log.matching(r":error\].*WSF\d{4}")
+    assert re.search(rf"wsforward:error\] .* {log}".encode(), ours), ours
+    if log != TLS_LATE:
+        said = re.search(rb"(WSF\d{4}: .*); AH00898 quotes this, the back end sent no HTTP/9.9", ours)[1]
+        [line] = quoted
+        assert re.search(rb"proxy:error\] .*AH00898: Corrupt status line .*: HTTP/9.9 502 " + re.escape(said), line), line
+    else:
+        assert not quoted
     return talk
 
 

@@ -14,6 +14,7 @@ TIME, ABOVE_0 = "a time such as 30, 30s, 500ms or 5min", "a time above 0 such as
 KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
+CHECK = "strict, lenient or off"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "a number from 1 to 1024"
 
 WRONG = [
@@ -29,6 +30,9 @@ WRONG = [
     ("WSForwardProtocols websocket h2c", "h2c", TOKENS),
     ("WSForwardProtocols H2C", "H2C", TOKENS),
     ("WSForwardProtocols TLS/1.0", "TLS/1.0", TOKENS),
+    ("WSForwardCheck", None, CHECK),
+    ("WSForwardCheck on", "on", CHECK),
+    ("WSForwardCheck strict off", "strict off", CHECK),
     ("WSForwardHandshakeTimeout", None, ABOVE_0),
     ("WSForwardHandshakeTimeout 0", "0", ABOVE_0),
     ("WSForwardHandshakeTimeout -1", "-1", ABOVE_0),
@@ -90,7 +94,7 @@ def test_wrong_value_fails_configtest(httpd, line, value, allowed):
 
 @pytest.mark.parametrize("line", [
     "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
-    "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
+    "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
 ])
 @pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])

@@ -1,6 +1,7 @@
 """Issue section 3: what counts as an upgrade request (RFC 6455 4.2.1, RFC 9110 7.6.1 and 7.8)."""
 
 import re
+import time
 
 import pytest
 
@@ -48,10 +49,11 @@ def assert_plain(server, talk, request, origin, why, *, method="GET", status=200
     return answer
 
 
-NOT_GET = "its method is not GET"
+FOR_SUCH = " (upgrade=websocket of ProxyPass or ProxySet is for such)"
+NOT_GET = f"its method is not GET{FOR_SUCH}"
 OLD = "it is older than HTTP/1.1"
 NOT_NAMED = "its Connection header does not name upgrade"
-HAS_BODY = "it has a body"
+HAS_BODY = f"it has a body{FOR_SUCH}"
 NO_TOKEN = "its Upgrade header names no protocol of WSForwardProtocols"
 
 CONNECTIONS = ["Upgrade", "upgrade", "UPGRADE", "uPgRaDe", "keep-alive, Upgrade", "Upgrade, keep-alive",
@@ -160,33 +162,88 @@ def test_wrong_version_is_for_the_back_end_to_refuse(server, origin, client):
 
 @pytest.fixture(scope="module", params=config.MPM)
 def eager(request, shared_httpd, origin):
-    """Routes on which stock mod_proxy_http upgrades whatever has an Upgrade header."""
+    """Routes on which stock mod_proxy_http upgrades what has an Upgrade header that the worker allows."""
     server = shared_httpd(mpm=request.param)
+    http_url = origin.url("http")
     server.ports = {"ws:": server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("ws")}"'),
-                    "upgrade=": server.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}" upgrade=websocket')}
+                    "upgrade=": server.vhost(f'WSForward On\nProxyPass "/" "{http_url}" upgrade=websocket'),
+                    "upgrade=any": server.vhost(f'WSForward On\nProxyPass "/" "{http_url}" upgrade=any'),
+                    "mended": server.vhost(f"""WSForward On
+RequestHeader set Connection Upgrade "expr=-n %{{HTTP:Upgrade}}"
+ProxyPass "/" "{origin.url("ws")}\"""")}
     return server.start()
 
 
-NOT_UPGRADES = {
+#: Where nobody may switch (RFC 9110 7.8), though stock httpd does.
+FOR_NOBODY = {
     "no Connection": (http.handshake(connection=()), NOT_NAMED),
     "NoUpgradePlease": (http.handshake(connection="NoUpgradePlease"), NOT_NAMED),
-    "POST": (http.handshake(method="POST", fields=[("Content-Length", "6")], body=BODY), NOT_GET),
     "HTTP/1.0": (http.handshake(version="HTTP/1.0"), OLD),
-    "Content-Length": (http.handshake(fields=[("Content-Length", "6")], body=BODY), HAS_BODY),
-    "chunked": (http.handshake(fields=[("Transfer-Encoding", "chunked")], body=b"0\r\n\r\n"), HAS_BODY),
-    "Content-Length and chunked": (http.handshake(
-        fields=[("Content-Length", "6"), ("Transfer-Encoding", "chunked")], body=b"0\r\n\r\n"), HAS_BODY),
-    "h2c": (http.handshake(upgrade="h2c"), NO_TOKEN),
-    "websocketx": (http.handshake(upgrade="websocketx"), NO_TOKEN),
+}
+#: Not on the worker's list, so that it is plain HTTP with stock httpd too.
+NOT_OF_THE_WORKER = {"h2c": (http.handshake(upgrade="h2c"), NO_TOKEN),
+                     "xwebsocket": (http.handshake(upgrade="xwebsocket"), NO_TOKEN)}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*FOR_NOBODY, *NOT_OF_THE_WORKER])
+@pytest.mark.parametrize("worker", ["ws:", "upgrade="])
+def test_what_is_no_upgrade_request_for_anybody(eager, origin, client, worker, name):
+    """It is plain HTTP also where mod_proxy_http by itself would let Upgrade pass."""
+    request, why = (FOR_NOBODY | NOT_OF_THE_WORKER)[name]
+    assert_plain(eager, client(eager.ports[worker]), request, origin, why)
+
+
+def test_a_proxy_before_this_one_that_loses_connection_can_be_mended(eager, origin, client):
+    """The reference's way to have an Upgrade that Connection does not name."""
+    assert_tunnel(eager, client(eager.ports["mended"]), http.handshake(connection="close"), origin)
+
+
+def posted(upgrade, method="POST"):
+    """With a body, as `docker exec` sends it."""
+    return http.handshake(method=method, upgrade=upgrade, fields=[("Content-Length", len(BODY))], body=BODY)
+
+
+CHUNKED = {"fields": [("Transfer-Encoding", "chunked")], "body": b"6\r\na body\r\n0\r\n\r\n"}
+#: Requests that are mod_proxy_http's alone: name -> request, Upgrade, body, why they are not ours.
+STOCKS = {
+    "POST of a WebSocket": (http.handshake(method="POST"), "websocket", b"", "its method is not GET"),
+    "WebSocket with a body": (posted("websocket", "GET"), "websocket", BODY, "it has a body"),
+    "WebSocket with chunks": (http.handshake(**CHUNKED), "websocket", BODY, "it has a body"),
+    "tailscale": (http.handshake(method="POST", upgrade="tailscale-control-protocol",
+                                 fields=[("Content-Length", "0")]), "tailscale-control-protocol", b"", NO_TOKEN),
+    "docker exec": (posted("tcp"), "tcp", BODY, NO_TOKEN),
+    "docker exec in chunks": (http.handshake(method="POST", upgrade="tcp", **CHUNKED), "tcp", BODY, NO_TOKEN),
+    "kubectl": (http.handshake(method="POST", upgrade="SPDY/3.1"), "SPDY/3.1", b"", NO_TOKEN),
+    "GET of another protocol": (http.handshake(upgrade="my/1"), "my/1", b"", NO_TOKEN),
+    "h2c": (http.handshake(upgrade="h2c"), "h2c", b"", NO_TOKEN),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NOT_UPGRADES)
+def opened(talk, request, origin, upgrade, body, *more):
+    """A tunnel that echoes bytes, whose back end got the body before."""
+    origin.answers(steps.body, steps.switch(without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+    assert talk.ask(request).status == 101
+    talk.send(b"\0raw\xff")
+    assert talk.read_exactly(5) == b"\0raw\xff"
+    assert origin.request.all("Upgrade") == [upgrade]
+    assert origin.request.all("Connection") == ["Upgrade"]
+    assert origin.connections[-1].received == body
+
+
+@pytest.mark.parametrize("name", STOCKS)
+def test_what_is_not_ours_is_httpds_where_its_worker_lets_it_pass(eager, origin, client, name):
+    """As without the module, unchecked: not even Sec-WebSocket-Accept is looked at."""
+    request, upgrade, body, why = STOCKS[name]
+    opened(client(eager.ports["upgrade=any"]), request, origin, upgrade, body)
+    [said] = decisions(eager)
+    assert said.startswith(f"WSF0110: left to httpd, whose worker lets it pass: {why}")
+
+
 @pytest.mark.parametrize("worker", ["ws:", "upgrade="])
-def test_what_is_no_upgrade_request_where_stock_would_upgrade(eager, origin, client, worker, name):
-    """What we decline is plain HTTP also where mod_proxy_http by itself would let Upgrade pass."""
-    request, why = NOT_UPGRADES[name]
-    assert_plain(eager, client(eager.ports[worker]), request, origin, why)
+@pytest.mark.parametrize("name", [name for name, stock in STOCKS.items() if stock[1] == "websocket"])
+def test_odd_websocket_requests_are_httpds_where_its_worker_lets_them_pass(eager, origin, client, worker, name):
+    request, upgrade, body, _ = STOCKS[name]
+    opened(client(eager.ports[worker]), request, origin, upgrade, body)
 
 
 # What the configuration decides.
@@ -235,6 +292,8 @@ ProxyRemote "http://remote.test" "{origin.url("http", "")}\"""",
         # mod_proxy_http asks the worker too, which allows websocket alone if upgrade= is not set.
         "tokens": f"WSForward On\nWSForwardProtocols my/1 websocket\n{proxied} upgrade=my/1,websocket",
         "other tokens": f"WSForward On\nWSForwardProtocols my/1\n{proxied} upgrade=my/1",
+        "docker": f"WSForward On\nWSForwardRelay On\nWSForwardProtocols tcp websocket\n{proxied} upgrade=any",
+        "in time": f"WSForward On\nWSForwardProtocols tcp\nWSForwardHandshakeTimeout 700ms\n{proxied} upgrade=tcp",
     }
     server.ports = {name: server.vhost(text) for name, text in texts.items()}
     return server.start()
@@ -274,7 +333,8 @@ def test_error_document_of_a_denied_client(vhosts, origin, client, path):
 
 def test_ssi_include_does_not_upgrade(vhosts, origin, client):
     """A subrequest has the client's headers, but its answer is part of a page, and no HTTP version."""
-    answer = assert_plain(vhosts, client(vhosts.ports["ssi"]), http.handshake("/ssi/page.shtml"), origin, OLD)
+    answer = assert_plain(vhosts, client(vhosts.ports["ssi"]), http.handshake("/ssi/page.shtml"), origin,
+                          "a subrequest cannot switch protocols")  # fmt: skip
     assert answer.body == b"before plain\n after\n"
     assert origin.request.target == "/app/part"
 
@@ -307,10 +367,71 @@ def test_tokens_of_wsforwardprotocols(vhosts, origin, client, name, upgrade, sen
     assert_tunnel(vhosts, client(vhosts.ports[name]), request, origin, sent)
 
 
-@pytest.mark.parametrize(("name", "upgrade"), [("tokens", "my/2"), ("tokens", "my"),
+@pytest.mark.parametrize(("name", "upgrade"), [("tokens", "yours/1"), ("tokens", "tcp"),
                                                ("other tokens", "websocket")])  # fmt: skip
 def test_tokens_that_wsforwardprotocols_leaves_out(vhosts, origin, client, name, upgrade):
     assert_plain(vhosts, client(vhosts.ports[name]), http.handshake("/app", upgrade=upgrade), origin, NO_TOKEN)
+
+
+TAKEN = {
+    "POST": http.handshake("/app", method="POST", upgrade="tcp"),
+    "Content-Length": http.handshake("/app", method="POST", upgrade="tcp", fields=[("Content-Length", len(BODY))], body=BODY),
+    "chunked": http.handshake("/app", method="POST", upgrade="tcp", **CHUNKED),
+    "PUT": http.handshake("/app", method="PUT", upgrade="tcp", **CHUNKED),
+    "websocket first": http.handshake("/app", method="POST", upgrade="websocket, tcp", **CHUNKED),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_protocols_of_wsforwardprotocols_may_post(vhosts, origin, client, name):
+    """Named there, a protocol is ours with any method and any body: relayed, and its 101 checked."""
+    request = TAKEN[name]
+    body = BODY if b"a body" in request else b""
+    opened(client(vhosts.ports["docker"]), request, origin, "tcp", body)
+    assert decisions(vhosts)[0] == "WSF0101: asking the back end for tcp"
+    vhosts.log.wait_for("WSF0200: ")
+    origin.answers(steps.body, steps.switch(upgrade="my/1"), steps.silence)
+    vhosts.expect_log(r'WSF0103: wrong 101: Upgrade is "my/1", expected "tcp"')
+    assert client(vhosts.ports["docker"]).ask(request).status == 502
+
+
+def test_expectation_and_a_protocol_that_posts(vhosts, origin, client):
+    """A 101 that comes before the body was asked for: the body goes to the back end before the tunnel."""
+    origin.answers(steps.switch(without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+    fields = [("Content-Length", len(BODY)), ("Expect", "100-continue")]
+    talk = client(vhosts.ports["docker"])
+    talk.send(http.handshake("/app", method="POST", upgrade="tcp", fields=fields))
+    assert talk.read_head().status == 101
+    talk.send(BODY + b"and raw")
+    assert talk.read_exactly(13) == b"a bodyand raw"
+
+
+def test_time_of_a_body_is_not_the_back_ends(vhosts, origin, client):
+    """WSForwardHandshakeTimeout is for the back end: a client may take longer to send its body."""
+    size = 100_000
+    origin.answers(steps.body, steps.switch(without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+    talk = client(vhosts.ports["in time"])
+    talk.send(http.request("/app", method="POST", fields=[("Connection", "Upgrade"), ("Upgrade", "tcp"),
+                                                          ("Content-Length", size)], body=b"x" * (size - 1)))  # fmt: skip
+    [asked] = origin.wait_connections()
+    origin.wait_requests()
+    begin = time.monotonic()
+    assert talk.silent_for(1) and time.monotonic() - begin >= 1
+    talk.send(b"x")
+    assert talk.read_response().status == 101
+    assert len(asked.received) == size
+    # And the back end is still held to it.
+    origin.answers(steps.body, steps.silence)
+    vhosts.expect_log("WSF0105: no response head within 700ms")
+    assert client(vhosts.ports["in time"]).ask(http.handshake("/app", method="POST", upgrade="tcp", **CHUNKED)).status == 504
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "200 OK", "426 Upgrade Required"])
+def test_log_says_what_the_back_end_answered_instead(server, origin, client, status):
+    origin.answers(http.page(b"no\n", status), steps.keep)
+    assert client(server.port).ask(http.handshake()).status == int(status[:3])
+    assert decisions(server) == ["WSF0101: asking the back end for websocket",
+                                 f"WSF0112: the back end answered {status[:3]}, no tunnel"]  # fmt: skip
 
 
 def test_a_tunnel_and_a_page_on_one_connection(server, origin, client):

@@ -106,7 +106,8 @@ def test_member_that_breaks_after_it_got_the_request_is_502_without_failover(htt
     talk = client(port)
     answer = talk.send(http.handshake()).read_response()
     assert answer.status == 502
-    assert len(server.log.matching(":error")) == 1
+    # The module's line, and mod_proxy's that quotes it.
+    assert len(server.log.matching(rf":error\].*{why}")) == len(server.log.matching(":error")) == 2
     assert (len(first.requests), len(second.connections)) == (1, 0)
     assert talk.ask(http.handshake()).status == 101
     assert (len(first.requests), len(second.connections)) == (2, 0)

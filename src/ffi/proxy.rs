@@ -165,9 +165,9 @@ impl SchemeCall<'_> {
         !self.proxy_host.is_null()
     }
 
-    /// Whether the worker's `upgrade=` parameter (WebSocket if it has none) lets
-    /// `token` pass.
-    pub fn worker_allows(&self, token: &[u8]) -> bool {
+    /// Whether the worker's `upgrade=` parameter (`default` if it has none) lets `token`
+    /// pass. mod_proxy_http's default is WebSocket for ws: URLs, and nothing for others.
+    pub fn worker_allows(&self, token: &[u8], default: Option<&CStr>) -> bool {
         let function = CAN_UPGRADE.load(Ordering::Relaxed);
         let Some(pool) = self.request.pool() else { return false };
         if function.is_null() {
@@ -176,11 +176,10 @@ impl SchemeCall<'_> {
         // SAFETY: mod_proxy.h declares the function of this name with this type.
         let can_upgrade: CanUpgrade = unsafe { std::mem::transmute(function) };
         let token = pool.copy(token);
-        // SAFETY: pool and worker are alive during the hook; the default is what
-        // mod_proxy_http passes for ws: URLs.
-        unsafe {
-            can_upgrade(pool.as_ptr(), self.worker, token.as_ptr(), c"WebSocket".as_ptr()) != 0
-        }
+        let default = default.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: pool and worker are alive during the hook; the default is NULL or
+        // NUL-terminated.
+        unsafe { can_upgrade(pool.as_ptr(), self.worker, token.as_ptr(), default) != 0 }
     }
 
     /// Has mod_proxy_http serve the request, from `url` instead of its own.

@@ -37,24 +37,57 @@ impl Offer {
 
 /// Why a `101` is refused: what was expected, and what was seen.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong101(String);
+pub struct Wrong101 {
+    why: String,
+    is_forgivable: bool,
+}
+
+impl Wrong101 {
+    /// Whether [`Rigour::Lenient`] passes it.
+    #[must_use]
+    pub fn is_forgivable(&self) -> bool {
+        self.is_forgivable
+    }
+}
 
 impl fmt::Display for Wrong101 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wrong 101: {}", self.0)
+        write!(f, "wrong 101: {}", self.why)
     }
 }
 
 impl std::error::Error for Wrong101 {}
 
+/// How much of RFC 6455 a `101` must keep to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rigour {
+    /// All of it.
+    #[default]
+    Strict,
+    /// What is wrong is told, and passes.
+    Lenient,
+    /// Nobody looks.
+    Off,
+}
+
+/// A `101` that may pass.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Right101<'h> {
+    /// Its head, as the client is to see it.
+    pub head: Cow<'h, [u8]>,
+    /// What [`Rigour::Strict`] would have refused it for.
+    pub forgiven: Option<Wrong101>,
+}
+
 /// Checks a `101` head that [`crate::head::inspect`] found clean, and returns it
 /// without `Content-Length` and `Transfer-Encoding`, which a 1xx must not have
-/// (RFC 9110, sections 8.6 and 6.4.1).
+/// (RFC 9110, sections 8.6 and 6.4.1). `rigour` is about the Sec-WebSocket-* fields alone: the
+/// lines, `Upgrade` and `Connection` say whether there is a tunnel at all.
 ///
 /// # Errors
 /// The first thing wrong with it.
-pub fn check<'h>(head: &'h [u8], offer: &Offer) -> Result<Cow<'h, [u8]>, Wrong101> {
-    let wrong = |why: String| Err(Wrong101(why));
+pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right101<'h>, Wrong101> {
+    let wrong = |why: String| Err(Wrong101 { why, is_forgivable: false });
     if !head.starts_with(b"HTTP/1.1 ") {
         return wrong("its version is HTTP/1.0, expected HTTP/1.1".to_owned());
     }
@@ -85,11 +118,18 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer) -> Result<Cow<'h, [u8]>, Wrong10
             fields.seen("Connection")
         ));
     }
-    if offer.is_websocket() {
-        check_websocket(&fields, offer)?;
-    }
+    let forgiven = match rigour {
+        _ if !offer.is_websocket() => None,
+        Rigour::Strict => check_websocket(&fields, offer).map(|()| None)?,
+        Rigour::Lenient => check_websocket(&fields, offer).err(),
+        Rigour::Off => None,
+    };
     let frames = |field: &httparse::Header<'_>| is_framing(field.name.as_bytes());
-    Ok(if fields.0.iter().any(frames) { without_framing(head).into() } else { head.into() })
+    let head = match fields.0.iter().any(frames) {
+        true => without_framing(head).into(),
+        false => head.into(),
+    };
+    Ok(Right101 { head, forgiven })
 }
 
 /// Whether a header would frame a body.
@@ -100,7 +140,7 @@ fn is_framing(name: &[u8]) -> bool {
 /// The rules of RFC 6455, section 4.1, points 4 to 6 of what the client does
 /// with the server's response.
 fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
-    let wrong = |why: String| Err(Wrong101(why));
+    let wrong = |why: String| Err(Wrong101 { why, is_forgivable: true });
     let Some(accept) = &offer.accept else {
         return wrong("it answers a request without Sec-WebSocket-Key".to_owned());
     };
@@ -117,7 +157,9 @@ fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
     }
 
     let offered = offer.protocols.as_deref().unwrap_or_default();
-    let mut chosen = fields.named("Sec-WebSocket-Protocol");
+    // An empty field chooses nothing, as none does: back ends that copy the client's offer send it.
+    let mut chosen =
+        fields.named("Sec-WebSocket-Protocol").filter(|value| members(value).next().is_some());
     match (chosen.next(), chosen.next()) {
         (None, _) => {}
         (Some(one), None) if members(offered).any(|name| name == trim(one)) => {}
@@ -217,8 +259,8 @@ mod tests {
     }
 
     fn checked(head: &str) -> Result<String, String> {
-        check(head.as_bytes(), &offer())
-            .map(|head| String::from_utf8(head.into_owned()).unwrap())
+        check(head.as_bytes(), &offer(), Rigour::Strict)
+            .map(|right| String::from_utf8(right.head.into_owned()).unwrap())
             .map_err(|wrong| wrong.to_string())
     }
 
@@ -284,14 +326,71 @@ mod tests {
     fn without_a_key_no_101_is_right() {
         let keyless = Offer { accept: None, ..offer() };
         let head = format!("{RIGHT}\r\n");
-        assert!(check(head.as_bytes(), &keyless).unwrap_err().to_string().contains("without Sec-"));
+        let wrong = check(head.as_bytes(), &keyless, Rigour::Strict).unwrap_err();
+        assert!(wrong.to_string().contains("without Sec-"));
+    }
+
+    #[test]
+    fn lenient_passes_what_strict_refuses_and_tells_it() {
+        let keyless = Offer { accept: None, ..offer() };
+        let bare = "HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+        let odd = format!("{RIGHT}Sec-WebSocket-Protocol: CHAT\r\n\r\n");
+        let more = format!("{RIGHT}Sec-WebSocket-Extensions: x-b\r\n\r\n");
+        for (head, offer) in
+            [(bare, keyless), (bare, offer()), (odd.as_str(), offer()), (more.as_str(), offer())]
+        {
+            let head = head.as_bytes();
+            let strict = check(head, &offer, Rigour::Strict).unwrap_err();
+            assert!(strict.is_forgivable());
+            let lenient = check(head, &offer, Rigour::Lenient).unwrap();
+            assert_eq!((lenient.head.as_ref(), lenient.forgiven), (head, Some(strict)));
+            let off = check(head, &offer, Rigour::Off).unwrap();
+            assert_eq!((off.head.as_ref(), off.forgiven), (head, None));
+        }
+    }
+
+    #[test]
+    fn a_right_101_has_nothing_to_forgive() {
+        let head = format!("{RIGHT}\r\n");
+        let right = check(head.as_bytes(), &offer(), Rigour::Lenient).unwrap();
+        assert_eq!(right.forgiven, None);
+    }
+
+    #[test]
+    fn nobody_passes_what_is_no_tunnel() {
+        for rigour in [Rigour::Strict, Rigour::Lenient, Rigour::Off] {
+            for (from, to) in [
+                (": websocket", ": h2c"),
+                ("Connection: Upgrade", "Connection: close"),
+                ("HTTP/1.1", "HTTP/1.0"),
+                ("Connection: Upgrade\r\n", "Connection: Upgrade\n"),
+                ("Connection: Upgrade", "Connection:\r\n Upgrade"),
+            ] {
+                let head = format!("{RIGHT}\r\n").replace(from, to);
+                let wrong = check(head.as_bytes(), &offer(), rigour).expect_err(&head);
+                assert!(!wrong.is_forgivable());
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_subprotocol_is_none() {
+        let none = Offer { protocols: None, ..offer() };
+        let empty = Offer { protocols: Some(Vec::new()), ..offer() };
+        for offer in [offer(), none, empty] {
+            for value in ["", "  ", ",", " , "] {
+                let head = format!("{RIGHT}Sec-WebSocket-Protocol:{value}\r\n\r\n");
+                let right = check(head.as_bytes(), &offer, Rigour::Strict).unwrap();
+                assert_eq!(right.head.as_ref(), head.as_bytes());
+            }
+        }
     }
 
     #[test]
     fn other_tokens_have_no_websocket_rules() {
         let other = Offer { token: b"foo".to_vec(), ..Offer::default() };
         let head = b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: foo\r\n\r\n";
-        assert_eq!(check(head, &other).unwrap().as_ref(), head);
+        assert_eq!(check(head, &other, Rigour::Strict).unwrap().head.as_ref(), head);
     }
 
     #[test]

@@ -26,69 +26,93 @@ pub struct Request<'a> {
     pub transfer_encoding: Option<&'a [u8]>,
 }
 
-/// Why a request that carries Upgrade is proxied as plain HTTP.
+impl Request<'_> {
+    /// Whether there is a body, however short, or something that could be one.
+    #[must_use]
+    pub fn has_body(&self) -> bool {
+        let empty = |length: &[u8]| {
+            let length = trim(length);
+            !length.is_empty() && length.iter().all(|digit| *digit == b'0')
+        };
+        self.transfer_encoding.is_some() || self.content_length.is_some_and(|l| !empty(l))
+    }
+}
+
+/// Why a request is not taken as an upgrade request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotUpgrade {
     /// No Upgrade header: an ordinary request.
     NotAsked,
-    /// The method is not GET.
-    Method,
     /// HTTP/1.0 or older.
     Version,
     /// `Connection` does not name `upgrade`.
     Connection,
-    /// The request has a body.
-    Body,
     /// No token in `Upgrade` is allowed here.
     Token,
+    /// WebSocket by another method than GET.
+    Method,
+    /// WebSocket with a body.
+    Body,
+}
+
+impl NotUpgrade {
+    /// Whether nobody may switch protocols for such a request (RFC 9110, section 7.8): an
+    /// HTTP/1.0 client could not be told, and an Upgrade that `Connection` does not name was
+    /// passed on by something that does not know that a tunnel may follow.
+    #[must_use]
+    pub fn is_for_nobody(self) -> bool {
+        matches!(self, Self::Version | Self::Connection)
+    }
 }
 
 impl fmt::Display for NotUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAsked => "it has no Upgrade header",
-            Self::Method => "its method is not GET",
             Self::Version => "it is older than HTTP/1.1",
             Self::Connection => "its Connection header does not name upgrade",
-            Self::Body => "it has a body",
             Self::Token => "its Upgrade header names no protocol of WSForwardProtocols",
+            Self::Method => "its method is not GET",
+            Self::Body => "it has a body",
         })
     }
 }
 
 /// The one Upgrade token that goes on to the back end, as the client spelt it:
 /// the first in the client's order of preference that `allowed` (a list split
-/// at white space) holds.
+/// at white space) holds. WebSocket is a GET without a body (RFC 6455, section 4.1); other
+/// protocols have their own rules (`docker exec` posts JSON).
 ///
 /// # Errors
 /// Why the request is not to be upgraded.
 pub fn decide<'a>(request: &Request<'a>, allowed: &[u8]) -> Result<&'a [u8], NotUpgrade> {
     let upgrade = request.upgrade.ok_or(NotUpgrade::NotAsked)?;
-    if !request.is_get {
-        return Err(NotUpgrade::Method);
-    }
     if !request.is_http_1_1 {
         return Err(NotUpgrade::Version);
     }
     if !request.connection.is_some_and(|list| has_token(list, b"upgrade")) {
         return Err(NotUpgrade::Connection);
     }
-    let empty = |length: &[u8]| {
-        let length = trim(length);
-        !length.is_empty() && length.iter().all(|digit| *digit == b'0')
+    let fits = |token: &[u8]| match () {
+        () if !token.eq_ignore_ascii_case(WEBSOCKET) => Ok(()),
+        () if !request.is_get => Err(NotUpgrade::Method),
+        () if request.has_body() => Err(NotUpgrade::Body),
+        () => Ok(()),
     };
-    if request.transfer_encoding.is_some() || request.content_length.is_some_and(|l| !empty(l)) {
-        return Err(NotUpgrade::Body);
-    }
     // As it nearly always is: one token, and the only one allowed.
     if upgrade.eq_ignore_ascii_case(allowed) && !allowed.iter().any(u8::is_ascii_whitespace) {
-        return Ok(upgrade);
+        return fits(upgrade).map(|()| upgrade);
     }
-    members(upgrade)
-        .find(|token| {
-            allowed.split(u8::is_ascii_whitespace).any(|name| name.eq_ignore_ascii_case(token))
-        })
-        .ok_or(NotUpgrade::Token)
+    let mut why = NotUpgrade::Token;
+    for token in members(upgrade) {
+        if allowed.split(u8::is_ascii_whitespace).any(|name| name.eq_ignore_ascii_case(token)) {
+            match fits(token) {
+                Ok(()) => return Ok(token),
+                Err(unfit) => why = unfit,
+            }
+        }
+    }
+    Err(why)
 }
 
 /// Whether a header must stay although the client's `Connection` names it.
@@ -184,6 +208,24 @@ mod tests {
         for (request, why) in cases {
             assert_eq!(decide(&request, WEBSOCKET), Err(why), "{request:?}");
         }
+    }
+
+    #[test]
+    fn other_protocols_take_any_method_and_a_body() {
+        let post =
+            Request { is_get: false, upgrade: Some(b"tcp"), content_length: Some(b"5"), ..ASKING };
+        assert_eq!(decide(&post, b"tcp"), Ok(&b"tcp"[..]));
+        assert_eq!(decide(&post, b"websocket tcp"), Ok(&b"tcp"[..]));
+        assert_eq!(decide(&post, WEBSOCKET), Err(NotUpgrade::Token));
+        let both = Request { upgrade: Some(b"websocket, tcp"), ..post };
+        assert_eq!(decide(&both, b"websocket tcp"), Ok(&b"tcp"[..]));
+        assert_eq!(decide(&both, WEBSOCKET), Err(NotUpgrade::Method));
+        let old = Request { is_http_1_1: false, ..post };
+        assert_eq!(decide(&old, b"tcp"), Err(NotUpgrade::Version));
+        assert_eq!(
+            decide(&Request { connection: None, ..post }, b"tcp"),
+            Err(NotUpgrade::Connection)
+        );
     }
 
     #[test]

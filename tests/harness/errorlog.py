@@ -12,6 +12,9 @@ HARMLESS = re.compile(rb"^(notice|info|debug|trace\d)$")
 OF_THE_MACHINE = re.compile(rb"AH01882")
 #: A child that died of a signal, AH00051 and AH00052, is logged at notice: never harmless.
 CRASH = re.compile(rb"AH0005[12]|exit signal|panicked")
+#: What the module says of an answer that it refuses, and mod_proxy's line that quotes it.
+OWN = re.compile(rb"\[wsforward:error\] .* (?P<text>WSF\d{4}: .*); AH00898 quotes this, the back end sent no HTTP/9\.9$")
+QUOTE = re.compile(rb"\[proxy:error\] .* AH00898: Corrupt status line .*: HTTP/9\.9 502 (?P<text>WSF\d{4}: .*) returned by ")
 
 
 @dataclass
@@ -73,9 +76,13 @@ class ErrorLog:
         return wrong + self.unexpected()
 
     def unexpected(self):
-        """Lines that are neither harmless nor expected, each with what is wrong with it."""
-        wrong = []
-        for line in self.lines():
+        """Lines that are neither harmless nor expected, each with what is wrong with it.
+
+        Who expects one of two lines that belong together, OWN and QUOTE, expects both.
+        """
+        wrong, own = [], []
+        lines = self.lines()
+        for line in lines:
             text = line.decode("utf-8", "backslashreplace")
             if CRASH.search(line):
                 wrong.append(f"crash: {text}")
@@ -83,6 +90,23 @@ class ErrorLog:
             parsed = LINE.match(line)
             if parsed and (HARMLESS.match(parsed["level"]) or OF_THE_MACHINE.search(line)):
                 continue
-            if not any(pattern.search(line) for pattern in self.expected + self.possible):
+            if found := OWN.search(line):
+                own.append(found["text"])
+            quoted = QUOTE.search(line)
+            if quoted and quoted["text"] not in own:
+                wrong.append(f"without a line of the module before it: {text}")
+            if not any(self._is_expected(each) for each in [line, *_pair(line, lines)]):
                 wrong.append(f"not expected: {text}")
         return wrong
+
+    def _is_expected(self, line):
+        return any(pattern.search(line) for pattern in self.expected + self.possible)
+
+
+def _pair(line, lines):
+    """The other line of a pair."""
+    for one, other in ((OWN, QUOTE), (QUOTE, OWN)):
+        if found := one.search(line):
+            text = found["text"]
+            return [each for each in lines if (match := other.search(each)) and match["text"] == text]
+    return []

@@ -112,6 +112,19 @@ def echo(connection):
         connection.send(data)
 
 
+def body(connection):
+    """Reads the body of the request into `received`, without its chunks."""
+    asked = connection.request
+    size = int((asked.all("Content-Length") or ["0"])[0])
+    if asked.all("Transfer-Encoding"):
+        while (count := int(_read_line(connection), 16)) > 0:
+            connection.received += connection.recv_exactly(count)
+            _read_line(connection)
+        _read_line(connection)
+    elif size:
+        connection.received += connection.recv_exactly(size)
+
+
 def websocket_or_page(connection):
     """A handshake gets its 101 and an echo, anything else a page; more requests may follow."""
     asked = connection.request
@@ -120,16 +133,10 @@ def websocket_or_page(connection):
         websocket_echo(connection)
         connection.close()
         return
-    size = int((asked.all("Content-Length") or ["0"])[0])
-    if asked.all("Transfer-Encoding"):
-        while (count := int(_read_line(connection), 16)) > 0:
-            connection.recv_exactly(count + 2)
-        _read_line(connection)
-    elif size:
-        connection.received += connection.recv_exactly(size)
-    body = b"plain\n"
-    answer = http.page(body)
-    connection.send(answer if asked.method != "HEAD" else answer[: -len(body)])
+    body(connection)
+    page = b"plain\n"
+    answer = http.page(page)
+    connection.send(answer if asked.method != "HEAD" else answer[: -len(page)])
 
 
 def _read_line(connection):
