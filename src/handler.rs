@@ -204,8 +204,15 @@ fn delegate(
     let client_timeout = client.socket().and_then(|socket| socket.timeout());
     let not_pooled = env.get(NOT_POOLED);
 
+    // The client answers a challenge, which may be bound to the connection to the back end.
+    let is_answer = client.note_challenge(false)
+        && [c"Authorization", c"Proxy-Authorization"]
+            .iter()
+            .any(|name| headers.get(name).is_some());
     r.set_headers_in(upgraded);
-    hide(r);
+    if !is_answer {
+        hide(r, &handshake);
+    }
     let answer = handshake::enter(r, &handshake, || call.delegate(url));
     unhide(r, &handshake);
     if let Some(value) = not_pooled {
@@ -239,8 +246,9 @@ fn offer(headers: Table<'_>, token: &[u8]) -> Offer {
 /// closed by the back end, which would cost the client its handshake; there is
 /// no retry. mod_proxy_http looks at the variable only while the client's
 /// connection has served nothing, hence the count of 0.
-fn hide(r: Request<'_>) {
+fn hide(r: Request<'_>, handshake: &Handshake) {
     if let (Some(client), Some(env)) = (r.connection(), r.env()) {
+        handshake.hidden.set(true);
         client.set_keepalives(0);
         env.set(NOT_POOLED, b"1");
     }
@@ -250,7 +258,7 @@ fn hide(r: Request<'_>) {
 /// response's Keep-Alive.
 pub fn unhide(r: Request<'_>, handshake: &Handshake) {
     if let (Some(client), Some(env)) = (r.connection(), r.env())
-        && env.get(NOT_POOLED).is_some()
+        && handshake.hidden.replace(false)
     {
         env.unset(NOT_POOLED);
         client.set_keepalives(client.keepalives() + handshake.keepalives);

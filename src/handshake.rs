@@ -10,6 +10,7 @@ use protocol::handshake::{Offer, Rigour};
 use crate::config::DirConfig;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::log::Message;
+use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
 use crate::head;
 use crate::tunnel::Tunnel;
@@ -50,8 +51,12 @@ pub struct Handshake {
     /// The client connection's count of requests before this one, while it is
     /// hidden from mod_proxy_http (see handler.rs).
     pub keepalives: i32,
+    /// Whether it is hidden.
+    pub hidden: Cell<bool>,
     /// The request has a body, for which the back end has to wait.
     has_body: bool,
+    /// Its connection to the back end has served a request before.
+    pub reused: Cell<bool>,
     stage: Cell<Stage>,
     deadline: Cell<Option<Deadline>>,
     refusal: Cell<Option<Message>>,
@@ -84,6 +89,8 @@ impl Handshake {
             relay: config.relay(),
             tunnel: Tunnel::default(),
             keepalives,
+            hidden: Cell::new(false),
+            reused: Cell::new(false),
             stage: Cell::new(Stage::Waiting),
             deadline: Cell::new(None),
             refusal: Cell::new(None),
@@ -119,6 +126,14 @@ impl Handshake {
         self.deadline.get().map(|deadline| deadline.allowed)
     }
 
+    /// The deadline is set, by the setting or else by the socket's timeout.
+    fn begin(&self, timeout: Option<Duration>) {
+        if let Some(allowed) = self.timeout.or(timeout) {
+            let at = Instant::now().checked_add(allowed);
+            self.deadline.set(at.map(|at| Deadline { at, allowed }));
+        }
+    }
+
     /// Ends the handshake for a reason that goes into the log.
     pub fn refuse(&self, stage: Stage, number: Message) {
         self.refusal.set(Some(number));
@@ -132,11 +147,7 @@ impl Handshake {
 }
 
 /// Runs `serve` as the handshake of `request`.
-pub fn enter<T>(
-    request: crate::ffi::request::Request<'_>,
-    handshake: &Handshake,
-    serve: impl FnOnce() -> T,
-) -> T {
+pub fn enter<T>(request: Request<'_>, handshake: &Handshake, serve: impl FnOnce() -> T) -> T {
     CURRENT.with(|current| current.enter(request, handshake, serve))
 }
 
@@ -152,18 +163,60 @@ pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
     let ours = current(|serving| {
         let handshake = serving.data;
         // mod_proxy has set the worker's timeout on the socket.
-        if let Some(allowed) = handshake.timeout.or(socket.timeout()) {
-            let at = Instant::now().checked_add(allowed);
-            handshake.deadline.set(at.map(|at| Deadline { at, allowed }));
-        }
+        handshake.begin(socket.timeout());
         // What mod_proxy_http had to find at the choice of the connection.
         crate::handler::unhide(serving.request, handshake);
     });
     if ours.is_some() {
         Scope::set_origin(&CURRENT, c);
-        // Never back into the pool: an answer to an upgrade may be followed by
-        // bytes that are no HTTP.
+        // Not back into the pool: an answer to an upgrade may be followed by bytes that are no
+        // HTTP. Only a challenge needs it, see `keep_for_answer`.
         c.close_after_request();
         head::attach(c);
     }
+}
+
+/// A request was sent, and its response is about to be read. If it is a handshake's and went over
+/// a connection that was kept, its filters go on now, where they are not on it already.
+pub fn sent(response: Request<'_>) {
+    let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
+    let (true, Some(c)) = (is_kept, response.connection()) else { return };
+    if head::is_attached(c) {
+        Scope::set_known_origin(&CURRENT, c);
+    } else {
+        Scope::set_origin(&CURRENT, c);
+        head::attach(c);
+        response.read_from_connection();
+    }
+    c.close_after_request();
+    current(|serving| {
+        serving.data.reused.set(true);
+        serving.data.begin(c.socket().and_then(Socket::timeout));
+    });
+}
+
+/// Whether a connection that was kept has a response head to come.
+pub fn awaits_head(c: Connection<'_>) -> bool {
+    let awaits = |serving: Serving<'_, Handshake>| {
+        let handshake = serving.data;
+        handshake.reused.get()
+            && handshake.stage() == Stage::Waiting
+            && serving.origin.is_some_and(|origin| origin == c)
+    };
+    current(awaits) == Some(true)
+}
+
+/// The back end asks the client to authenticate itself. With NTLM and Negotiate it is the
+/// connection that is authenticated: it goes back to the pool, if mod_proxy_http finds nothing
+/// against it, and the client's next handshake may have it.
+pub fn keep_for_answer(serving: &Serving<'_, Handshake>) {
+    let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
+        return;
+    };
+    if client.is_secondary() {
+        return;
+    }
+    client.note_challenge(true);
+    origin.may_be_kept();
+    Scope::forget_origin(&CURRENT);
 }

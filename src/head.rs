@@ -15,7 +15,7 @@ use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
 use crate::ffi::log::{self, Level, Message};
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
-use crate::handshake::{Handshake, Stage, current};
+use crate::handshake::{Handshake, Stage, awaits_head, current, keep_for_answer};
 use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::tunnel::{self, Side};
 
@@ -28,6 +28,8 @@ const CHUNK: usize = 8192;
 
 const CONTINUE: u16 = 100;
 const SWITCHING_PROTOCOLS: u16 = 101;
+/// 401 and 407, behind which the client comes again with its credentials.
+const CHALLENGES: [u16; 2] = [401, 407];
 
 /// Makes the filters known to httpd.
 pub fn register() {
@@ -41,6 +43,11 @@ pub fn attach(origin: Connection<'_>) {
     // is out of memory or the module not registered, and httpd ends on both.
     let _ = DEADLINE.add(origin, DeadlineFilter);
     let _ = HEAD.add(origin, HeadFilter::default());
+}
+
+/// Whether they are there.
+pub fn is_attached(origin: Connection<'_>) -> bool {
+    origin.has_filter(c"wsforward_head")
 }
 
 /// Bounds each blocking read by the time that the handshake has left.
@@ -118,6 +125,10 @@ impl InputFilter for HeadFilter {
     ) -> Result<(), Status> {
         if read.mode == Mode::Init {
             return next.read(out, read);
+        }
+        if matches!(self.state, State::Rest) && awaits_head(origin) {
+            self.state = State::Collecting;
+            self.waits = false;
         }
         if !self.waits {
             self.waits = true;
@@ -227,6 +238,9 @@ impl HeadFilter {
                 handshake.reach(Stage::Answered);
                 // Its body may take as long as the client wants.
                 admission::give_back(serving.request);
+                if CHALLENGES.contains(&status.code) {
+                    keep_for_answer(serving);
+                }
                 (end, Then::Rest)
             }
         };
@@ -237,6 +251,14 @@ impl HeadFilter {
     /// The connection ended, or failed, or was too slow, before a head was complete.
     fn cut(&mut self, why: Status) -> Result<(), Status> {
         let arrived = self.bytes.len();
+        let is_stale = |handshake: &Handshake| {
+            arrived == 0 && handshake.reused.get() && handshake.stage() == Stage::Waiting
+        };
+        // The back end had closed the connection meanwhile. mod_proxy_http knows that case, and
+        // closes the client's, which may try again.
+        if current(|serving| is_stale(serving.data)) == Some(true) {
+            return Err(why);
+        }
         let done = current(|serving| {
             let handshake = serving.data;
             if handshake.stage() == Stage::Late {

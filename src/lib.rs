@@ -121,6 +121,10 @@ impl module::Hooks for Hooks {
         handshake::connected(c, socket);
     }
 
+    fn response_begins(response: Request<'_>) {
+        handshake::sent(response);
+    }
+
     fn request_status(r: Request<'_>) -> Option<u16> {
         admission::status(r)
     }

@@ -246,7 +246,7 @@ def _body(talk, answered):
 
 
 def _undated(head):
-    return re.sub(rb"(?m)^Date: \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r$", b"Date: -\r", head)
+    return re.sub(rb"(?m)^(Date|Expires): \w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\r$", rb"\1: -\r", head)
 
 
 @pytest.mark.parametrize("name", SAME)

@@ -19,7 +19,7 @@ use super::sys;
 use super::tls::SslRef;
 
 /// A connection, to a client or to a back end, that lives at least as long as `'c`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Connection<'c>(NonNull<sys::conn_rec>, PhantomData<&'c ()>);
 
 impl<'c> Connection<'c> {
@@ -67,6 +67,18 @@ impl<'c> Connection<'c> {
         unsafe { (*self.as_ptr()).keepalive = sys::AP_CONN_CLOSE };
     }
 
+    /// Undoes [`Self::close_after_request`]: what was read decides.
+    pub fn may_be_kept(self) {
+        // SAFETY: alive for `'c`, written by the thread that works on it.
+        unsafe { (*self.as_ptr()).keepalive = sys::AP_CONN_UNKNOWN };
+    }
+
+    /// Notes that the client was asked to authenticate itself, or forgets it, and says whether
+    /// it was.
+    pub fn note_challenge(&self, challenged: bool) -> bool {
+        self.state().is_some_and(|state| state.challenged.replace(challenged))
+    }
+
     /// The connection's own socket.
     pub fn socket(self) -> Option<Socket<'c>> {
         // SAFETY: alive for `'c`; core sets the socket before any hook of ours.
@@ -80,7 +92,11 @@ impl<'c> Connection<'c> {
     /// cleanups in reverse, mod_ssl's before this one.
     pub(super) fn prepare(self) {
         if let Some(pool) = self.pool() {
-            let state = pool.own(State { ssl: Cell::new(None), handed_over: Cell::new(None) });
+            let state = pool.own(State {
+                ssl: Cell::new(None),
+                handed_over: Cell::new(None),
+                challenged: Cell::new(false),
+            });
             super::module::set_config_of(self.record().conn_config, state.as_ptr().cast());
         }
     }
@@ -253,6 +269,7 @@ pub type Released = Box<dyn FnOnce(OwnedFd, Option<io::Result<Session>>) + Send>
 struct State {
     ssl: Cell<Option<NonNull<tls::Ssl>>>,
     handed_over: Cell<Option<HandedOver>>,
+    challenged: Cell<bool>,
 }
 
 struct HandedOver {

@@ -78,6 +78,8 @@ pub trait Hooks {
     fn orphans() -> Vec<u32>;
     /// A connection to a client or to a back end is being set up.
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>);
+    /// A request was sent to a back end, whose response is about to be read.
+    fn response_begins(response: Request<'_>);
     /// mod_proxy is done with a request: the status to be answered, if not the handler's.
     fn request_status(r: Request<'_>) -> Option<u16>;
     /// mod_proxy asks who serves a URL.

@@ -79,6 +79,18 @@ pub(super) fn register<H: Hooks>() {
         *const *const c_char,
         c_int,
     );
+    type CreateReq = unsafe extern "C" fn(*mut sys::request_rec, *mut sys::request_rec) -> c_int;
+    let create: CreateReq = create_req::<H>;
+    // SAFETY: as below.
+    unsafe {
+        sys::apr_optional_hook_add(
+            c"create_req".as_ptr(),
+            Some(std::mem::transmute::<CreateReq, unsafe extern "C" fn()>(create)),
+            std::ptr::null(),
+            std::ptr::null(),
+            sys::APR_HOOK_MIDDLE as c_int,
+        );
+    }
     type RequestStatus = unsafe extern "C" fn(*mut c_int, *mut sys::request_rec) -> c_int;
     let status: RequestStatus = request_status::<H>;
     // SAFETY: APR keeps the pointer and calls it with the arguments that mod_proxy.h declares
@@ -223,6 +235,20 @@ unsafe extern "C" fn scheme_handler<H: Hooks>(
         H::scheme_handler(&SchemeCall { request, worker, conf, url, proxy_host, proxy_port })
     })
     .0
+}
+
+/// mod_proxy_http has sent a request and made the record that reads its response.
+unsafe extern "C" fn create_req<H: Hooks>(
+    _r: *mut sys::request_rec,
+    response: *mut sys::request_rec,
+) -> c_int {
+    guard(sys::DECLINED, || {
+        // SAFETY: mod_proxy passes live requests for the length of the call.
+        if let Some(response) = unsafe { Request::from_raw(response) } {
+            H::response_begins(response);
+        }
+        sys::DECLINED
+    })
 }
 
 /// mod_proxy is done with a request and its worker.

@@ -152,6 +152,16 @@ impl<'r> Request<'r> {
         })
     }
 
+    /// Reads on from the connection's filters as they are now.
+    pub fn read_from_connection(self) {
+        let (r, c) = (self.as_ptr(), self.record().connection);
+        // SAFETY: both are alive for `'r`, and this thread works on them.
+        unsafe {
+            (*r).input_filters = (*c).input_filters;
+            (*r).proto_input_filters = (*c).input_filters;
+        }
+    }
+
     /// Whether an output filter of that name is on its way to the client.
     pub fn has_output_filter(self, name: &CStr) -> bool {
         super::filter::find(self.record().output_filters, name).is_some()

@@ -77,19 +77,34 @@ impl<D: 'static> Scope<D> {
     /// Says which connection leads to the back end of the current request, until it is closed.
     pub fn set_origin(this: &'static LocalKey<Self>, origin: Connection<'_>) {
         let Some(pool) = origin.pool() else { return };
-        pool.own(Forget(this));
+        let Some(c) = NonNull::new(origin.as_ptr()) else { return };
+        pool.own(Forget(this, c));
+        Self::set_known_origin(this, origin);
+    }
+
+    /// The same for a connection of which it was said before.
+    pub fn set_known_origin(this: &'static LocalKey<Self>, origin: Connection<'_>) {
         let origin = NonNull::new(origin.as_ptr());
         this.with(|scope| scope.0.set(scope.0.get().map(|current| Current { origin, ..current })));
     }
+
+    /// The connection is about to be another request's, and another thread's.
+    pub fn forget_origin(this: &'static LocalKey<Self>) {
+        let forget = |current| Current { origin: None, ..current };
+        this.with(|scope| scope.0.set(scope.0.get().map(forget)));
+    }
 }
 
-/// What a connection to a back end takes along when it goes. The thread that had it made is the
-/// one that closes it.
-struct Forget<D: 'static>(&'static LocalKey<Scope<D>>);
+/// What a connection to a back end takes along when it goes. The thread that serves a request
+/// from it is the one that closes it meanwhile; any may, when it is kept for others.
+struct Forget<D: 'static>(&'static LocalKey<Scope<D>>, NonNull<sys::conn_rec>);
 
 impl<D> Drop for Forget<D> {
     fn drop(&mut self) {
-        let forget = |current| Current { origin: None, ..current };
+        let forget = |current: Current<D>| Current {
+            origin: current.origin.filter(|origin| *origin != self.1),
+            ..current
+        };
         self.0.with(|scope| scope.0.set(scope.0.get().map(forget)));
     }
 }
