@@ -7,6 +7,7 @@ use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
+use crate::ffi::conftree::Directive as Section;
 use crate::ffi::pool::PoolText;
 use crate::socket::KeepAlive;
 
@@ -302,4 +303,37 @@ fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
         }
     }
     Ok(values.keep(&values.all().join(" ")))
+}
+
+/// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
+/// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
+/// other case can be meant.
+pub fn useless_relay(directives: &[Section]) -> Vec<String> {
+    let named = |name: &'static str| {
+        directives.iter().filter(move |directive| directive.name.eq_ignore_ascii_case(name))
+    };
+    let on = |directive: &&Section| {
+        directive.arguments.trim().trim_matches(['"', '\'']).eq_ignore_ascii_case("on")
+    };
+    let allows = |directive: &Section, all: &[&str]| {
+        let mut words = directive.arguments.split([' ', '\t', '"', '\'']);
+        words.any(|word| all.iter().any(|of| of.eq_ignore_ascii_case(word)))
+    };
+    if named("AllowOverride").any(|directive| allows(directive, &["All", "FileInfo"]))
+        || named("AllowOverrideList").any(|directive| allows(directive, &["WSForward"]))
+    {
+        return Vec::new();
+    }
+    let forward: Vec<Option<usize>> = named("WSForward").filter(on).map(|of| of.vhost).collect();
+    named("WSForwardRelay")
+        .filter(on)
+        .filter(|relay| match relay.vhost {
+            None => forward.is_empty(),
+            of => !forward.contains(&of) && !forward.contains(&None),
+        })
+        .map(|relay| {
+            let place = &relay.place;
+            format!("WSForwardRelay On ({place}) does nothing without WSForward On: set both")
+        })
+        .collect()
 }

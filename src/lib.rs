@@ -87,6 +87,11 @@ impl module::Hooks for Hooks {
         Ok(())
     }
 
+    fn warnings() -> Vec<(ffi::log::Message, String)> {
+        let text = config::useless_relay(&ffi::conftree::directives());
+        text.into_iter().map(|text| (message::USELESS_RELAY, text)).collect()
+    }
+
     fn post_config() -> Result<(), String> {
         let created = shared::create().and_then(|()| registry::create());
         created.map_err(|error| format!("no shared memory: {error}"))

@@ -28,6 +28,8 @@ pub const LEFT_TO_HTTPD: Message = Message(110);
 pub const FORGIVEN: Message = Message(111);
 /// The back end answered an upgrade request without a switch.
 pub const NOT_SWITCHED: Message = Message(112);
+/// `WSForwardRelay On` where no upgrade request is taken.
+pub const USELESS_RELAY: Message = Message(114);
 
 /// A tunnel was handed over to the relay.
 pub const HANDED_OVER: Message = Message(200);

@@ -92,6 +92,52 @@ def test_wrong_value_fails_configtest(httpd, line, value, allowed):
     assert message == f"{line.split()[0]}: {seen}, expected {allowed}"
 
 
+OVERRIDE = '<Directory "/var/empty">\nAllowOverride {}\n</Directory>\n'
+LOCATION = '<Location "/chat">\n{}\n</Location>\n'
+VHOST = '<VirtualHost 127.0.0.1:1>\n{}\n</VirtualHost>\n'
+RELAY, FORWARD = "WSForwardRelay On", "WSForward On"
+
+
+@pytest.mark.parametrize(("text", "warnings"), [
+    (RELAY, 1),
+    (LOCATION.format('WSForwardRelay "on"'), 1),
+    (f"{RELAY}\nWSForward Off", 1),
+    (LOCATION.format(f"<If \"true\">\n{RELAY}\n</If>"), 1),
+    (VHOST.format(RELAY) + VHOST.format(FORWARD), 1),
+    (RELAY + "\n" + VHOST.format(RELAY), 2),
+    (OVERRIDE.format("AuthConfig Limit") + RELAY, 1),
+    ("WSForwardRelay Off", 0),
+    (FORWARD, 0),
+    (f"{RELAY}\n{FORWARD}", 0),
+    (f"{RELAY}\n" + LOCATION.format(FORWARD), 0),
+    (f"{RELAY}\n" + VHOST.format(FORWARD), 0),
+    (f"{FORWARD}\n" + VHOST.format(RELAY), 0),
+    (VHOST.format(LOCATION.format(RELAY) + "<IfModule !no.c>\n" + FORWARD + "\n</IfModule>"), 0),
+    (OVERRIDE.format("Limit FileInfo") + RELAY, 0),
+    (OVERRIDE.format("All") + RELAY, 0),
+    ('<Directory "/var/empty">\nAllowOverrideList WSForward\n</Directory>\n' + RELAY, 0),
+])  # fmt: skip
+def test_relay_without_forward_is_a_warning(httpd, text, warnings):
+    """For what cannot be meant, and for nothing else: what could be right has no warning."""
+    server = httpd()
+    server.directives(text)
+    status, said = server.configtest()
+    assert status == 0, said
+    assert said.count("WSF0114: WSForwardRelay On (") == warnings, said
+
+
+def test_relay_without_forward_is_in_the_log(httpd):
+    """At the start and at each reload."""
+    server = httpd()
+    server.directives(RELAY)
+    server.log.expect("WSF0114: .*httpd.conf:[0-9]+. does nothing without WSForward On", True)
+    server.start()
+    count = len(server.log.matching("WSF0114"))
+    assert count > 0
+    server.reload()
+    assert len(server.log.matching("WSF0114")) == count + 1
+
+
 @pytest.mark.parametrize("line", [
     "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
     "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",

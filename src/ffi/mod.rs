@@ -19,6 +19,7 @@ pub(crate) mod sys {
 
 pub mod brigade;
 pub mod command;
+pub mod conftree;
 pub mod connection;
 pub mod digest;
 pub mod ending;

@@ -61,6 +61,9 @@ pub trait Hooks {
     fn pre_config(httpd: Version) -> Result<(), String>;
     /// After the configuration was read. `Err` fails `configtest`.
     fn check_config() -> Result<(), String>;
+    /// What is allowed in the configuration and cannot be meant, to be said where the
+    /// administrator sees it.
+    fn warnings() -> Vec<(super::log::Message, String)>;
     /// The configuration is final. `Err` ends the start. In the parent.
     fn post_config() -> Result<(), String>;
     /// What this module adds to mod_status, as HTML or as `?auto`.
@@ -243,9 +246,29 @@ unsafe extern "C" fn check_config<H: Hooks>(
     _server: *mut sys::server_rec,
 ) -> c_int {
     guard(FAILED, || match H::check_config() {
-        Ok(()) => OK,
+        Ok(()) => {
+            // `configtest` and a start say it on standard error; see post_config for the log.
+            if is_trial() {
+                warn::<H>();
+            }
+            OK
+        }
         Err(why) => refuse(&why),
     })
+}
+
+/// At its start httpd reads all of its configuration twice, the first time only to see whether
+/// it is right.
+fn is_trial() -> bool {
+    // SAFETY: asks for a number.
+    let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE as c_int) };
+    state == sys::AP_SQ_MS_CREATE_PRE_CONFIG as c_int
+}
+
+fn warn<H: Hooks>() {
+    for (number, text) in H::warnings() {
+        super::log::startup(super::log::Level::Warn, number, format_args!("{text}"));
+    }
 }
 
 unsafe extern "C" fn post_config<H: Hooks>(
@@ -255,12 +278,10 @@ unsafe extern "C" fn post_config<H: Hooks>(
     server: *mut sys::server_rec,
 ) -> c_int {
     guard(FAILED, || {
-        // SAFETY: asks for a number. At its start httpd reads all of its
-        // configuration twice, the first time only to see whether it is right.
-        let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE as c_int) };
-        if state == sys::AP_SQ_MS_CREATE_PRE_CONFIG as c_int {
+        if is_trial() {
             return OK;
         }
+        warn::<H>();
         ending::watch_config::<H>(pconf, server);
         match H::post_config() {
             Ok(()) => {
