@@ -1,5 +1,6 @@
 //! One child process: its relay, from the first request to the process's end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,13 +11,14 @@ use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, 
 
 use crate::config::{self, Settings};
 use crate::drain::{self, GOING_AWAY, Prepared, Terms};
+use crate::errorlog::{ErrorLog, Kind};
 use crate::ffi::ending::Ending;
-use crate::ffi::log::{Level, Server};
+use crate::ffi::log::{Level, Message, Server};
 use crate::ffi::module::{Process, Version, version, worker_threads};
 use crate::handover::Fallback;
 use crate::keeper::Keeper;
 use crate::logger;
-use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY, TUNNEL_ENDED, TUNNEL_LOST};
+use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::process;
 use crate::record::{EndLine, TunnelRecord};
 use crate::registry::{Registry, registry};
@@ -32,6 +34,8 @@ struct Child {
     settings: Settings,
     server: Server,
     relay: Option<Relay>,
+    /// For threads that must not wait for the log. With the relay.
+    errorlog: Option<ErrorLog>,
     slot: &'static Slot,
     /// What a drain process will need.
     prepared: io::Result<Prepared>,
@@ -69,7 +73,8 @@ pub fn start(process: Process<'_>) {
     let server = process.main_server();
     logger::install(server);
     let slot = shared().and_then(Shared::claim).unwrap_or(&UNSHARED);
-    let relay = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
+    let started = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
+    let (errorlog, relay) = started.unzip();
     let prepared = match relay {
         Some(_) => Prepared::new(),
         None => Err(io::ErrorKind::Unsupported.into()),
@@ -78,17 +83,18 @@ pub fn start(process: Process<'_>) {
         let text = format_args!("tunnels will not outlive this process: {error}");
         server.log(Level::Warn, NO_DRAIN, text);
     }
-    let keeper = match (&relay, registry().and_then(Registry::lines)) {
-        (Some(_), Some([read, _])) => Keeper::start(read, server, end_tunnels).ok(),
-        _ => None,
-    };
+    let keeper = relay.as_ref().and_then(|_| Keeper::start(end_tunnels).ok());
     // A child starts once.
     let pid = std::process::id();
-    let _ = CHILD.set(Child { pid, settings, server, relay, slot, prepared, keeper });
+    let _ = CHILD.set(Child { pid, settings, server, relay, errorlog, slot, prepared, keeper });
 }
 
-fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Option<Relay> {
-    let start = || -> io::Result<Relay> {
+fn start_relay(
+    settings: &Settings,
+    server: Server,
+    slot: &'static Slot,
+) -> Option<(ErrorLog, Relay)> {
+    let start = || -> io::Result<(ErrorLog, Relay)> {
         if version() < RELAY_NEEDS {
             return Err(io::Error::other(format!(
                 "it needs httpd {RELAY_NEEDS} or later, this is {}",
@@ -100,7 +106,9 @@ fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Opti
         slot.capacity.store(capacity, Relaxed);
         // A child without threads has few tunnels, and there are many of them.
         socket::make_room(if worker_threads() > 1 { capacity } else { 0 });
-        Relay::start(
+        let lines = registry().and_then(Registry::lines).map(|[read, _]| read);
+        let errorlog = ErrorLog::start(server, lines, settings.threads)?;
+        let relay = Relay::start(
             &RelaySettings {
                 threads: settings.threads,
                 buffer_size: settings.buffer_size,
@@ -108,10 +116,12 @@ fn start_relay(settings: &Settings, server: Server, slot: &'static Slot) -> Opti
                 ..RelaySettings::default()
             },
             &slot.counts.relay,
-        )
+        );
+        // A thread that nobody needs.
+        relay.inspect_err(|_| errorlog.finish()).map(|relay| (errorlog, relay))
     };
     match start() {
-        Ok(relay) => Some(relay),
+        Ok(started) => Some(started),
         Err(error) => {
             let text = format_args!("no relay in this process, tunnels stay in threads: {error}");
             server.log(Level::Error, NO_RELAY, text);
@@ -157,8 +167,20 @@ fn count_lost() {
 pub fn lost(record: &TunnelRecord, why: &str) {
     forget(record);
     count_lost();
-    if let Some(child) = CHILD.get() {
-        child.server.log(Level::Error, TUNNEL_LOST, format_args!("tunnel {record} lost: {why}"));
+    say_of(Kind::Lost, format_args!("tunnel {record} lost: {why}"));
+}
+
+fn say_of(kind: Kind, text: fmt::Arguments<'_>) {
+    let (level, number) = kind.form();
+    say(level, number, text);
+}
+
+/// Has a line logged, from any thread. One of the relay's is never held up for it.
+pub fn say(level: Level, number: Message, text: fmt::Arguments<'_>) {
+    let Some(child) = CHILD.get() else { return };
+    match &child.errorlog {
+        Some(errorlog) => errorlog.say(level, number, text),
+        None => child.server.log(level, number, text),
     }
 }
 
@@ -193,11 +215,11 @@ pub fn ended(record: &TunnelRecord, end: &End) {
     forget(record);
     let line = EndLine(record, end);
     let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
-    if !drain::ended(&line, is_bug)
-        && let Some(child) = CHILD.get()
-    {
-        let level = if is_bug { Level::Error } else { Level::Info };
-        child.server.log(level, TUNNEL_ENDED, format_args!("{line}"));
+    let kind = if is_bug { Kind::Bug } else { Kind::Ended };
+    if drain::is_here() {
+        drain::ended(kind, format_args!("{line}"));
+    } else {
+        say_of(kind, format_args!("{line}"));
     }
 }
 
@@ -232,14 +254,21 @@ pub fn stop(ending: Ending) {
             drop(relay.stop());
         }
     }
+    // After the fork, so that no tunnel waits for the log.
+    if let Some(errorlog) = &child.errorlog {
+        errorlog.finish();
+    }
     // Does nothing if the slot is a drain process's by now.
     child.slot.release();
 }
 
-/// Ends all tunnels because the server stops.
+/// Ends all tunnels because the server stops, and says so before the process ends.
 fn end_tunnels() {
     if let Some(relay) = relay() {
         relay.end_all(Order::Stop, Some(GOING_AWAY), AT_ONCE);
+    }
+    if let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {
+        errorlog.finish();
     }
 }
 
@@ -251,6 +280,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
         timeout: settings.drain_timeout,
         // They all end now.
         max_processes: if stops { usize::MAX } else { settings.max_drain_processes },
+        ends_are_logged: child.server.is_logged(Level::Info),
     };
     let handed_on = match &child.prepared {
         Ok(prepared) => drain::hand_on(prepared, child.slot, terms, relay.stop()),
@@ -263,7 +293,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
             let text = format_args!(
                 "WSForwardMaxDrainProcesses {most}: tunnels of the {evicted} oldest drain processes end"
             );
-            child.server.log(Level::Warn, DRAIN_EVICTED, text);
+            say(Level::Warn, DRAIN_EVICTED, text);
             return;
         }
         Err(left) => left,
@@ -283,7 +313,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
     let text =
         format_args!("no process for {count} tunnels, they end here after {within:?}: {error}");
-    child.server.log(Level::Error, NO_DRAIN, text);
+    say(Level::Error, NO_DRAIN, text);
     let until = Instant::now() + within;
     // A stop is not to wait for them.
     let stopped = process::sigterm().ok();

@@ -8,16 +8,18 @@
 
 mod collector;
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
 use self::collector::{Claim, Received};
+use crate::errorlog::{self, Kind};
 use crate::ffi::log::Server;
-use crate::keeper::{BUG, ENDED, LOST, NO_PROCESS, log_lines};
 use crate::process::{self, Title};
 use crate::registry::{Entry, Registry, registry};
 use crate::shared::{Slot, shared};
@@ -59,21 +61,28 @@ impl Prepared {
     }
 }
 
-/// [`Prepared::ended`], if this is a drain process.
-static ENDED_HERE: OnceCell<RawFd> = OnceCell::new();
+/// Set if this is a drain process.
+static TOLD: OnceCell<Told> = OnceCell::new();
+
+/// How a drain process is told of its tunnels.
+struct Told {
+    /// [`Prepared::ended`].
+    ended: RawFd,
+    /// Whether lines of usual ends are logged, as far as is known: else nobody misses them.
+    ends_are_logged: bool,
+}
 
 /// Whether this is a drain process.
 pub fn is_here() -> bool {
-    ENDED_HERE.get().is_some()
+    TOLD.get().is_some()
 }
 
-/// A tunnel ended. `false` unless this is a drain process: then its line goes to
-/// a child that logs it.
-pub fn ended(line: &dyn std::fmt::Display, is_bug: bool) -> bool {
-    let Some(ended) = ENDED_HERE.get() else { return false };
-    say(if is_bug { BUG } else { ENDED }, &line.to_string());
-    process::raise(*ended);
-    true
+/// A tunnel ended, in a drain process. A child logs the line.
+pub fn ended(kind: Kind, line: fmt::Arguments<'_>) {
+    say(kind, line);
+    if let Some(told) = TOLD.get() {
+        process::raise(told.ended);
+    }
 }
 
 /// Where lines go.
@@ -81,10 +90,44 @@ fn lines() -> Option<RawFd> {
     registry().and_then(Registry::lines).map(|[_, write]| write)
 }
 
+/// Lines that the pipe did not take, and that nobody has been told of.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
 /// Has a child log a line of a kind. A pipe that is full loses it.
-fn say(kind: &str, line: &str) {
-    if let Some(lines) = lines() {
-        process::send_line(lines, format!("{kind}{line}"));
+pub fn say(kind: Kind, line: fmt::Arguments<'_>) {
+    let Some(lines) = lines() else { return };
+    say_lost(lines);
+    let is_missed = kind != Kind::Ended || TOLD.get().is_none_or(|told| told.ends_are_logged);
+    if !send(lines, kind, line) && is_missed {
+        LOST.fetch_add(1, Relaxed);
+        errorlog::count_lost(1);
+    }
+}
+
+fn send(lines: RawFd, kind: Kind, line: fmt::Arguments<'_>) -> bool {
+    process::send_line(lines, format!("{}{line}", char::from(kind as u8)))
+}
+
+/// Says how many lines were lost, if the pipe takes that.
+fn say_lost(lines: RawFd) {
+    let lost = LOST.swap(0, Relaxed);
+    if lost == 0 {
+        return;
+    }
+    if !send(lines, Kind::LinesLost, format_args!("{}", errorlog::lost_text(lost))) {
+        LOST.fetch_add(lost, Relaxed);
+    }
+}
+
+/// The same before the process ends, which waits for a while for room.
+fn say_lost_at_last() {
+    /// In milliseconds.
+    const PATIENCE: i32 = 1000;
+    if let Some(lines) = lines()
+        && LOST.load(Relaxed) > 0
+    {
+        process::wait_for_room(lines, PATIENCE);
+        say_lost(lines);
     }
 }
 
@@ -97,6 +140,8 @@ pub struct Terms {
     pub timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses.
     pub max_processes: usize,
+    /// Whether lines about usual ends are logged.
+    pub ends_are_logged: bool,
 }
 
 /// Forks the process in which `tunnels` go on. In the old process, which must
@@ -133,9 +178,11 @@ pub fn hand_on(
             process::close_all_but(&mut keep, &prepared.nowhere);
             drop(keep);
             // Before anything that might have something to say.
-            let _ = ENDED_HERE.set(prepared.ended.as_raw_fd());
+            let ended = prepared.ended.as_raw_fd();
+            let _ = TOLD.set(Told { ended, ends_are_logged: terms.ends_are_logged });
             let here = Here::take(slot, entry, child);
             run(prepared, &here, terms, tunnels, claim);
+            say_lost_at_last();
             here.leave();
         }),
         Ok(Some(pid)) => {
@@ -234,7 +281,8 @@ fn run(
             // Nobody else empties the queue of one who is about to go.
             tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             let count = tunnels.len();
-            say(NO_PROCESS, &format!("no process for {count} tunnels, they end: {error}"));
+            let text = format_args!("no process for {count} tunnels, they end: {error}");
+            say(Kind::NoProcess, text);
             let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
             let counters = &slot.counts.relay;
             return relay::end_here(&settings, counters, tunnels, || true, how);
@@ -347,7 +395,7 @@ fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
         Received::Lost(why) => {
-            say(LOST, &format!("a tunnel of another child lost: {why}"));
+            say(Kind::Lost, format_args!("a tunnel of another child lost: {why}"));
             None
         }
     })
@@ -366,6 +414,11 @@ pub fn end_all(server: Server) {
     let lines = registry.lines().map_or(-1, |[read, _]| read);
     let until = Instant::now() + PATIENCE;
     let mut buffer = Vec::new();
+    let mut log = || {
+        errorlog::read_lines(lines, &mut buffer, |level, number, text| {
+            server.log(level, number, format_args!("{text}"));
+        });
+    };
     loop {
         let drains = registry.drains();
         let Some(first) = drains.first() else { break };
@@ -374,11 +427,11 @@ pub fn end_all(server: Server) {
         let ended = watched.as_ref().map_or(-1, |fd| fd.as_ref().map_or(-1, OwnedFd::as_raw_fd));
         let [_, said] = process::wait([ended, lines], ROUND);
         if said {
-            log_lines(lines, server, &mut buffer);
+            log();
         }
         if until <= Instant::now() {
             break;
         }
     }
-    log_lines(lines, server, &mut buffer);
+    log();
 }

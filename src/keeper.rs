@@ -1,15 +1,11 @@
-//! The one thread of a child that is neither httpd's nor the relay's. It logs the
-//! lines of drain processes, which have no log, and ends tunnels where a signal
-//! handler must not.
+//! A thread of a child that ends tunnels where a signal handler must not.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::ffi::log::{Level, Server};
-use crate::message::{NO_DRAIN, TUNNEL_ENDED, TUNNEL_LOST};
 use crate::process;
 
 /// How long a signal handler waits for tunnels to end, in milliseconds.
@@ -24,52 +20,18 @@ pub struct Keeper {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Logs what drain processes have said.
-pub fn log_lines(pipe: RawFd, server: Server, buffer: &mut Vec<u8>) {
-    let lines = String::from_utf8_lossy(process::read_lines(pipe, buffer));
-    for line in lines.lines() {
-        let (level, number, text) = match line.split_at_checked(1) {
-            Some((LOST, text)) => (Level::Error, TUNNEL_LOST, text),
-            Some((NO_PROCESS, text)) => (Level::Error, NO_DRAIN, text),
-            Some((BUG, text)) => (Level::Error, TUNNEL_ENDED, text),
-            Some((_, text)) => (Level::Info, TUNNEL_ENDED, text),
-            None => continue,
-        };
-        server.log(level, number, format_args!("{text}"));
-    }
-}
-
-/// What the first byte of a line says of it: a tunnel ended,
-pub const ENDED: &str = "i";
-/// a tunnel ended by a bug of this module,
-pub const BUG: &str = "b";
-/// a tunnel was lost,
-pub const LOST: &str = "l";
-/// tunnels end because a process cannot carry them.
-pub const NO_PROCESS: &str = "n";
-
 impl Keeper {
-    /// Starts it. `pipe` is where lines come from, open for as long as the process
-    /// is; `end` ends all tunnels.
+    /// Starts it. `end` ends all tunnels.
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub fn start(pipe: RawFd, server: Server, end: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub fn start(end: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (orders, done) = (process::event()?, process::event()?);
         let end_tunnels = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&end_tunnels);
         let (orders_fd, done_fd) = (orders.as_raw_fd(), done.as_raw_fd());
         let thread = relay::spawn_without_signals("wsf-keeper", move || {
-            let mut buffer = Vec::new();
-            loop {
-                let [some, ordered] = process::wait([pipe, orders_fd], -1);
-                if some {
-                    log_lines(pipe, server, &mut buffer);
-                }
-                if ordered {
-                    break;
-                }
-            }
+            while process::wait([orders_fd], -1) != [true] {}
             if told.load(SeqCst) {
                 end();
                 process::raise(done_fd);

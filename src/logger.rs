@@ -1,10 +1,14 @@
-//! The `log` facade, through which the crates below this one speak: to httpd's
-//! error log in a child, to nobody in a drain process.
+//! What threads of the relay have to say without being asked: through the `log` facade, by which
+//! the crates below this one speak, and by a panic. Neither may hold the thread up.
+
+use std::{fmt, panic};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use once_cell::sync::OnceCell;
 
+use crate::child;
 use crate::drain;
+use crate::errorlog::Kind;
 use crate::ffi::log::{Level, Server};
 use crate::message::RELAY;
 
@@ -12,12 +16,38 @@ static LOGGER: OnceCell<Logger> = OnceCell::new();
 
 struct Logger(Server);
 
-/// Sends the facade's records to the error log of this child.
+/// Sends the facade's records, and panics of relay threads, to the error log of this child.
 pub fn install(server: Server) {
     let logger = LOGGER.get_or_init(|| Logger(server));
     // Fails if it was installed before, by this very function.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(LevelFilter::Debug);
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            // Standard error is the error log, which may stand still.
+            if !is_of_relay() {
+                return before(info);
+            }
+            let text = info.to_string().replace('\n', " ");
+            say(Level::Error, format_args!("thread '{}' {text}", name().unwrap_or_default()));
+        }));
+    }
+}
+
+fn name() -> Option<String> {
+    std::thread::current().name().map(str::to_owned)
+}
+
+/// Whether this thread must not wait: it is the relay's, or has no log.
+fn is_of_relay() -> bool {
+    drain::is_here() || name().is_some_and(|name| name.starts_with("relay-"))
+}
+
+fn say(level: Level, text: fmt::Arguments<'_>) {
+    if drain::is_here() {
+        drain::say(Kind::Relay, text);
+    } else {
+        child::say(level, RELAY, text);
     }
 }
 
@@ -35,12 +65,16 @@ impl Log for Logger {
         // The scheduler's own records are not for operators.
         let ours = ["relay", "tls", "mod_wsforward"];
         let target = metadata.target().split("::").next().unwrap_or_default();
-        !drain::is_here() && ours.contains(&target) && self.0.is_logged(level(metadata.level()))
+        let level = level(metadata.level());
+        // A drain process calls nothing of httpd, and says what matters.
+        let is_logged =
+            if drain::is_here() { level <= Level::Error } else { self.0.is_logged(level) };
+        ours.contains(&target) && is_logged
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(level(record.level()), RELAY, format_args!("{}", record.args()));
+            say(level(record.level()), *record.args());
         }
     }
 

@@ -48,3 +48,5 @@ pub const RELAY: Message = Message(205);
 pub const NO_DRAIN: Message = Message(300);
 /// Drain processes end because there are too many.
 pub const DRAIN_EVICTED: Message = Message(301);
+/// The log did not take what there was to say of tunnels.
+pub const LINES_LOST: Message = Message(305);

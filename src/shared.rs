@@ -48,6 +48,8 @@ pub struct Counts {
     pub fallen_back: [AtomicU64; Fallback::KINDS],
     /// Upgrade requests refused, by reason.
     pub refused: [AtomicU64; Refusal::KINDS],
+    /// Lines that the error log did not take in time.
+    pub lines_lost: AtomicU64,
 }
 
 /// All of the shared memory.
@@ -77,7 +79,7 @@ pub struct Shared {
 // every slot and entry is free.
 unsafe impl Shareable for Shared {
     // What is in the queue is part of it.
-    const LAYOUT: u64 = 5 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 6 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
 }
 
 /// Where the memory is, in this process. Set in the parent for each
@@ -247,6 +249,7 @@ impl Slot {
                 handed_over: AtomicU64::new(0),
                 fallen_back: [const { AtomicU64::new(0) }; Fallback::KINDS],
                 refused: [const { AtomicU64::new(0) }; Refusal::KINDS],
+                lines_lost: AtomicU64::new(0),
             },
         }
     }
@@ -298,6 +301,7 @@ impl Counts {
             &relay.bytes_up,
             &relay.bytes_down,
             &self.handed_over,
+            &self.lines_lost,
         ];
         all.extend(&relay.ended_by);
         all.extend(&self.fallen_back);

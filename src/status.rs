@@ -42,6 +42,8 @@ fn figures() -> Vec<Figure> {
     );
     let drains = registry().map_or(0, |registry| registry.drains().len());
     add("DrainProcesses", "Drain processes", drains as u64);
+    let lost = shared.total(|c| &c.lines_lost);
+    add("LinesLost", "Lines that the error log did not take in time", lost);
     for (at, name) in Fallback::NAMES.iter().enumerate() {
         let value = shared.total(|c| &c.fallen_back[at]);
         add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);

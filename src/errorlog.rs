@@ -1,0 +1,177 @@
+//! The error log as threads see it that must not wait for it: a log may be a pipe, and the program
+//! behind it may stand still. Lines go by a queue to a thread that may wait. What does not fit is
+//! lost, and counted.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::child;
+use crate::ffi::log::{Level, Message, Server};
+use crate::lines::{Pushed, Queue};
+use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
+use crate::process;
+
+/// What waits for the log at most, for each relay thread: lines, and their bytes.
+const LINES: usize = 8192;
+const BYTES: usize = 2 << 20;
+
+/// How long a child that ends waits for the log.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What kind of line it is, by its first byte in the pipe from drain processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A tunnel ended,
+    Ended = b'i',
+    /// by a bug of this module.
+    Bug = b'b',
+    /// A tunnel was lost.
+    Lost = b'l',
+    /// Tunnels end because a process cannot carry them.
+    NoProcess = b'n',
+    /// What the relay itself has to say.
+    Relay = b'r',
+    /// So many lines were lost.
+    LinesLost = b'm',
+}
+
+impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Ended, Self::Bug, Self::Lost, Self::NoProcess, Self::Relay, Self::LinesLost];
+
+    /// The level and the number of such lines.
+    pub fn form(self) -> (Level, Message) {
+        match self {
+            Self::Ended => (Level::Info, TUNNEL_ENDED),
+            Self::Bug => (Level::Error, TUNNEL_ENDED),
+            Self::Lost => (Level::Error, TUNNEL_LOST),
+            Self::NoProcess => (Level::Error, NO_DRAIN),
+            Self::Relay => (Level::Error, RELAY),
+            Self::LinesLost => (Level::Warn, LINES_LOST),
+        }
+    }
+}
+
+/// What drain processes have said, line by line.
+pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>, mut each: impl FnMut(Level, Message, &str)) {
+    let lines = String::from_utf8_lossy(process::read_lines(pipe, buffer));
+    for line in lines.lines() {
+        let Some((first, text)) = line.split_at_checked(1) else { continue };
+        let kind = Kind::ALL.into_iter().find(|kind| first.as_bytes() == [*kind as u8]);
+        let Some(kind) = kind else { continue };
+        let (level, number) = kind.form();
+        each(level, number, text);
+    }
+}
+
+/// The text of [`Kind::LinesLost`].
+pub fn lost_text(lines: u64) -> String {
+    format!("{lines} lines about tunnels were lost: the error log did not take them in time")
+}
+
+/// The way to the error log of a child.
+pub struct ErrorLog {
+    shared: Arc<Shared>,
+    done: OwnedFd,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    server: Server,
+    queue: Queue<(Level, Message)>,
+    /// Raised when there is something to do.
+    wake: OwnedFd,
+}
+
+impl ErrorLog {
+    /// Starts the thread that writes. `pipe` is where the lines of drain processes come from, open
+    /// for as long as this process is.
+    ///
+    /// # Errors
+    /// No thread or descriptor can be had.
+    pub fn start(server: Server, pipe: Option<RawFd>, relay_threads: usize) -> io::Result<Self> {
+        let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
+        let shared = Arc::new(Shared { server, queue, wake: process::event()? });
+        let done = process::event()?;
+        let (of_thread, done_fd) = (Arc::clone(&shared), done.as_raw_fd());
+        let thread = relay::spawn_without_signals("wsf-log", move || {
+            of_thread.write(pipe.unwrap_or(-1));
+            process::raise(done_fd);
+        })?;
+        Ok(Self { shared, done, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has a line logged. Never waits.
+    pub fn say(&self, level: Level, number: Message, text: fmt::Arguments<'_>) {
+        self.shared.say(level, number, text);
+    }
+
+    /// Has written what waits, and ends the thread. A log that stands still is not waited for:
+    /// what it does not take in this time is lost.
+    pub fn finish(&self) {
+        let Shared { queue, wake, .. } = &*self.shared;
+        queue.close();
+        process::raise(wake.as_raw_fd());
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        let millis = i32::try_from(FLUSH.as_millis()).unwrap_or(i32::MAX);
+        if process::wait([self.done.as_raw_fd()], millis) == [true] {
+            // Its panic, if it had one, is in the log.
+            let _ = thread.join();
+        } else {
+            // With the one that it is at.
+            count_lost(queue.len() as u64 + 1);
+        }
+    }
+}
+
+impl Shared {
+    fn say(&self, level: Level, number: Message, text: fmt::Arguments<'_>) {
+        if !self.server.is_logged(level) {
+            return;
+        }
+        match self.queue.push((level, number), text.to_string()) {
+            Pushed::First => process::raise(self.wake.as_raw_fd()),
+            Pushed::Behind => {}
+            Pushed::Lost => count_lost(1),
+        }
+    }
+
+    /// The life of the thread.
+    fn write(&self, pipe: RawFd) {
+        let mut buffer = Vec::new();
+        while !self.queue.is_over() {
+            let [woken, said] = process::wait([self.wake.as_raw_fd(), pipe], -1);
+            if woken {
+                process::swallow(self.wake.as_raw_fd());
+            }
+            if said {
+                read_lines(pipe, &mut buffer, |level, number, text| {
+                    self.say(level, number, format_args!("{text}"));
+                });
+            }
+            while let Some(((level, number), line)) = self.queue.pop() {
+                self.server.log(level, number, format_args!("{line}"));
+                let lost = self.queue.take_lost();
+                if lost > 0 {
+                    let (level, number) = Kind::LinesLost.form();
+                    self.server.log(level, number, format_args!("{}", lost_text(lost)));
+                }
+            }
+        }
+    }
+}
+
+/// Lines were lost.
+pub fn count_lost(lines: u64) {
+    if let Some(slot) = child::slot() {
+        slot.counts.lines_lost.fetch_add(lines, Relaxed);
+    }
+}
