@@ -23,7 +23,7 @@ use crate::process;
 use crate::record::{EndLine, TunnelRecord};
 use crate::registry::{Registry, registry};
 use crate::shared::{Shared, Slot, shared};
-use crate::socket::{self, SELECTABLE};
+use crate::socket::{self, KeepAlive, SELECTABLE};
 
 /// What a child has. Empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -113,6 +113,7 @@ fn start_relay(
                 threads: settings.threads,
                 buffer_size: settings.buffer_size,
                 lowest_descriptor: socket::lowest(),
+                patience: settings.keep_alive.map(KeepAlive::patience),
                 ..RelaySettings::default()
             },
             &slot.counts.relay,
@@ -298,8 +299,11 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
         }
         Err(left) => left,
     };
-    let relay_settings =
-        RelaySettings { buffer_size: settings.buffer_size, ..RelaySettings::default() };
+    let relay_settings = RelaySettings {
+        buffer_size: settings.buffer_size,
+        patience: settings.keep_alive.map(KeepAlive::patience),
+        ..RelaySettings::default()
+    };
     let counters = &child.slot.counts.relay;
     // Where no process is to be had no thread may be.
     let end = |tunnels, is_time: &mut dyn FnMut() -> bool, order, within| {

@@ -18,11 +18,13 @@ use once_cell::sync::OnceCell;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
 use self::collector::{Claim, Received};
+use crate::child;
 use crate::errorlog::{self, Kind};
 use crate::ffi::log::Server;
 use crate::process::{self, Title};
 use crate::registry::{Entry, Registry, registry};
 use crate::shared::{Slot, shared};
+use crate::socket::KeepAlive;
 
 /// "Going away" (RFC 6455, section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
@@ -271,8 +273,12 @@ fn run(
     if let Some(claim) = &mut claim {
         claim.take_over();
     }
-    let settings =
-        RelaySettings { threads: 1, buffer_size: terms.buffer_size, ..RelaySettings::default() };
+    let settings = RelaySettings {
+        threads: 1,
+        buffer_size: terms.buffer_size,
+        patience: child::settings().keep_alive.map(KeepAlive::patience),
+        ..RelaySettings::default()
+    };
     let started = process::own_signals()
         .and_then(|term| Ok((term, Relay::start(&settings, &slot.counts.relay)?)));
     let (term, relay) = match started {

@@ -3,6 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use relay::Patience;
 
 /// TCP keepalive of both sockets of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,18 @@ pub struct KeepAlive {
     pub interval: u32,
     /// Probes without an answer before the peer counts as gone.
     pub count: u32,
+}
+
+impl KeepAlive {
+    /// The same for the relay, where something waits to be acknowledged: TCP sends no probes then.
+    pub fn patience(self) -> Patience {
+        let Self { idle, interval, count } = self;
+        let most = interval.saturating_mul(count).saturating_add(idle);
+        Patience {
+            interval: Duration::from_secs(interval.into()),
+            most: Duration::from_secs(most.into()),
+        }
+    }
 }
 
 /// Where the descriptors end that select() knows, and modules that use it.
@@ -81,8 +96,8 @@ fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Has the kernel find out when the peer of a tunnel is gone. Not for unix
-/// sockets, whose peers cannot go unnoticed.
+/// Has the kernel find out when the peer of a tunnel is gone, while nothing is under way to it. Not
+/// for unix sockets, whose peers cannot go unnoticed.
 pub fn keep_alive(fd: BorrowedFd<'_>, keep_alive: KeepAlive) -> io::Result<()> {
     let KeepAlive { idle, interval, count } = keep_alive;
     if option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, idle).is_err() {
@@ -90,11 +105,8 @@ pub fn keep_alive(fd: BorrowedFd<'_>, keep_alive: KeepAlive) -> io::Result<()> {
     }
     option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, interval)?;
-    option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, count)?;
-    // Keepalive is silent while data waits to be acknowledged; this is not, and
-    // it overrides the count of probes, so the two must agree (tcp(7)).
-    let millis = interval.saturating_mul(count).saturating_add(idle).saturating_mul(1000);
-    option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, millis)
+    // No TCP_USER_TIMEOUT: it would end the tunnel of a peer that is there and does not read.
+    option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, count)
 }
 
 /// Whether a read would give something, an end included.

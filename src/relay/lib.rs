@@ -22,6 +22,7 @@ mod task;
 mod thread;
 mod tls;
 mod tunnel;
+mod watch;
 mod young;
 
 pub use budget::Budget;
@@ -34,3 +35,4 @@ pub use pipe::DESCRIPTORS_OF_PIPES;
 pub use runtime::{Relay, Settings, spawn_without_signals};
 pub use tls::Tls;
 pub use tunnel::{Side, Tunnel};
+pub use watch::Patience;

@@ -18,6 +18,7 @@ use crate::end::Order;
 use crate::end::Record;
 use crate::thread::{self, Adopted, Message, Shared};
 use crate::tunnel::Tunnel;
+use crate::watch::Patience;
 
 /// A relay thread calls nothing that needs more.
 const STACK_SIZE: usize = 512 * 1024;
@@ -37,6 +38,9 @@ pub struct Settings {
     pub linger: Duration,
     /// How long a tunnel must be carried to be one that lasts, see [`Record::lasts`].
     pub lasting: Duration,
+    /// How long a peer may acknowledge nothing of what it is sent; none for as long as the kernel
+    /// has patience.
+    pub patience: Option<Patience>,
     /// Descriptors that the relay makes for itself are not below this, if there is room above.
     pub lowest_descriptor: RawFd,
 }
@@ -48,6 +52,7 @@ impl Default for Settings {
             buffer_size: 256 * 1024,
             linger: Duration::from_secs(2),
             lasting: Duration::from_secs(3),
+            patience: None,
             lowest_descriptor: 0,
         }
     }

@@ -15,6 +15,7 @@ use crate::flow::{Fault, Flow};
 use crate::stream::Stream;
 use crate::thread::{Command, Loan, Thread};
 use crate::tunnel::{Core, Tunnel};
+use crate::watch::{Silence, UnderWay, under_way};
 
 /// The status code that tells a peer that this side goes away (RFC 6455 7.4.1).
 pub(crate) const GOING_AWAY: u16 = 1001;
@@ -58,6 +59,18 @@ struct Carried {
     backend: Stream,
     core: Core,
     idle: Option<Box<Idle>>,
+    /// Since when the client and the back end have been silent; none while both answer.
+    silence: Option<Box<[Silence; 2]>>,
+}
+
+/// What was found under way.
+enum Looked {
+    /// Nothing in either direction.
+    Nothing,
+    /// Something.
+    UnderWay,
+    /// Something, and the peer that it goes to is gone.
+    Gone(By),
 }
 
 /// The future of one tunnel. Completes when the tunnel has ended or was given back.
@@ -70,6 +83,8 @@ pub(crate) struct Task {
     polled: bool,
     /// Its number among the young ones, until it has lasted.
     young: Option<u64>,
+    /// The round after which it looks what is under way.
+    watched: Option<u32>,
 }
 
 impl Task {
@@ -92,11 +107,12 @@ impl Task {
                 let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
                 let seat = thread.sit();
                 Some(Task {
-                    carried: Some(Carried { client, backend, core, idle }),
+                    carried: Some(Carried { client, backend, core, idle, silence: None }),
                     seat: Some(seat),
                     young: Some(thread.young.add(seat)),
                     thread,
                     polled: false,
+                    watched: None,
                 })
             }
             Err((by, error)) => {
@@ -110,6 +126,29 @@ impl Task {
         if let Some(seat) = self.seat.take() {
             self.thread.leave(seat);
         }
+    }
+
+    /// Has what is under way looked at in the next round, if there may be something; ready with the
+    /// cause if a peer has answered nothing for too long.
+    fn watch(&mut self) -> Option<Cause> {
+        let (Some(carried), Some(seat)) = (&mut self.carried, self.seat) else {
+            return None;
+        };
+        if let Some(round) = self.watched {
+            let patience = self.thread.watched_since(round)?;
+            self.watched = None;
+            match carried.look(patience.most) {
+                Looked::Nothing => return None,
+                Looked::UnderWay => {}
+                Looked::Gone(by) => {
+                    return Some(Cause { by, why: Why::Error(libc::ETIMEDOUT) });
+                }
+            }
+        }
+        if self.thread.is_watching() {
+            self.watched = Some(self.thread.watch(seat));
+        }
+        None
     }
 
     fn finish(&mut self, cause: Cause) {
@@ -174,7 +213,10 @@ impl Future for Task {
         }
         let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
         match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Pending) => match this.watch() {
+                None => return Poll::Pending,
+                Some(cause) => this.finish(cause),
+            },
             Ok(Poll::Ready(Some(cause))) => this.finish(cause),
             Ok(Poll::Ready(None)) => {
                 if let Some(carried) = this.carried.take() {
@@ -239,6 +281,25 @@ impl Carried {
         if catch_unwind(tell).is_err() {
             log::error!("a tunnel's record panicked");
         }
+    }
+
+    /// Looks what is under way to both peers.
+    fn look(&mut self, most: Duration) -> Looked {
+        let found = [under_way(self.client.fd()), under_way(self.backend.fd())];
+        if !found.iter().any(|found| matches!(found, UnderWay::Unanswered(_))) {
+            self.silence = None;
+            let nothing = found == [UnderWay::Nothing; 2];
+            return if nothing { Looked::Nothing } else { Looked::UnderWay };
+        }
+        let silence = &mut **self.silence.get_or_insert_default();
+        let now = Instant::now();
+        for ((by, silence), found) in [By::Client, By::Backend].into_iter().zip(silence).zip(found)
+        {
+            if silence.note(found, now, most) {
+                return Looked::Gone(by);
+            }
+        }
+        Looked::UnderWay
     }
 
     /// Carries bytes both ways.

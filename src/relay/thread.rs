@@ -22,6 +22,7 @@ use crate::pipe::Pipes;
 use crate::runtime::Settings;
 use crate::task::Task;
 use crate::tunnel::Tunnel;
+use crate::watch::{Patience, Watch};
 use crate::young::Young;
 
 /// What other threads see of a relay thread.
@@ -96,6 +97,7 @@ pub(crate) struct Thread {
     command: Cell<Command>,
     seats: RefCell<Seats>,
     pub young: Young,
+    watch: Watch,
     /// The waker of the thread's own future, for when the last tunnel leaves.
     own: RefCell<Option<Waker>>,
     returned: RefCell<Vec<Tunnel>>,
@@ -127,6 +129,8 @@ enum Event {
     Told(Option<Message>),
     /// The tunnel that has this seat has lasted.
     Lasted(usize),
+    /// Those that have these seats are to look what is under way.
+    Round(Vec<usize>),
     AllLeft,
     Deadline,
 }
@@ -144,6 +148,7 @@ impl Thread {
             command: Cell::new(Command::Carry),
             seats: RefCell::default(),
             young: Young::new(settings.lasting),
+            watch: Watch::new(settings.patience),
             own: RefCell::default(),
             returned: RefCell::default(),
         })
@@ -178,6 +183,26 @@ impl Thread {
         if let Some(place) = self.seats.borrow_mut().wakers.get_mut(seat) {
             *place = Some(waker.clone());
         }
+    }
+
+    /// Has the task that has this seat polled in the next round, and says what round it is now.
+    pub fn watch(&self, seat: usize) -> u32 {
+        if self.watch.add(seat)
+            && let Some(own) = &*self.own.borrow()
+        {
+            own.wake_by_ref();
+        }
+        self.watch.round()
+    }
+
+    /// With how much patience, if that round is over.
+    pub fn watched_since(&self, round: u32) -> Option<Patience> {
+        self.watch.patience().filter(|_| self.watch.round() != round)
+    }
+
+    /// Whether there are rounds at all.
+    pub fn is_watching(&self) -> bool {
+        self.watch.patience().is_some()
     }
 
     /// Frees a seat.
@@ -247,6 +272,7 @@ impl Thread {
             match poll_fn(|cx| self.poll_event(cx, messages, ending.as_mut())).await {
                 Event::Told(Some(Message::Adopt(adopted))) => self.carry(adopted),
                 Event::Lasted(seat) => self.wake(seat),
+                Event::Round(seats) => seats.into_iter().for_each(|seat| self.wake(seat)),
                 Event::Told(Some(Message::Ask)) => {
                     self.shared.answered.fetch_add(1, Relaxed);
                 }
@@ -298,7 +324,11 @@ impl Thread {
         if let Poll::Ready(seat) = self.young.poll_lasted(cx) {
             return Poll::Ready(Event::Lasted(seat));
         }
+        if let Poll::Ready(seats) = self.watch.poll_round(cx) {
+            return Poll::Ready(Event::Round(seats));
+        }
         let Some(ending) = ending else {
+            self.keep_own_waker(cx);
             return Poll::Pending;
         };
         if self.poll_empty(cx).is_ready() {

@@ -1,0 +1,185 @@
+//! Peers that no longer acknowledge what they are sent.
+//!
+//! TCP's keepalive is silent while something is under way, and what TCP does then takes a quarter
+//! of an hour. TCP_USER_TIMEOUT would end that sooner, but it counts a peer as gone that is there
+//! and just does not read: its acknowledgements of window probes are no answer to it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use libc::{c_int, c_void, socklen_t};
+use tokio::time::{Sleep, sleep};
+
+/// How long a peer may leave without an answer what TCP has sent it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a tunnel is looked at for which something is under way.
+    pub interval: Duration,
+    /// After how long without an answer a peer counts as gone; up to an interval later in fact.
+    pub most: Duration,
+}
+
+/// Those tunnels of a thread for which something may be under way: all that were polled since
+/// they were last looked at. An idle one is looked at by nobody.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    patience: Option<Patience>,
+    seats: RefCell<Vec<usize>>,
+    /// How often they were looked at, around and around.
+    round: Cell<u32>,
+    timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Watch {
+    pub fn new(patience: Option<Patience>) -> Self {
+        Watch {
+            patience,
+            seats: RefCell::default(),
+            round: Cell::new(0),
+            timer: RefCell::default(),
+        }
+    }
+
+    pub fn patience(&self) -> Option<Patience> {
+        self.patience
+    }
+
+    pub fn round(&self) -> u32 {
+        self.round.get()
+    }
+
+    /// Has whoever has this seat polled in the next round. True if it is the first, so that the
+    /// thread has to be told.
+    pub fn add(&self, seat: usize) -> bool {
+        let mut seats = self.seats.borrow_mut();
+        seats.push(seat);
+        seats.len() == 1
+    }
+
+    /// Ready with the seats of those to be polled when a round begins.
+    pub fn poll_round(&self, cx: &mut Context<'_>) -> Poll<Vec<usize>> {
+        let Some(patience) = self.patience.filter(|_| !self.seats.borrow().is_empty()) else {
+            return Poll::Pending;
+        };
+        let mut timer = self.timer.borrow_mut();
+        let sleep = timer.get_or_insert_with(|| Box::pin(sleep(patience.interval)));
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        *timer = None;
+        self.round.set(self.round.get().wrapping_add(1));
+        Poll::Ready(self.seats.take())
+    }
+}
+
+/// What is under way to the peer of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnderWay {
+    /// Nothing, or nothing is known.
+    Nothing,
+    /// Something, and the peer has answered what was sent last, or may still do so.
+    Awaited,
+    /// Something that was sent again, or asked for again, without an answer. The last one of any
+    /// kind came so long ago.
+    Unanswered(Duration),
+}
+
+/// What is under way on this socket.
+pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
+    let mut bytes: c_int = 0;
+    // SAFETY: the kernel writes one number, which lives on the stack.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result != 0 || bytes == 0 {
+        return UnderWay::Nothing;
+    }
+    match tcp_info(fd) {
+        Ok(info) if info.tcpi_retransmits > 0 || info.tcpi_probes > 0 => {
+            UnderWay::Unanswered(Duration::from_millis(info.tcpi_last_ack_recv.into()))
+        }
+        Ok(_) => UnderWay::Awaited,
+        // A unix socket: its peer cannot go unnoticed.
+        Err(_) => UnderWay::Nothing,
+    }
+}
+
+fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // SAFETY: it is made of numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as socklen_t;
+    // SAFETY: the kernel writes at most length bytes into info, both live on the stack.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Since when the peer of one socket has answered nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// Takes note of what is under way. True if the peer counts as gone.
+    pub fn note(&mut self, under_way: UnderWay, now: Instant, most: Duration) -> bool {
+        /// The kernel counts time in steps of its own.
+        const STEP: Duration = Duration::from_millis(50);
+        let UnderWay::Unanswered(last_answer) = under_way else {
+            self.since = None;
+            return false;
+        };
+        // It may have answered since, and be silent again.
+        let known = self.since.filter(|since| last_answer + STEP >= now - *since);
+        let since = *self.since.insert(known.unwrap_or(now));
+        now - since >= most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Silence, UnderWay};
+
+    const MOST: Duration = Duration::from_secs(10);
+
+    fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_peer_that_answers_nothing_is_gone() {
+        let begin = Instant::now();
+        let mut silence = Silence::default();
+        for second in 0..10 {
+            // It was idle for an hour before.
+            let unanswered = UnderWay::Unanswered(seconds(3600 + second));
+            assert!(!silence.note(unanswered, begin + seconds(second), MOST));
+        }
+        assert!(silence.note(UnderWay::Unanswered(seconds(3610)), begin + seconds(10), MOST));
+    }
+
+    #[test]
+    fn a_peer_that_answers_now_and_then_is_there() {
+        let begin = Instant::now();
+        let mut silence = Silence::default();
+        for second in 0..100 {
+            // A probe is always on its way, and each is answered after nine seconds.
+            let unanswered = UnderWay::Unanswered(seconds(second % 9));
+            assert!(!silence.note(unanswered, begin + seconds(second), MOST), "{second}");
+        }
+        assert!(!silence.note(UnderWay::Awaited, begin + seconds(100), MOST));
+        assert!(!silence.note(UnderWay::Unanswered(seconds(99)), begin + seconds(120), MOST));
+    }
+}
