@@ -14,7 +14,7 @@ from harness import paths, wait
 #: A root without a display, and a machine without a way out: the browser is not to call home.
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic",
          "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--window-size=1280,900")  # fmt: skip
+         "--window-size=1280,900", "--host-resolver-rules=MAP www.example.com 127.0.0.1")  # fmt: skip
 ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
 
 CLOSE_TO = """

@@ -25,7 +25,9 @@ def site(httpd):
     """Starts httpd with a recipe of the page before these ports: `site("JupyterLab", p8888=port)`."""
     def start(name, **ports):
         server = httpd()
-        server.url = f"localhost:{server.vhost(recipe(name, **ports), tls=True)}"
+        port = server.vhost(recipe(name, **ports), tls=True)
+        # A browser asks for a public name, as it does in the field: applications make exceptions for localhost.
+        server.page_url, server.local = f"https://www.example.com:{port}", f"localhost:{port}"
         return server.start()
     return start
 

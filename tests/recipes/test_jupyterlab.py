@@ -27,7 +27,7 @@ def test_jupyterlab(run, site, browser):
         f"--ServerApp.root_dir={home}"])  # fmt: skip
     server = site("JupyterLab", p8888=lab.port)
     browser.driver.set_script_timeout(60)
-    browser.driver.get(f"https://{server.url}/lab")
+    browser.driver.get(f"{server.page_url}/lab")
     browser.driver.execute_async_script("""
         const done = arguments[0];
         const ready = () => window.jupyterapp ? window.jupyterapp.restored.then(() => done()) : setTimeout(ready, 50);

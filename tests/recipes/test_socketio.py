@@ -36,7 +36,7 @@ def test_socketio_over_a_balancer(site, members, certificate):
         homes = {}
         for client in clients:
             stack.callback(client.disconnect)
-            client.connect(f"https://{server.url}", wait_timeout=20)
+            client.connect(f"https://{server.local}", wait_timeout=20)
             homes[client] = client.call("where", timeout=20)
             wait.until(lambda: client.transport == "websocket", lambda: f"{client.transport} becomes websocket")
         assert set(homes.values()) == {"one", "two"}

@@ -25,7 +25,7 @@ def test_streamlit(run, site, browser, scratch):
                                f"--server.port={port}", "--server.headless=true", "--server.fileWatcherType=none",
                                "--browser.gatherUsageStats=false"])  # fmt: skip
     server = site("Streamlit", p8501=app.port)
-    browser.driver.get(f"https://{server.url}/")
+    browser.driver.get(f"{server.page_url}/")
 
     def shows(count):
         wait.until(lambda: f"count is {count}" in browser.driver.find_element(By.TAG_NAME, "body").text,
