@@ -122,6 +122,36 @@ RemoteIPInternalProxy 127.0.0.1""", ["remoteip"])
     refused(client, server, **clients["192.0.2.2"])
 
 
+def test_protocols_that_post_are_limited(httpd, backend, client):
+    """With a token of WSForwardProtocols a POST and its body count like any handshake; another token, which
+    is httpd's own, does not."""
+    origin, server = backend(), httpd()
+    server.directives("WSForwardMaxTunnels 2")
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+WSForwardProtocols tcp
+ProxyPass "/" "{origin.url("http")}" upgrade=any""")
+    server.start()
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels 2 is reached")
+    origin.answers(steps.body, steps.switch(without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+
+    def post(upgrade):
+        talk = client(port)
+        asked = http.handshake(method="POST", upgrade=upgrade, fields=[("Content-Length", "2")], body=b"{}")
+        return talk.ask(asked), talk
+
+    for _ in range(2):
+        assert post("tcp")[0].status == 101
+    relayed.wait_figure(server, "Tunnels", 2)
+    answer, _ = post("tcp")
+    assert (answer.status, answer.get("Retry-After")) == (503, "10")
+    answer, talk = post("my/1")
+    assert answer.status == 101
+    talk.send(b"raw")
+    assert talk.read_exactly(3) == b"raw"
+    assert relayed.figures(server)["Tunnels"] == 2
+
+
 def test_plain_requests_are_not_limited(httpd, backend, client):
     origin = backend()
     server = site(httpd, origin, "event", "WSForwardMaxTunnels 1\nWSForwardMaxTunnelsPerClient 1")
