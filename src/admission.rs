@@ -3,15 +3,14 @@
 //! no balancer member is blamed for them. Without a place no tunnel goes to the relay.
 
 use std::cell::Cell;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Hooks;
 use crate::child;
-use crate::config::DirConfig;
+use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log::{self, Level};
 use crate::ffi::module::dir_config;
 use crate::ffi::proxy::Answer;
@@ -96,11 +95,19 @@ impl Drop for Place {
     }
 }
 
-/// The key under which a client is counted. Never 0 in its upper 48 bits.
-fn client_key(client: IpAddr) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    client.hash(&mut hasher);
-    hasher.finish() | 1 << 16
+/// The network that stands for a client, as an address and the bits of it that count: those who
+/// have IPv6 have at least a /64 of addresses.
+fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
+    match client.to_canonical() {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - prefix.v4).unwrap_or(0);
+            (Ipv4Addr::from_bits(address.to_bits() & mask).into(), prefix.v4)
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - prefix.v6).unwrap_or(0);
+            (Ipv6Addr::from_bits(address.to_bits() & mask).into(), prefix.v6)
+        }
+    }
 }
 
 /// Lets a request pass, or refuses it with 503, before the handler. Only what looks like an
@@ -194,10 +201,16 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     }
     let Some(most) = settings.max_per_client else { return Ok(place) };
     let Some(client) = r.useragent_ip() else { return Ok(place) };
-    let key = client_key(client);
+    let (network, bits) = network(client, settings.client_prefix);
+    let key = match network {
+        IpAddr::V4(network) => shared.client_key(&network.octets()),
+        IpAddr::V6(network) => shared.client_key(&network.octets()),
+    };
     place.client_entry = shared.count_client(key, slot);
     if shared.open_of_client(key) > most as usize {
-        let text = format!("WSForwardMaxTunnelsPerClient {most} is reached by {client}");
+        let text = format!(
+            "WSForwardMaxTunnelsPerClient {most} is reached by {client} ({network}/{bits})"
+        );
         return Err((Refusal::Client, text));
     }
     Ok(place)

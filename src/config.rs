@@ -68,6 +68,15 @@ impl DirConfig {
     }
 }
 
+/// How many leading bits of an address say who the client is.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientPrefix {
+    /// Of an IPv4 address, 1 to 32.
+    pub v4: u32,
+    /// Of an IPv6 address, 1 to 128.
+    pub v6: u32,
+}
+
 /// Settings of the server as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -81,6 +90,8 @@ pub struct Settings {
     pub max_tunnels: Option<u32>,
     /// WSForwardMaxTunnelsPerClient; `None` is no limit.
     pub max_per_client: Option<u32>,
+    /// WSForwardClientPrefix.
+    pub client_prefix: ClientPrefix,
     /// WSForwardDrainTimeout; `None` is until the tunnels end.
     pub drain_timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses.
@@ -98,6 +109,7 @@ pub const DEFAULTS: Settings = Settings {
     keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),
     max_tunnels: None,
     max_per_client: None,
+    client_prefix: ClientPrefix { v4: 32, v6: 64 },
     drain_timeout: None,
     max_drain_processes: 32,
     used: false,
@@ -204,10 +216,23 @@ pub static DIRECTIVES: [Directive<DirConfig>; 13] = [
     Directive {
         name: c"WSForwardMaxTunnelsPerClient",
         context: Context::Server,
-        usage: c"the most relayed tunnels open at a time for one client address; 0 is no limit (default: 0)",
+        usage: c"the most relayed tunnels open at a time for one client; 0 is no limit (default: 0)",
         set: |_, values| {
             let most = values.number(0..=u32::MAX)?;
             change(|settings| settings.max_per_client = Some(most).filter(|most| *most > 0));
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardClientPrefix",
+        context: Context::Server,
+        usage: c"leading bits of an IPv4 and of an IPv6 address that say who the client is (default: 32 64)",
+        set: |_, values| {
+            let [v4, v6] = values.all() else {
+                return Err(not_allowed(values.all(), &"two numbers such as 32 64"));
+            };
+            let client_prefix = ClientPrefix { v4: number(v4, 1..=32)?, v6: number(v6, 1..=128)? };
+            change(|settings| settings.client_prefix = client_prefix);
             Ok(())
         },
     },

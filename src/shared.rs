@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 use relay::{Counters, FROZEN_VERSION, Why};
+use siphasher::sip::SipHasher13;
 
 use crate::admission::Refusal;
 use crate::ffi::shared::{Shareable, retained};
@@ -19,6 +20,11 @@ use crate::process::is_alive;
 const SLOTS: usize = 4096;
 /// More tunnels than this are not limited by client.
 const CLIENTS: usize = 1 << 17;
+
+/// Bits of an entry of a client that say whose it is.
+const SLOT_BITS: u32 = 13;
+const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
+const _: () = assert!((SLOTS as u64) < SLOT_MASK);
 
 /// A slot that is being cleared.
 const CLEARING: u32 = u32::MAX;
@@ -67,8 +73,11 @@ pub struct Shared {
     slots: [Slot; SLOTS],
     /// The counts of processes that ended.
     retired: Counts,
-    /// One entry for each relayed tunnel whose client is counted: its address in
-    /// the upper 48 bits (hashed), the index of its slot + 1 in the lower 16.
+    /// What addresses of clients are hashed with, so that nobody can choose some that collide:
+    /// random, made once by the parent.
+    client_key: [AtomicU64; 2],
+    /// One entry for each relayed tunnel whose client is counted: its network in the upper bits
+    /// (hashed), the index of its slot + 1 in the lower [`SLOT_BITS`].
     clients: [AtomicU64; CLIENTS],
     /// No entry at or above this index was ever used.
     clients_used: AtomicU32,
@@ -100,9 +109,31 @@ pub fn create() -> io::Result<()> {
             at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
         }
     }
+    if shared.client_key[0].load(Relaxed) == 0 {
+        for part in &shared.client_key {
+            part.store(random()?, Relaxed);
+        }
+    }
     GENERATION.store(shared.generation.fetch_add(1, Relaxed) + 1, Relaxed);
     SHARED.store(std::ptr::from_ref(shared).cast_mut(), Relaxed);
     Ok(())
+}
+
+/// A number that nobody can guess, never 0.
+fn random() -> io::Result<u64> {
+    let mut number = 0u64;
+    while number == 0 {
+        // SAFETY: writes no more than the size of the number.
+        let got = unsafe { libc::getrandom((&raw mut number).cast(), size_of::<u64>(), 0) };
+        if got < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            number = 0;
+        }
+    }
+    Ok(number)
 }
 
 /// The memory, if there is any.
@@ -167,7 +198,7 @@ impl Shared {
         let mark = self.index(slot) as u64 + 1;
         for entry in self.clients() {
             let value = entry.load(Relaxed);
-            if value & 0xffff == mark {
+            if value & SLOT_MASK == mark {
                 let _ = entry.compare_exchange(value, 0, Relaxed, Relaxed);
             }
         }
@@ -195,14 +226,22 @@ impl Shared {
         &self.clients[..(self.clients_used.load(Relaxed) as usize).min(CLIENTS)]
     }
 
+    /// What a client is counted under. Never 0.
+    pub fn client_key(&self, network: &[u8]) -> u64 {
+        let [one, two] = &self.client_key;
+        let hasher = SipHasher13::new_with_keys(one.load(Relaxed), two.load(Relaxed));
+        hasher.hash(network) & !SLOT_MASK | 1 << SLOT_BITS
+    }
+
     /// Counted tunnels of a client, in all processes.
     pub fn open_of_client(&self, client: u64) -> usize {
-        self.clients().iter().filter(|entry| entry.load(Relaxed) >> 16 == client >> 16).count()
+        let client = client >> SLOT_BITS;
+        self.clients().iter().filter(|entry| entry.load(Relaxed) >> SLOT_BITS == client).count()
     }
 
     /// Counts a tunnel of a client, until [`Self::forget_client`].
     pub fn count_client(&self, client: u64, slot: &Slot) -> Option<u32> {
-        let value = client & !0xffff | (self.index(slot) as u64 + 1);
+        let value = client & !SLOT_MASK | (self.index(slot) as u64 + 1);
         let free = |entry: &AtomicU64| {
             entry.load(Relaxed) == 0 && entry.compare_exchange(0, value, Relaxed, Relaxed).is_ok()
         };
@@ -220,7 +259,7 @@ impl Shared {
     /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
     /// It is counted once all the while; anew if its former process has ended meanwhile.
     pub fn move_client(&self, index: u32, client: u64, to: &Slot) -> Option<u32> {
-        let value = client & !0xffff | (self.index(to) as u64 + 1);
+        let value = client & !SLOT_MASK | (self.index(to) as u64 + 1);
         let entry = self.clients.get(index as usize)?;
         match entry.compare_exchange(client, value, Relaxed, Relaxed) {
             Ok(_) => Some(index),

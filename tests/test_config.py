@@ -15,6 +15,7 @@ KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
+PREFIXES = "two numbers such as 32 64"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "a number from 1 to 1024"
 
 WRONG = [
@@ -56,6 +57,14 @@ WRONG = [
     ("WSForwardMaxTunnelsPerClient", None, TUNNELS),
     ("WSForwardMaxTunnelsPerClient -1", "-1", TUNNELS),
     ("WSForwardMaxTunnelsPerClient some", "some", TUNNELS),
+    ("WSForwardClientPrefix", None, PREFIXES),
+    ("WSForwardClientPrefix 32", "32", PREFIXES),
+    ("WSForwardClientPrefix 32 64 96", "32 64 96", PREFIXES),
+    ("WSForwardClientPrefix 0 64", "0", "a number from 1 to 32"),
+    ("WSForwardClientPrefix 33 64", "33", "a number from 1 to 32"),
+    ("WSForwardClientPrefix 32 0", "0", "a number from 1 to 128"),
+    ("WSForwardClientPrefix 32 129", "129", "a number from 1 to 128"),
+    ("WSForwardClientPrefix /24 64", "/24", "a number from 1 to 32"),
     ("WSForwardMaxDrainProcesses", None, PROCESSES),
     ("WSForwardMaxDrainProcesses 0", "0", PROCESSES),
     ("WSForwardMaxDrainProcesses 1025", "1025", PROCESSES),

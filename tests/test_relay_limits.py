@@ -152,6 +152,45 @@ ProxyPass "/" "{origin.url("http")}" upgrade=any""")
     assert relayed.figures(server)["Tunnels"] == 2
 
 
+#: WSForwardClientPrefix, addresses that are one client, and one that is not.
+CLIENTS = {
+    "one /64": ("", ["2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6"], "2001:db8:1:3::1", r"\(2001:db8:1:2::/64\)"),
+    "a /56": ("32 56", ["2001:db8:1:200::1", "2001:db8:1:2ff::1"], "2001:db8:1:300::1", r"\(2001:db8:1:200::/56\)"),
+    "an address": ("32 128", ["2001:db8::1", "2001:db8:0::1"], "2001:db8::2", r"\(2001:db8::1/128\)"),
+    "IPv4 within IPv6": ("", ["192.0.2.1", "::ffff:192.0.2.1"], "192.0.2.2", r"\(192.0.2.1/32\)"),
+    "a /24": ("24 64", ["192.0.2.1", "192.0.2.254"], "192.0.3.1", r"\(192.0.2.0/24\)"),
+    "all": ("1 1", ["1.2.3.4", "127.0.2.1"], "128.0.0.1", r"\(0.0.0.0/1\)"),
+}
+
+
+@pytest.mark.parametrize("which", CLIENTS)
+def test_clients_are_counted_by_network(httpd, backend, client, which):
+    """Whoever has a network of addresses is one client; his neighbour is another."""
+    prefix, [first, second], neighbour, said = CLIENTS[which]
+    lines = f"WSForwardClientPrefix {prefix}" if prefix else ""
+    server = site(httpd, backend(), "event", f"""WSForwardMaxTunnelsPerClient 1
+RemoteIPHeader X-Forwarded-For
+RemoteIPInternalProxy 127.0.0.1
+{lines}""", ["remoteip"])
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnelsPerClient 1 is reached by .* {said}")
+    by = lambda address: {"fields": [("X-Forwarded-For", address)]}  # noqa: E731
+    talk = accepted(client, server, **by(first))
+    refused(client, server, **by(second))
+    accepted(client, server, **by(neighbour)).echoes()
+    talk.close()
+    relayed.wait_figure(server, "Tunnels", 1)
+    accepted(client, server, **by(second)).echoes()
+
+
+def test_link_local_client_is_counted(httpd, backend, client, scratch):
+    """Its address has a scope, by which it is no address to a parser."""
+    load = cmodule.build("useragent_scope", scratch)
+    server = site(httpd, backend(), "event", f"{load}\nWSForwardMaxTunnelsPerClient 1")
+    server.expect_log(rf"{REFUSED}.*WSForwardMaxTunnelsPerClient 1 is reached by fe80::1 \(fe80::/64\)")
+    accepted(client, server).echoes()
+    refused(client, server)
+
+
 def test_plain_requests_are_not_limited(httpd, backend, client):
     origin = backend()
     server = site(httpd, origin, "event", "WSForwardMaxTunnels 1\nWSForwardMaxTunnelsPerClient 1")

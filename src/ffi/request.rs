@@ -167,12 +167,13 @@ impl<'r> Request<'r> {
         super::filter::find(self.record().output_filters, name).is_some()
     }
 
-    /// The client's address as mod_remoteip and others see it.
+    /// The client's address as mod_remoteip and others see it, without the scope that a
+    /// link-local one has (`fe80::1%eth0`).
     pub fn useragent_ip(&self) -> Option<IpAddr> {
         let ip = self.record().useragent_ip;
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!ip.is_null()).then(|| unsafe { CStr::from_ptr(ip) })?;
-        ip.to_str().ok()?.parse().ok()
+        ip.to_str().ok()?.split('%').next()?.parse().ok()
     }
 
     /// The client's address and port; the address as mod_remoteip and others see it.
