@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -12,7 +13,7 @@ use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, 
 use crate::config::{self, Settings};
 use crate::drain::{self, GOING_AWAY, Prepared, Terms};
 use crate::errorlog::{ErrorLog, Kind};
-use crate::ffi::ending::Ending;
+use crate::ffi::ending::{Ending, is_threaded};
 use crate::ffi::log::{Level, Message, Server};
 use crate::ffi::module::{Process, Version, version, worker_threads};
 use crate::handover::Fallback;
@@ -31,6 +32,8 @@ static CHILD: OnceCell<Child> = OnceCell::new();
 struct Child {
     /// A process that is forked from the child (mpm_itk's) has none of its threads.
     pid: u32,
+    /// Whether its MPM is event or worker.
+    is_threaded: bool,
     settings: Settings,
     server: Server,
     relay: Option<Relay>,
@@ -83,10 +86,13 @@ pub fn start(process: Process<'_>) {
         let text = format_args!("tunnels will not outlive this process: {error}");
         server.log(Level::Warn, NO_DRAIN, text);
     }
-    let keeper = relay.as_ref().and_then(|_| Keeper::start(end_tunnels).ok());
+    let keeper = relay.as_ref().and_then(|_| Keeper::start(end_tunnels, drain::tell_all).ok());
     // A child starts once.
     let pid = std::process::id();
-    let _ = CHILD.set(Child { pid, settings, server, relay, errorlog, slot, prepared, keeper });
+    let is_threaded = is_threaded();
+    let child =
+        Child { pid, is_threaded, settings, server, relay, errorlog, slot, prepared, keeper };
+    let _ = CHILD.set(child);
 }
 
 fn start_relay(
@@ -155,6 +161,44 @@ pub fn adopt(tunnel: Tunnel) {
     if let Err(tunnel) = refused {
         count_lost();
         tunnel.end(relay::By::Us, Why::ThreadDied);
+    }
+    watch_stop();
+    // It came after the order to end all, or that comes yet.
+    if STOPPING.load(SeqCst)
+        && let Some(keeper) = keeper()
+    {
+        keeper.begin_end(false);
+    }
+}
+
+fn keeper() -> Option<&'static Keeper> {
+    CHILD.get()?.keeper.as_ref()
+}
+
+/// The server stops while workers of this child may still have their requests.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,
+/// workers may have to be killed.
+pub fn stopping(graceful: bool) {
+    if !graceful {
+        begin_stop(false);
+    }
+}
+
+fn begin_stop(everywhere: bool) {
+    STOPPING.store(true, SeqCst);
+    if let Some(keeper) = keeper() {
+        keeper.begin_end(everywhere);
+    }
+}
+
+/// A connection of this child is beginning. Has the end of the server noticed, whatever its workers
+/// do then.
+pub fn watch_stop() {
+    if CHILD.get().is_some_and(|child| child.is_threaded && child.keeper.is_some()) {
+        // The parent comes to tell drain processes only after the last child.
+        process::stop::watch(|| begin_stop(true));
     }
 }
 
@@ -243,6 +287,7 @@ pub fn stop(ending: Ending) {
         }
         return;
     }
+    process::stop::leave();
     if let Some(keeper) = &child.keeper {
         keeper.stop();
     }
@@ -263,12 +308,13 @@ pub fn stop(ending: Ending) {
     child.slot.release();
 }
 
-/// Ends all tunnels because the server stops, and says so before the process ends.
-fn end_tunnels() {
+/// Ends all tunnels because the server stops. If the process `ends_here`, what is to be logged of
+/// them is logged now.
+fn end_tunnels(ends_here: bool) {
     if let Some(relay) = relay() {
         relay.end_all(Order::Stop, Some(GOING_AWAY), AT_ONCE);
     }
-    if let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {
+    if ends_here && let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {
         errorlog.finish();
     }
 }

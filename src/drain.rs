@@ -407,6 +407,11 @@ fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     })
 }
 
+/// Tells every drain process to end.
+pub fn tell_all() {
+    registry().map(Registry::drains).into_iter().flatten().for_each(process::terminate);
+}
+
 /// The server stops, or restarts without grace: tells every drain process, and
 /// waits for them, at most a second. In the parent, which has no children now, and
 /// logs for them.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -15,42 +15,78 @@ const PATIENCE: i32 = 1500;
 pub struct Keeper {
     orders: OwnedFd,
     done: OwnedFd,
-    /// What the order is: to end the tunnels, or only itself.
-    end_tunnels: Arc<AtomicBool>,
+    /// What is ordered: a sum of the four below.
+    ordered: Arc<AtomicU32>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// To end the tunnels of this process.
+const END: u32 = 1;
+/// To tell all drain processes to end.
+const TELL: u32 = 2;
+/// To end itself.
+const STOP: u32 = 4;
+/// With [`END`]: the process ends behind it.
+const LAST: u32 = 8;
+
 impl Keeper {
-    /// Starts it. `end` ends all tunnels.
+    /// Starts it. `end` ends all tunnels, and is told whether the process ends behind that; `tell`
+    /// has drain processes end theirs.
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub fn start(end: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        end: impl Fn(bool) + Send + 'static,
+        tell: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let (orders, done) = (process::event()?, process::event()?);
-        let end_tunnels = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&end_tunnels);
+        let ordered = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&ordered);
         let (orders_fd, done_fd) = (orders.as_raw_fd(), done.as_raw_fd());
         let thread = relay::spawn_without_signals("wsf-keeper", move || {
-            while process::wait([orders_fd], -1) != [true] {}
-            if told.load(SeqCst) {
-                end();
-                process::raise(done_fd);
+            loop {
+                if process::wait([orders_fd], -1) != [true] {
+                    continue;
+                }
+                process::swallow(orders_fd);
+                let told = told.swap(0, SeqCst);
+                if told & TELL != 0 {
+                    tell();
+                }
+                if told & END != 0 {
+                    end(told & LAST != 0);
+                    process::raise(done_fd);
+                }
+                if told & STOP != 0 {
+                    break;
+                }
             }
         })?;
-        Ok(Self { orders, done, end_tunnels, thread: Mutex::new(Some(thread)) })
+        Ok(Self { orders, done, ordered, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// For signal handlers, as what calls it.
+    fn order(&self, orders: u32) {
+        self.ordered.fetch_or(orders, SeqCst);
+        process::raise(self.orders.as_raw_fd());
     }
 
     /// Has the tunnels ended, and waits for it. For signal handlers: takes no lock
     /// and no memory.
     pub fn end_tunnels(&self) {
-        self.end_tunnels.store(true, SeqCst);
-        process::raise(self.orders.as_raw_fd());
+        self.order(END | LAST);
         process::wait([self.done.as_raw_fd()], PATIENCE);
+    }
+
+    /// Has the tunnels ended, now and as often as it is told, those of drain processes as well if
+    /// `everywhere`. Does not wait, and is for signal handlers too.
+    pub fn begin_end(&self, everywhere: bool) {
+        self.order(if everywhere { END | TELL } else { END });
     }
 
     /// Stops and joins it.
     pub fn stop(&self) {
-        process::raise(self.orders.as_raw_fd());
+        self.order(STOP);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Its panic, if it had one, is in the log.
         let _ = thread.map(JoinHandle::join);

@@ -112,6 +112,10 @@ impl module::Hooks for Hooks {
         child::start(process);
     }
 
+    fn child_stopping(graceful: bool) {
+        child::stopping(graceful);
+    }
+
     fn child_exit(ending: Ending) {
         child::stop(ending);
     }
@@ -125,6 +129,7 @@ impl module::Hooks for Hooks {
     }
 
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
+        child::watch_stop();
         handshake::connected(c, socket);
     }
 

@@ -33,10 +33,7 @@ pub(super) fn is_in_handler() -> bool {
 }
 
 pub(super) fn ending() -> Ending {
-    let mut threaded: c_int = 0;
-    // SAFETY: `threaded` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
-    if threaded == 0 {
+    if !is_threaded() {
         // prefork says nothing. It stops within the handler of the signal, which
         // is blocked for as long; a graceful end comes from its main loop.
         let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
@@ -54,12 +51,24 @@ fn is_blocked(signal: c_int) -> bool {
     rv == 0 && unsafe { libc::sigismember(mask.as_ptr(), signal) } == 1
 }
 
-unsafe extern "C" fn child_stopping(_pool: *mut sys::apr_pool_t, graceful: c_int) {
+/// Whether the MPM is one whose children have worker threads: event and worker.
+pub fn is_threaded() -> bool {
+    let mut threaded: c_int = 0;
+    // SAFETY: `threaded` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
+    threaded != 0
+}
+
+unsafe extern "C" fn child_stopping<H: Hooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {
     GRACEFUL.store(graceful != 0, Ordering::Relaxed);
+    // prefork's word is no good; see `ending`.
+    if is_threaded() {
+        guard((), || H::child_stopping(graceful != 0));
+    }
 }
 
 /// httpd has the hook from 2.4.49 on. Without it every end is one at once.
-pub(super) fn register() {
+pub(super) fn register<H: Hooks>() {
     type Register = unsafe extern "C" fn(
         Option<unsafe extern "C" fn(*mut sys::apr_pool_t, c_int)>,
         *const *const c_char,
@@ -74,7 +83,7 @@ pub(super) fn register() {
     let hook: Register = unsafe { std::mem::transmute(hook) };
     let none = std::ptr::null();
     // SAFETY: the callback stays loaded for as long as the hook.
-    unsafe { hook(Some(child_stopping), none, none, sys::APR_HOOK_MIDDLE as c_int) };
+    unsafe { hook(Some(child_stopping::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
 }
 
 /// The process that reads the configuration: children inherit its cleanups, and

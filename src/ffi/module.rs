@@ -72,6 +72,8 @@ pub trait Hooks {
     fn fixups(r: Request<'_>) -> Result<(), ()>;
     /// A child process has started, and serves nothing yet.
     fn child_init(process: Process<'_>);
+    /// A child process begins to end: its workers still run. Not to wait there.
+    fn child_stopping(graceful: bool);
     /// A child process ends: its workers are gone, its pool is about to be.
     fn child_exit(ending: Ending);
     /// The configuration goes away in the parent, because the server stops or
@@ -214,7 +216,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
                 first,
             );
         }
-        ending::register();
+        ending::register::<H>();
         orphans::register::<H>();
         tls::register();
         status::register::<H>();

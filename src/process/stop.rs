@@ -1,0 +1,80 @@
+//! The parent's SIGTERM to a child of event or worker: it stops all of its children at once. The
+//! MPM itself takes no notice of that signal, but of a word in a pipe, which it no longer reads in
+//! a child that is ending already; and the end of a child waits for its workers.
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+
+/// What is to be done: a function for signal handlers.
+static STOP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The MPM's own handler, 0 if it has none.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// What there was before this module's handler, for as long as that is there.
+static BEFORE: Mutex<Option<libc::sigaction>> = Mutex::new(None);
+
+extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
+    // SAFETY: the handler may ask for numbers; the kernel passes what it says of the signal.
+    let from_parent = unsafe { (*info).si_pid() == libc::getppid() };
+    let stop = STOP.load(SeqCst);
+    if from_parent && !stop.is_null() {
+        // SAFETY: `watch` stored a function of this type.
+        let stop: fn() = unsafe { std::mem::transmute(stop) };
+        stop();
+    }
+    let next = NEXT.load(SeqCst);
+    if next != 0 {
+        // SAFETY: what sigaction gave as a handler without SA_SIGINFO, which takes the number.
+        let next: extern "C" fn(c_int) = unsafe { std::mem::transmute(next) };
+        next(signal);
+    }
+}
+
+fn current() -> io::Result<libc::sigaction> {
+    // SAFETY: plain numbers and a pointer, for which zero is valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: asks; the structure is ours.
+    super::check(unsafe { libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action) })?;
+    Ok(action)
+}
+
+/// Has `stop` called, in the handler of the signal, when the parent sends SIGTERM. The MPM sets
+/// its own handler while the first workers run already: this is to be called again, at times
+/// when it matters, and does nothing while all is as it should be.
+pub fn watch(stop: fn()) {
+    let ours: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigterm;
+    let is_ours = |action: &libc::sigaction| action.sa_sigaction == ours as libc::sighandler_t;
+    let Ok(now) = current() else { return };
+    if is_ours(&now) {
+        return;
+    }
+    let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Another thread may have done it meanwhile. Another module's handler of the wider kind is
+    // left alone.
+    let Ok(now) = current() else { return };
+    if is_ours(&now) || now.sa_flags & libc::SA_SIGINFO != 0 {
+        return;
+    }
+    let has_next = now.sa_sigaction != libc::SIG_DFL && now.sa_sigaction != libc::SIG_IGN;
+    NEXT.store(if has_next { now.sa_sigaction } else { 0 }, SeqCst);
+    STOP.store(stop as *mut (), SeqCst);
+    let mut action = now;
+    action.sa_sigaction = ours as libc::sighandler_t;
+    action.sa_flags |= libc::SA_SIGINFO;
+    // SAFETY: the handler calls nothing that a handler may not, and is there until `leave`.
+    if unsafe { libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut()) } == 0 {
+        *before = Some(now);
+    }
+}
+
+/// Puts back what was there: the code of the handler may be unloaded before the process ends.
+pub fn leave() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(before) = before {
+        // SAFETY: what the kernel itself gave.
+        unsafe { libc::sigaction(libc::SIGTERM, &raw const before, std::ptr::null_mut()) };
+    }
+}
