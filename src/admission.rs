@@ -33,14 +33,16 @@ pub enum Refusal {
     Descriptors,
     /// WSForwardMaxTunnelsPerClient.
     Client,
+    /// What fits the server's memory.
+    Memory,
 }
 
 impl Refusal {
     /// How many there are.
-    pub const KINDS: usize = 3;
+    pub const KINDS: usize = 4;
     /// Their names for status pages, in the order of the variants.
     pub const NAMES: [&'static str; Self::KINDS] =
-        ["max-tunnels", "descriptors", "max-tunnels-per-client"];
+        ["max-tunnels", "descriptors", "max-tunnels-per-client", "memory"];
 }
 
 /// What a request holds until it is over, or until its tunnel does.
@@ -189,14 +191,21 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
         return Err((Refusal::Descriptors, text));
     }
     let Some(shared) = shared() else { return Ok(place) };
-    if let Some(most) = settings.max_tunnels {
+    let by_memory = settings.by_memory.map(|bound| bound.tunnels);
+    if let Some(most) = settings.max_tunnels.or(by_memory) {
         let open: u64 = shared
             .processes()
             .map(|slot| slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst))
             .sum();
         if open > u64::from(most) {
-            let text = format!("WSForwardMaxTunnels {most} is reached");
-            return Err((Refusal::Tunnels, text));
+            return Err(match settings.by_memory {
+                None => (Refusal::Tunnels, format!("WSForwardMaxTunnels {most} is reached")),
+                Some(bound) => {
+                    let text =
+                        format!("WSForwardMaxTunnels is not set, no more fit the memory: {bound}");
+                    (Refusal::Memory, text)
+                }
+            });
         }
     }
     let Some(most) = settings.max_per_client else { return Ok(place) };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 
+use crate::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::conftree::Directive as Section;
 use crate::ffi::pool::PoolText;
@@ -86,8 +87,12 @@ pub struct Settings {
     pub buffer_size: usize,
     /// WSForwardKeepAlive; `None` is Off.
     pub keep_alive: Option<KeepAlive>,
-    /// WSForwardMaxTunnels; `None` is by the limit of descriptors.
+    /// WSForwardMaxTunnels; `None` is by the limit of descriptors, and by memory if not set.
     pub max_tunnels: Option<u32>,
+    /// The bound where WSForwardMaxTunnels is not set; see [`find_bound`].
+    pub by_memory: Option<Bound>,
+    /// WSForwardMaxTunnels is set, if to 0.
+    bound_is_set: bool,
     /// WSForwardMaxTunnelsPerClient; `None` is no limit.
     pub max_per_client: Option<u32>,
     /// WSForwardClientPrefix.
@@ -108,6 +113,8 @@ pub const DEFAULTS: Settings = Settings {
     buffer_size: 262144,
     keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),
     max_tunnels: None,
+    by_memory: None,
+    bound_is_set: false,
     max_per_client: None,
     client_prefix: ClientPrefix { v4: 32, v6: 64 },
     drain_timeout: None,
@@ -131,6 +138,17 @@ pub fn reset() {
 /// Settings of the server as a whole.
 pub fn settings() -> Settings {
     *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks for the bound of a server that needs one and has none set, and returns it.
+pub fn find_bound() -> Option<Bound> {
+    let settings = settings();
+    if !settings.relay || settings.bound_is_set {
+        return None;
+    }
+    let bound = Bound::find();
+    change(|settings| settings.by_memory = bound);
+    bound
 }
 
 /// Whether the configuration that was read says `WSForward On` anywhere.
@@ -206,10 +224,13 @@ pub static DIRECTIVES: [Directive<DirConfig>; 13] = [
     Directive {
         name: c"WSForwardMaxTunnels",
         context: Context::Server,
-        usage: c"the most relayed tunnels open at a time in all processes; 0 is by the limit of descriptors (default: 0)",
+        usage: c"the most relayed tunnels open at a time in all processes; 0 is by the limit of descriptors alone (default: as many as fit the memory)",
         set: |_, values| {
             let most = values.number(0..=u32::MAX)?;
-            change(|settings| settings.max_tunnels = Some(most).filter(|most| *most > 0));
+            change(|settings| {
+                settings.max_tunnels = Some(most).filter(|most| *most > 0);
+                settings.bound_is_set = true;
+            });
             Ok(())
         },
     },

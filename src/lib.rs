@@ -8,6 +8,7 @@
 //! hooks, nothing else.
 
 mod admission;
+mod bound;
 mod child;
 mod config;
 mod drain;
@@ -94,7 +95,11 @@ impl module::Hooks for Hooks {
         text.into_iter().map(|text| (message::USELESS_RELAY, text)).collect()
     }
 
-    fn post_config() -> Result<(), String> {
+    fn post_config(main: Server) -> Result<(), String> {
+        if let Some(bound) = config::find_bound() {
+            let text = format_args!("tunnels of the relay at a time, by memory: {bound}");
+            main.log(ffi::log::Level::Info, message::BOUND, text);
+        }
         let created = shared::create().and_then(|()| registry::create());
         created.map_err(|error| format!("no shared memory: {error}"))
     }

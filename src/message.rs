@@ -30,6 +30,8 @@ pub const FORGIVEN: Message = Message(111);
 pub const NOT_SWITCHED: Message = Message(112);
 /// `WSForwardRelay On` where no upgrade request is taken.
 pub const USELESS_RELAY: Message = Message(114);
+/// The bound of tunnels that the server found for itself.
+pub const BOUND: Message = Message(115);
 
 /// A tunnel was handed over to the relay.
 pub const HANDED_OVER: Message = Message(200);

@@ -230,7 +230,7 @@ impl Shared {
     pub fn client_key(&self, network: &[u8]) -> u64 {
         let [one, two] = &self.client_key;
         let hasher = SipHasher13::new_with_keys(one.load(Relaxed), two.load(Relaxed));
-        hasher.hash(network) & !SLOT_MASK | 1 << SLOT_BITS
+        (hasher.hash(network) & !SLOT_MASK).max(1 << SLOT_BITS)
     }
 
     /// Counted tunnels of a client, in all processes.

@@ -201,6 +201,52 @@ def test_plain_requests_are_not_limited(httpd, backend, client):
         assert client(server.port).ask(http.handshake(connection=[])).status == 200
 
 
+# Memory.
+
+
+def small(server, scratch, kib):
+    """Has the server see a machine with so much memory."""
+    meminfo = scratch / f"meminfo-{kib}"
+    meminfo.write_text(f"MemTotal:       {kib} kB\nMemFree:        1 kB\n")
+    meminfo.chmod(0o644)
+    server.prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind {meminfo} /proc/meminfo && "$@"; exit $?', "sh"]
+
+
+def memory_site(httpd, origin, scratch, mpm, directives=""):
+    server = httpd(mpm=mpm)
+    small(server, scratch, 384)
+    server.directives(f"LogLevel wsforward:debug\n{directives}")
+    server.port = server.vhost(f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origin.url("http")}"')
+    return server.start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.parametrize("mpm", MPMS)
+def test_unset_limit_is_by_memory(httpd, backend, client, scratch, mpm):
+    """Half of it, at 32 KiB for each tunnel: said at the start, and where it refuses."""
+    server = memory_site(httpd, backend(), scratch, mpm)
+    bound = "6, at 32 KiB each half of the 0 MiB of the machine"
+    assert len(server.log.matching(f"WSF0115: tunnels of the relay at a time, by memory: {bound}")) == 1
+    talks = [accepted(client, server) for _ in range(6)]
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels is not set, no more fit the memory: {bound}")
+    refused(client, server)
+    assert relayed.figures(server)["Refused-memory"] == 1
+    for talk in talks:
+        talk.echoes()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+@pytest.mark.parametrize("most", [0, 8])
+def test_limit_that_is_set_is_not_by_memory(httpd, backend, client, scratch, most):
+    server = memory_site(httpd, backend(), scratch, "event", f"WSForwardMaxTunnels {most}")
+    assert not server.log.matching("WSF0115")
+    talks = [accepted(client, server) for _ in range(8)]
+    if most:
+        server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels 8 is reached")
+        refused(client, server)
+    assert len(talks) == 8
+
+
 # Upgrade requests that become such only within httpd.
 
 

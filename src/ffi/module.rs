@@ -65,7 +65,7 @@ pub trait Hooks {
     /// administrator sees it.
     fn warnings() -> Vec<(super::log::Message, String)>;
     /// The configuration is final. `Err` ends the start. In the parent.
-    fn post_config() -> Result<(), String>;
+    fn post_config(main: super::log::Server) -> Result<(), String>;
     /// What this module adds to mod_status, as HTML or as `?auto`.
     fn status(auto: bool) -> String;
     /// Before the handler. `Err` answers 503.
@@ -285,7 +285,7 @@ unsafe extern "C" fn post_config<H: Hooks>(
         }
         warn::<H>();
         ending::watch_config::<H>(pconf, server);
-        match H::post_config() {
+        match H::post_config(super::log::Server::new(server)) {
             Ok(()) => {
                 orphans::begin::<H>(pconf);
                 OK
