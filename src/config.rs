@@ -63,9 +63,9 @@ impl DirConfig {
         self.handshake_timeout
     }
 
-    /// WSForwardIdleTimeout: how long a tunnel may be silent; `None` is for ever.
+    /// WSForwardIdleTimeout, if set: how long a tunnel may be silent; 0 is for ever.
     pub fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout.filter(|timeout| !timeout.is_zero())
+        self.idle_timeout
     }
 }
 
@@ -162,7 +162,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig>; 13] = [
+pub static DIRECTIVES: [Directive<DirConfig>; 14] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -215,7 +215,7 @@ pub static DIRECTIVES: [Directive<DirConfig>; 13] = [
     Directive {
         name: c"WSForwardIdleTimeout",
         context: Context::Directory,
-        usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: 0)",
+        usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: for ever in the relay, the longer of Timeout and ProxyTimeout in a worker thread)",
         set: |config, values| {
             config.idle_timeout = Some(values.time(Duration::ZERO)?);
             Ok(())

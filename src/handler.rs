@@ -19,6 +19,7 @@ use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::handshake::{self, Handshake, Stage};
 use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
+use crate::tunnel;
 
 const BAD_GATEWAY: u16 = 502;
 const INTERNAL_SERVER_ERROR: u16 = 500;
@@ -226,6 +227,7 @@ fn delegate(
         // A socket that is gone needs no timeout.
         let _ = socket.set_timeout(client_timeout);
     }
+    tunnel::ended(r, &handshake);
     finish(r, &handshake, answer)
 }
 

@@ -14,10 +14,12 @@
 //! of a record in the SSL itself, which comes along. However fast a peer sends,
 //! nothing has to be waited for.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
+use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use relay::{Side as RelaySide, Tls, Tracker};
 
@@ -30,7 +32,8 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::handshake::Handshake;
-use crate::message::{HANDED_OVER, NOT_DETACHED};
+use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
+use crate::process;
 use crate::record::TunnelRecord;
 use crate::socket;
 use crate::tunnel::{self, Side};
@@ -57,6 +60,9 @@ const PASSIVE: [&CStr; 10] = [
 /// mod_ssl's, on both ways.
 const TLS_FILTER: &CStr = c"ssl/tls filter";
 
+/// What is said of a tunnel that ends before it can leave.
+const ENDED: &str = "a side has ended already";
+
 /// Why a tunnel stays in its worker thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
@@ -82,11 +88,18 @@ impl Fallback {
         ["http2", "filter", "tls", "descriptors", "ended", "no-relay"];
 }
 
+impl Fallback {
+    /// Whether a peer can bring it about whenever it likes, rather than the configuration.
+    fn is_by_peers(self) -> bool {
+        matches!(self, Self::Descriptors | Self::Ended)
+    }
+}
+
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
-    /// Both connections are the relay's: the loop is to be left.
-    HandedOver,
+    /// The loop is to be left: both connections are the relay's, or both are to be closed.
+    Leave,
     /// The loop goes on.
     GoOn,
 }
@@ -104,17 +117,93 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
         fall_back(serving, Fallback::Filter, "the request has the filter rate_limit");
         return;
     }
+    // What the configuration keeps here is known before the loop asks how long to wait.
+    if let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin)
+        && let Err((why, text)) = allowed(client, origin)
+    {
+        return fall_back(serving, why, &text);
+    }
     handshake.tunnel.is_to_leave.set(true);
 }
 
 fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     serving.data.tunnel.is_to_leave.set(false);
-    // It holds a worker, which the MPM counts.
-    admission::give_back(serving.request);
+    // It holds a worker, which the MPM counts. But what a client can bring about is held against
+    // its limits, until the request is over.
+    if !why.is_by_peers() {
+        admission::give_back(serving.request);
+    }
     tunnel::stays(serving);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
+}
+
+/// What a tunnel that cannot leave waits for.
+#[derive(Debug, Clone, Copy)]
+pub enum Wait {
+    /// Bytes on their way to a side.
+    Output(Side),
+    /// The rest of a message of a side's TLS. Nothing else goes on meanwhile: OpenSSL neither
+    /// reads nor writes data before it has all of it.
+    Message(Side),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = |side: &Side| match side {
+            Side::Client => "the client",
+            Side::Origin => "the back end",
+        };
+        match self {
+            Self::Output(side) => write!(f, "{} did not take what was sent to it", whose(side)),
+            Self::Message(side) => write!(f, "a TLS message of {} was not completed", whose(side)),
+        }
+    }
+}
+
+/// Waits for that, in the worker thread: no longer than until the tunnel has to have left, however
+/// many bytes come or go meanwhile. `false` if that was too long.
+pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
+    let tunnel = &serving.data.tunnel;
+    let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
+        return false;
+    };
+    let (Wait::Output(side) | Wait::Message(side)) = wait;
+    let c = if side == Side::Client { client } else { origin };
+    let left = tunnel.leaves_by.get().map(|by| by.saturating_duration_since(Instant::now()));
+    if left.is_some_and(|left| !left.is_zero())
+        && let Some(socket) = c.socket()
+        && let Some(fd) = socket.fd()
+    {
+        // The first millisecond after it.
+        let millis = left.map_or(0, |left| left.as_millis().saturating_add(1));
+        let millis = c_int::try_from(millis).unwrap_or(c_int::MAX);
+        match wait {
+            Wait::Output(_) => process::wait_for_room(fd.as_raw_fd(), millis),
+            Wait::Message(_) => drop(process::wait([fd.as_raw_fd()], millis)),
+        }
+        return true;
+    }
+    tunnel.is_to_leave.set(false);
+    tunnel.is_late.set(true);
+    let text = format_args!("tunnel ended: {wait} within Timeout");
+    log::request(serving.request, Level::Info, NOT_IN_TIME, text);
+    // Nobody waits for them.
+    client.abort();
+    origin.abort();
+    false
+}
+
+/// Writes what is on its way to a side. `false` if it went too slowly.
+pub fn write_pending(serving: &Serving<'_, Handshake>, c: Connection<'_>, side: Side) -> bool {
+    while c.has_pending_output() && !c.is_aborted() {
+        c.write_pending();
+        if c.has_pending_output() && !c.is_aborted() && !wait(serving, Wait::Output(side)) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Tries to hand the tunnel over, at a non-blocking read of `side` with `next`
@@ -132,37 +221,47 @@ pub fn attempt(
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return Attempt::GoOn;
     };
-    // Some module read the connection before the loop does: not the place.
-    if !serving.request.reads_from_connection() && !client.is_secondary() {
-        return Attempt::GoOn;
-    }
     if let Err((why, text)) = allowed(client, origin) {
         fall_back(serving, why, &text);
         return Attempt::GoOn;
     }
-    // The 101, or bytes behind it, are still on their way out: at a later read.
-    if client.has_pending_output() || origin.has_pending_output() {
-        return Attempt::GoOn;
-    }
-    // Before anything is taken: what is taken must be able to go on.
-    let descriptors = match Descriptors::of(client, origin) {
-        Ok(descriptors) => descriptors,
-        Err(error) => {
-            let text = format!("no descriptor for the relay: {error}");
-            log::request(serving.request, Level::Error, NOT_DETACHED, format_args!("{text}"));
-            fall_back(serving, Fallback::Descriptors, &text);
+    let mut emptied = [false; 2];
+    loop {
+        for (c, side) in [(client, Side::Client), (origin, Side::Origin)] {
+            if !write_pending(serving, c, side) {
+                return Attempt::Leave;
+            }
+        }
+        if client.is_aborted() || origin.is_aborted() {
+            fall_back(serving, Fallback::Ended, ENDED);
             return Attempt::GoOn;
         }
-    };
-    tunnel.draining.set(true);
-    let decrypted = decrypted(serving, side, next, out, client, origin);
-    tunnel.draining.set(false);
-    match decrypted {
-        Decrypted::All => take(serving, client, origin, descriptors),
-        Decrypted::NotNow => Attempt::GoOn,
-        Decrypted::Ended => {
-            fall_back(serving, Fallback::Ended, "a side has ended already");
-            Attempt::GoOn
+        // Before anything is taken: what is taken must be able to go on.
+        let descriptors = match Descriptors::of(client, origin) {
+            Ok(descriptors) => descriptors,
+            Err(error) => {
+                let text = format!("no descriptor for the relay: {error}");
+                log::request(serving.request, Level::Error, NOT_DETACHED, format_args!("{text}"));
+                fall_back(serving, Fallback::Descriptors, &text);
+                return Attempt::GoOn;
+            }
+        };
+        tunnel.draining.set(true);
+        let decrypted = decrypted(serving, side, next, out, [client, origin], &mut emptied);
+        tunnel.draining.set(false);
+        match decrypted {
+            // Reading may have had something to say.
+            Decrypted::All if client.has_pending_output() || origin.has_pending_output() => {}
+            Decrypted::All => return take(serving, client, origin, descriptors),
+            Decrypted::NotNow(side) => {
+                if !wait(serving, Wait::Message(side)) {
+                    return Attempt::Leave;
+                }
+            }
+            Decrypted::Ended => {
+                fall_back(serving, Fallback::Ended, ENDED);
+                return Attempt::GoOn;
+            }
         }
     }
 }
@@ -192,25 +291,28 @@ enum Decrypted {
     /// Nothing is left in mod_ssl's filters.
     All,
     /// A message of TLS's own is not complete: its SSL cannot be taken over before.
-    NotNow,
+    NotNow(Side),
     /// A side ended or failed.
     Ended,
 }
 
 /// Takes what mod_ssl has decrypted and not yet passed on, which one read of each TLS side
 /// brings: first of the one that the loop is reading, which gets what was taken of it if the
-/// hand-over is not to be. What goes wrong is read on by the loop.
+/// hand-over is not to be. What goes wrong is read on by the loop. A side of `emptied`, of client
+/// and back end, is not read again: that would be more of what its peer sends.
 fn decrypted(
     serving: &Serving<'_, Handshake>,
     side: Side,
     next: &mut Next<'_>,
     out: &mut Brigade<'_>,
-    client: Connection<'_>,
-    origin: Connection<'_>,
+    [client, origin]: [Connection<'_>; 2],
+    emptied: &mut [bool; 2],
 ) -> Decrypted {
     for of in [side, side.other()] {
-        let c = if of == Side::Client { client } else { origin };
-        if !tls::is_on(c) {
+        let [of_client, of_origin] = &mut *emptied;
+        let (c, emptied) =
+            if of == Side::Client { (client, of_client) } else { (origin, of_origin) };
+        if !tls::is_on(c) || *emptied {
             continue;
         }
         let ahead = serving.data.tunnel.ahead(of);
@@ -233,9 +335,10 @@ fn decrypted(
                 return Decrypted::Ended;
             }
         }
-        if tls::is_takeable(c).is_err() {
-            return Decrypted::NotNow;
+        if tls::is_within_message(c) {
+            return Decrypted::NotNow(of);
         }
+        *emptied = true;
     }
     // Reading may have had something to say, or the 101 was not taken.
     if client.is_aborted() || origin.is_aborted() {
@@ -288,7 +391,7 @@ fn take(
         origin: None,
         ahead: [from_client, from_origin],
         is_websocket: handshake.offer.is_websocket(),
-        idle_timeout: handshake.idle_timeout,
+        idle_timeout: handshake.idle_timeout.filter(|idle| !idle.is_zero()),
         record: Some(record),
         _place: place,
     })));
@@ -298,7 +401,7 @@ fn take(
     // Or mod_proxy would send close_notify. The client's connection is aborted
     // when it is closed: until then its state goes into the access log.
     origin.abort();
-    Attempt::HandedOver
+    Attempt::Leave
 }
 
 /// What httpd has read of a side: bytes for the other side, and ciphertext for its TLS.

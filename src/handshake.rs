@@ -42,7 +42,7 @@ pub struct Handshake {
     pub rigour: Rigour,
     /// WSForwardHandshakeTimeout, if set.
     pub timeout: Option<Duration>,
-    /// WSForwardIdleTimeout; `None` is for ever.
+    /// WSForwardIdleTimeout, if set; 0 is for ever.
     pub idle_timeout: Option<Duration>,
     /// WSForwardRelay.
     pub relay: bool,

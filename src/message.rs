@@ -45,6 +45,8 @@ pub const TUNNEL_LOST: Message = Message(203);
 pub const NO_RELAY: Message = Message(204);
 /// What the relay itself has to say.
 pub const RELAY: Message = Message(205);
+/// A tunnel that could not leave its worker thread in time is ended.
+pub const NOT_IN_TIME: Message = Message(206);
 
 /// Tunnels cannot outlive their child process.
 pub const NO_DRAIN: Message = Message(300);

@@ -2,17 +2,23 @@
 //! its first read on it may be handed over to the relay.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use relay::{By, End, Why};
 
 use crate::child;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
+use crate::ffi::log::{self, Level};
+use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::ffi::tls;
 use crate::handover::{self, Attempt};
 use crate::handshake::{Handshake, Stage, current};
+use crate::message::TUNNEL_ENDED;
+use crate::record::{EndLine, TunnelRecord};
 use crate::socket;
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
@@ -55,42 +61,198 @@ pub struct Tunnel {
     pub is_to_leave: Cell<bool>,
     /// Reads are being passed on: a hand-over empties mod_ssl's filters.
     pub draining: Cell<bool>,
+    /// When it has to have left, or to have been found unable to.
+    pub leaves_by: Cell<Option<Instant>>,
+    /// It has not, and is ended.
+    pub is_late: Cell<bool>,
+    /// The timeout of the back end's socket, while the loop is shown another.
+    timeout: Cell<Option<Duration>>,
+    /// When the back end switched protocols.
+    began: Cell<Option<Instant>>,
+    /// The side that came to its end first.
+    first: Cell<Option<Side>>,
+    /// What the back end's connection was like when it was closed.
+    closed: RefCell<Option<Closed>>,
 }
 
-/// What was read of a connection ahead of the loop.
+/// What was read of a connection: ahead of the loop, and by it.
 #[derive(Default)]
 pub struct Ahead {
-    /// The bytes.
+    /// The bytes that the loop has still to get.
     pub bytes: RefCell<Vec<u8>>,
     /// What the read after them answered.
     pub end: Cell<Option<Status>>,
+    /// How many bytes the loop has got.
+    passed: Cell<u64>,
+    /// What the loop's last read answered, if the side has come to its end.
+    over: Cell<Option<Status>>,
 }
 
 impl Tunnel {
-    /// What was read ahead of one side.
+    /// What was read of one side.
     pub fn ahead(&self, side: Side) -> &Ahead {
         match side {
             Side::Client => &self.client,
             Side::Origin => &self.origin,
         }
     }
+
+    /// A read by the loop has its answer.
+    fn note(&self, side: Side, out: &mut Brigade<'_>, result: Result<(), Status>) {
+        let of = self.ahead(side);
+        let bytes = if result.is_ok() { out.length() } else { 0 };
+        of.passed.set(of.passed.get() + bytes);
+        if let Err(end) = result
+            && !end.is_again()
+            && of.over.get().is_none()
+        {
+            of.over.set(Some(end));
+            self.first.set(self.first.get().or(Some(side)));
+        }
+    }
 }
 
-/// A right 101 is about to be served: the loop will run with WSForwardIdleTimeout
-/// instead of Timeout. It waits for the longer of the two sockets' timeouts.
+/// A right 101 is about to be served: the tunnel begins.
 pub fn begin(serving: &Serving<'_, Handshake>) {
-    let idle = Some(serving.data.idle_timeout.unwrap_or(LONGEST).min(LONGEST));
     let Some(client) = serving.request.connection() else { return };
-    for socket in sockets(serving) {
-        let _ = socket.set_timeout(idle);
+    let tunnel = &serving.data.tunnel;
+    let now = Instant::now();
+    tunnel.began.set(Some(now));
+    // It begins for the client when the 101 is written: within httpd's Timeout.
+    let allowed = client.socket().and_then(Socket::timeout).unwrap_or(LONGEST);
+    tunnel.leaves_by.set(now.checked_add(allowed));
+    // Answers to requests before this one may be very long, and httpd would wait for each part
+    // of them anew.
+    if !client.is_secondary() && !handover::write_pending(serving, client, Side::Client) {
+        return;
     }
     // Without it the tunnel works all the same, in its thread.
     let _ = CLIENT.add(client, ClientFilter);
+    if let Some(pool) = serving.origin.and_then(Connection::pool) {
+        pool.own(Closing);
+    }
     // The loop waits for the socket when a read says that nothing is there.
     for c in connections(serving) {
         tls::set_auto_retry(c);
     }
     handover::begin(serving);
+    set_timeouts(serving);
+}
+
+/// The loop waits for the longer of the two sockets' timeouts: as httpd does, which is Timeout or
+/// ProxyTimeout, unless WSForwardIdleTimeout is set. The client's socket never gets a longer one,
+/// since the 101 is still to be written to it. A tunnel that is to leave stays only for what a
+/// peer does, or for want of descriptors: then no longer than without WSForwardIdleTimeout.
+fn set_timeouts(serving: &Serving<'_, Handshake>) {
+    let Some(idle) = serving.data.idle_timeout else { return };
+    let Some(origin) = serving.origin.and_then(Connection::socket) else { return };
+    let idle = Some(idle).filter(|idle| !idle.is_zero()).unwrap_or(LONGEST).min(LONGEST);
+    let shorter = |timeout: Option<Duration>| timeout.unwrap_or(idle).min(idle);
+    let tunnel = &serving.data.tunnel;
+    let before = origin.timeout();
+    let client = serving.request.connection().filter(|client| !client.is_secondary());
+    let client = client.and_then(Connection::socket);
+    let stock = client.and_then(Socket::timeout).max(before);
+    if let Some(client) = client {
+        let _ = client.set_timeout(Some(shorter(client.timeout())));
+    }
+    tunnel.timeout.set(Some(shorter(before)));
+    let shown = if tunnel.is_to_leave.get() { shorter(stock) } else { idle };
+    let _ = origin.set_timeout(Some(shown));
+}
+
+/// The loop has begun and knows how long to wait for bytes: a write that has to wait is given up
+/// as ever.
+fn unset_timeout(serving: &Serving<'_, Handshake>) {
+    if let Some(timeout) = serving.data.tunnel.timeout.take()
+        && let Some(origin) = serving.origin.and_then(Connection::socket)
+    {
+        let _ = origin.set_timeout(Some(timeout));
+    }
+}
+
+/// The back end's connection as its pool is cleared, which is before the request is over.
+struct Closed {
+    /// Its address.
+    peer: String,
+    /// A write to it has failed.
+    is_aborted: bool,
+}
+
+/// Notes that.
+struct Closing;
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        current(|serving| {
+            if let Some(origin) = serving.origin
+                && !origin.is_handed_over()
+            {
+                let closed =
+                    Closed { peer: origin.peer().to_string(), is_aborted: origin.is_aborted() };
+                serving.data.tunnel.closed.replace(Some(closed));
+            }
+        });
+    }
+}
+
+/// mod_proxy's loop is left. If it ran the tunnel to its end, the line about that.
+pub fn ended(r: Request<'_>, handshake: &Handshake) {
+    let tunnel = &handshake.tunnel;
+    let (Some(began), Some(client)) = (tunnel.began.get(), r.connection()) else { return };
+    if client.is_handed_over() {
+        return;
+    }
+    let closed = tunnel.closed.take();
+    let (by, why) = how_it_ended(r, tunnel, client, closed.as_ref());
+    let end = End {
+        bytes_up: tunnel.client.passed.get(),
+        bytes_down: tunnel.origin.passed.get(),
+        duration: began.elapsed(),
+        by,
+        why,
+        client_close: None,
+        backend_close: None,
+    };
+    let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
+    let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer, None);
+    let line = EndLine(&record, &end);
+    log::request(r, Level::Info, TUNNEL_ENDED, format_args!("{line}, where=thread"));
+}
+
+/// Who ended a tunnel in its thread, and why: mod_proxy does not say what its loop returned.
+fn how_it_ended(
+    r: Request<'_>,
+    tunnel: &Tunnel,
+    client: Connection<'_>,
+    closed: Option<&Closed>,
+) -> (By, Why) {
+    let sides = [(Side::Client, By::Client), (Side::Origin, By::Backend)];
+    let over = |side| tunnel.ahead(side).over.get();
+    if tunnel.is_late.get() {
+        return (By::Us, Why::Error(libc::ETIMEDOUT));
+    }
+    for (side, by) in sides {
+        if let Some(why) = over(side).filter(|why| !why.is_eof()) {
+            let why = match why.errno() {
+                Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Why::Reset,
+                Some(errno) => Why::Error(errno),
+                None => Why::Tls(why.to_string()),
+            };
+            return (by, why);
+        }
+    }
+    let first = sides.into_iter().find(|(side, _)| tunnel.first.get() == Some(*side));
+    let are_both = sides.iter().all(|(side, _)| over(*side).is_some());
+    // One end is enough for these.
+    let is_one =
+        client.is_secondary() || r.env().is_some_and(|env| env.get(c"proxy-nohalfclose").is_some());
+    match first {
+        Some((_, by)) if are_both || is_one => (by, Why::Closed),
+        _ if client.is_aborted() => (By::Client, Why::Reset),
+        _ if closed.is_some_and(|closed| closed.is_aborted) => (By::Backend, Why::Reset),
+        _ => (By::Us, Why::IdleTimeout),
+    }
 }
 
 /// The connections that are the tunnel's alone: a stream of HTTP/2 shares its own with others.
@@ -166,8 +328,19 @@ fn read_tunnel(
     if tunnel.draining.get() {
         return next.read(out, read);
     }
-    if !read.block && handover::attempt(serving, side, next, out) == Attempt::HandedOver {
-        return Err(Status::ABORTED);
+    let client = serving.request.connection();
+    // Some module may read the connection before the loop does.
+    let is_in_loop = !read.block
+        && (serving.request.reads_from_connection()
+            || client.is_some_and(|client| client.is_secondary()));
+    if is_in_loop {
+        unset_timeout(serving);
+        if handover::attempt(serving, side, next, out) == Attempt::Leave
+            // The 101 was not taken: the loop would wait for the client to take it.
+            || client.is_some_and(Connection::is_aborted)
+        {
+            return Err(Status::ABORTED);
+        }
     }
     let ahead = tunnel.ahead(side);
     let mut bytes = ahead.bytes.borrow_mut();
@@ -175,6 +348,8 @@ fn read_tunnel(
         // All of it, even if that is more than was asked for: the loop comes back
         // when the socket has more, which it need not.
         out.append(&std::mem::take(&mut *bytes));
+        drop(bytes);
+        tunnel.note(side, out, Ok(()));
         return Ok(());
     }
     drop(bytes);
@@ -182,6 +357,7 @@ fn read_tunnel(
         Some(end) => Err(end),
         None => next.read(out, read),
     };
+    tunnel.note(side, out, result);
     if result.is_err_and(|why| !why.is_again()) {
         // The loop carries this end: what comes after it is the loop's too.
         tunnel.is_to_leave.set(false);

@@ -331,7 +331,7 @@ def test_log_level_of_the_module(httpd, backend, client):
         server.wait_idle()
         lines = server.log.matching(r"\[wsforward:debug\].*\[client 127\.0\.0\.1:\d+\] WSF0101: asking the back end for websocket$")
         assert bool(lines) is expected, server.log.text()
-        assert bool(server.log.matching("wsforward:")) is expected
+        assert bool(server.log.matching("wsforward:debug")) is expected
 
 
 def test_log_lines_name_the_module_and_the_client_once(httpd, backend, client):

@@ -96,7 +96,8 @@ def test_default_is_the_same_everywhere(directive):
     for said in re.findall(r"\(default: ([^)]*)\)", usage):
         assert said in default
     for value in re.findall(rf"^#{directive} (.*)$", read("debian/wsforward.conf"), re.M):
-        assert default == f"`{directive} {value}`" or default.startswith(("the worker's timeout", "as many as fit the memory"))
+        known = ("the worker's timeout", "as many as fit the memory", "for ever in the relay")
+        assert default == f"`{directive} {value}`" or default.startswith(known)
 
 
 def test_tunnels_by_descriptors_are_those_of_the_code():

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from harness import http, relayed, relaysite, steps, websocket
+from harness.h2client import Http2Client
 from harness.relaysite import CLIENTS
 
 MPMS = ["event", "worker", "prefork"]
@@ -56,6 +57,72 @@ def test_lines_of_a_tunnel(httpd, origins, client, mpm, kind, unique_id):
     assert entry[0] == end.id
     assert entry[2] == "-", "aborted, as far as the access log knows"
     assert f"{entry[3]}:{entry[4]}" == peer
+
+
+WHERE = {"relay off": ("WSForwardRelay Off", "plain"), "fallback": ("DumpIOInput On\nLogLevel dumpio:trace7", "plain"),
+         "fallback, TLS": ("DumpIOInput On\nLogLevel dumpio:trace7", "tls1.3")}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["client", "back end", "both close", "client resets"])
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("mpm", MPMS)
+def test_line_of_a_tunnel_in_a_thread(httpd, origins, client, mpm, where, end):
+    """The same line as of the relay's, with where it was."""
+    more, kind = WHERE[where]
+    server = relaysite.start(httpd(mpm=mpm, extra=["dumpio"]), origins, more)
+    server.expect_log("AH03307|AH10221", certain=False)
+    if end == "back end":
+        origins["tcp"].answers(steps.switch(), b"g" * 777, steps.close)
+    talk = talk_to(server, client, kind)
+    peer, begin = "%s:%d" % talk.plain.getsockname(), time.monotonic()
+    assert talk.ask(http.handshake()).status == 101
+    up, down = 0, 0
+    if end == "back end":
+        down = len(talk.read_to_end())
+        talk.half_close()
+    else:
+        talk.echoes(b"x" * 1000)
+        up, down = 1008, 1004
+    if end == "both close":
+        talk.send_frame(websocket.close_frame(4321))
+        assert talk.read_frame().opcode == websocket.CLOSE
+        up, down = up + 8, down + 4
+        talk.end()
+        talk.half_close()
+    elif end == "client":
+        talk.half_close()
+        talk.end()
+    elif end == "client resets":
+        talk.reset()
+    [line] = relayed.ends(server)
+    took = time.monotonic() - begin
+    by, why = {"client": ("client", "closed"), "client resets": ("client", "reset")}.get(end, ("back end", "closed"))
+    assert (line.client, line.origin, line.by, line.why) == (peer, origins["tcp"].authority, by, why)
+    assert (line.up, line.down, line.where) == (up, down, "thread")
+    assert 0 <= line.seconds <= took + 1
+    assert b"wsforward:info" in server.log.matching(relayed.ENDED)[0]
+    talk.close()
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+@pytest.mark.parametrize("by", ["client", "back end"])
+def test_line_of_a_stream_of_http2(httpd, origins, certificate, mpm, by):
+    server = relaysite.start(httpd(mpm=mpm, extra=["http2"]), origins, "Protocols h2 http/1.1\nH2WebSockets on")
+    if by == "back end":
+        origins["tcp"].answers(steps.switch(), b"g" * 777, steps.close)
+    with Http2Client(server.ports["tls"], certificate.client_context("tls1.3", ["h2"])) as h2:
+        stream = h2.websocket()
+        assert stream.status == 200
+        if by == "back end":
+            assert stream.read_to_end() == b"g" * 777
+        else:
+            frame = websocket.Frame(websocket.BINARY, b"x" * 1000)
+            stream.send(frame.encode(mask=True))
+            assert websocket.read_frame(stream.read_exactly) == frame
+            stream.end()
+        [line] = relayed.ends(server)
+    assert (line.by, line.why, line.where) == (by, "closed", "thread")
+    assert (line.up, line.down) == ((0, 777) if by == "back end" else (1008, 1004))
 
 
 def test_ids_of_many_tunnels_differ(httpd, origins, client):

@@ -6,10 +6,12 @@ import time
 
 import pytest
 
-from harness import http, procfs, steps, wait, websocket
+from harness import http, procfs, relayed, steps, wait, websocket
 from harness.sockets import FLOOD, IN_FLIGHT
 
 IDLE, SLACK = 1.0, 2.0
+#: WSForwardIdleTimeout below /long, in seconds: longer than the Timeout of the port "short", 1.
+LONG = 3.0
 #: "At once" on a busy machine, in seconds.
 AT_ONCE = 2.0
 
@@ -38,9 +40,17 @@ ProxyPass "/" "{origins["tcp"].url("http")}"
 <Location "/idle">
     WSForwardIdleTimeout {IDLE:g}
 </Location>
+<Location "/long">
+    WSForwardIdleTimeout {LONG:g}
+</Location>
+<Location "/never">
+    WSForwardIdleTimeout 0
+</Location>
 """
     made.ports = {"plain": made.vhost(text), "tls": made.vhost(text, tls=True),
-                  "short": made.vhost("Timeout 1\nProxyTimeout 1\n" + text)}  # fmt: skip
+                  "short": made.vhost("Timeout 1\nProxyTimeout 1\n" + text),
+                  "short tls": made.vhost("Timeout 1\nProxyTimeout 1\n" + text, tls=True),
+                  "proxy timeout": made.vhost(f"Timeout 1\nProxyTimeout {LONG:g}\n" + text)}  # fmt: skip
     return made.start()
 
 
@@ -322,15 +332,44 @@ def test_bytes_in_either_direction_are_not_idle(tunnel, direction):
         assert ends_after(talk, IDLE * 0.6) == "eof"
 
 
-def test_no_idle_timeout_by_default_whatever_timeout_says(tunnel):
-    """Timeout and ProxyTimeout are 1 s here: stock would cut the tunnel, we do not."""
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_silent_tunnel_ends_as_with_stock_httpd_by_default(server, tunnel, kind):
+    """Timeout and ProxyTimeout are 1 s there. A tunnel that holds a thread does not hold it for good."""
+    talk = tunnel(kind, port="short" if kind == "plain" else "short tls")
+    assert ends_after(talk, 1) in ("eof", "close_notify", "truncated")
+    assert talk.origin.closed.wait(AT_ONCE)
+    [end] = relayed.ends(server)
+    assert (end.by, end.why, end.where) == ("server", "idle-timeout", "thread")
+
+
+def test_proxy_timeout_holds_where_it_is_longer(tunnel):
+    talk = tunnel(port="proxy timeout")
+    assert ends_after(talk, LONG) == "eof"
+
+
+def test_bytes_keep_a_tunnel_from_ending_by_default(tunnel):
     talk = tunnel(port="short")
+    begin = time.monotonic()
+    while time.monotonic() - begin < 3:
+        talk.echoes()
+        assert talk.silent_for(0.05)
+    talk.echoes()
+
+
+def test_idle_timeout_of_nothing_is_for_ever(tunnel):
+    """Whatever Timeout and ProxyTimeout say."""
+    talk = tunnel(port="short", path="/never")
     assert talk.silent_for(3)
     talk.echoes()
 
 
 def test_idle_timeout_longer_than_timeout(tunnel):
-    talk = tunnel(port="short", path="/idle")
+    talk = tunnel(port="short", path="/long")
+    assert ends_after(talk, LONG) == "eof"
+
+
+def test_idle_timeout_shorter_than_timeout(tunnel):
+    talk = tunnel(path="/idle")
     assert ends_after(talk, IDLE) == "eof"
 
 

@@ -26,6 +26,16 @@ impl Brigade<'_> {
         unsafe { sys::wsf_brigade_append(self.as_ptr(), bytes.as_ptr().cast(), bytes.len()) };
     }
 
+    /// How many bytes it holds, of those whose number is known.
+    pub fn length(&mut self) -> u64 {
+        let mut length: sys::apr_off_t = 0;
+        // SAFETY: the brigade is ours for the borrow; nothing is read for it (0), and `length` is
+        // ours.
+        unsafe { sys::apr_brigade_length(self.as_ptr(), 0, &raw mut length) };
+        // -1 for a bucket that has to be read first.
+        u64::try_from(length).unwrap_or(0)
+    }
+
     /// Moves all bytes into `to`, and empties the brigade.
     pub fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
         let mut length: sys::apr_off_t = 0;

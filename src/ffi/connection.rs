@@ -157,6 +157,14 @@ impl<'c> Connection<'c> {
         self.record().data_in_output_filters != 0
     }
 
+    /// Writes of [`Self::has_pending_output`] what its socket takes now. An error aborts the
+    /// connection.
+    pub fn write_pending(self) {
+        if let Some(mut core) = super::filter::find(self.record().output_filters, c"core") {
+            core.write_pending();
+        }
+    }
+
     /// A filter of the connection, input or output, whose name is not among those that
     /// are known.
     pub fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {

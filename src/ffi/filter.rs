@@ -77,6 +77,21 @@ pub enum Layer {
     BelowTls,
 }
 
+impl Next<'_> {
+    /// Has core's output filter write what it keeps, without waiting: without a brigade, as the
+    /// MPMs call it (event.c, "write completion").
+    pub(super) fn write_pending(&mut self) {
+        // SAFETY: httpd keeps the chain alive for as long as the connection; an output filter has
+        // a function for output, and core's takes NULL for "nothing more".
+        unsafe {
+            let function = (*(*self.0).frec).filter_func.out_func;
+            if let Some(function) = function {
+                function(self.0, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
 /// A kind of filter, known to httpd from [`Kind::register`] on.
 pub struct Kind<F>(AtomicPtr<sys::ap_filter_rec_t>, PhantomData<fn() -> F>);
 

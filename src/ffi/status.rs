@@ -45,6 +45,13 @@ impl Status {
         unsafe { sys::wsf_status_is_timeup(self.0) != 0 }
     }
 
+    /// The system's error number, if it is one.
+    pub fn errno(self) -> Option<i32> {
+        /// Where APR's own codes begin.
+        const APRS: i32 = sys::APR_OS_START_ERROR as i32;
+        Some(self.0).filter(|errno| (1..APRS).contains(errno))
+    }
+
     /// The peer sent all it will ever send.
     pub fn is_eof(self) -> bool {
         // SAFETY: looks at a number only.

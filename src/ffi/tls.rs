@@ -97,24 +97,24 @@ pub fn is_on(c: Connection<'_>) -> bool {
     c.ssl().is_some()
 }
 
-/// Whether a connection's TLS, if it has any, is one that can be taken over.
+/// Whether a connection's TLS, if it has any, is one that can be taken over at all.
 ///
 /// # Errors
-/// Why not.
+/// Why it never can.
 pub fn is_takeable(c: Connection<'_>) -> Result<(), String> {
-    let Some(ssl) = c.ssl() else { return Ok(()) };
-    match OPENSSL.get() {
-        Some(Ok(openssl)) => {
-            // SAFETY: mod_ssl keeps the SSL until the connection is closed.
-            if unsafe { openssl.library.is_init_finished(ssl.as_ptr()) } {
-                Ok(())
-            } else {
-                Err("a TLS handshake is not finished".to_owned())
-            }
-        }
-        Some(Err(why)) => Err(why.clone()),
-        None => Err("OpenSSL was not looked for".to_owned()),
+    match (c.ssl(), OPENSSL.get()) {
+        (None, _) | (_, Some(Ok(_))) => Ok(()),
+        (_, Some(Err(why))) => Err(why.clone()),
+        (_, None) => Err("OpenSSL was not looked for".to_owned()),
     }
+}
+
+/// Whether a message of TLS's own has arrived in part, such as a KeyUpdate (RFC 8446, section
+/// 4.6.3): until the rest is there the session cannot be taken over. The peer decides when.
+pub fn is_within_message(c: Connection<'_>) -> bool {
+    let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) else { return false };
+    // SAFETY: mod_ssl keeps the SSL until the connection is closed.
+    unsafe { !openssl.library.is_init_finished(ssl.as_ptr()) }
 }
 
 /// Has reads go on behind records that carry no data. Without it a read says

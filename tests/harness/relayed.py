@@ -11,7 +11,7 @@ HANDED_OVER, STAYS, ENDED = "WSF0200", "WSF0201", "WSF0202"
 END = re.compile(
     rb"WSF0202: tunnel \[(?P<id>[^\]]*)\] (?P<client>\S+) -> (?P<origin>\S+) ended after (?P<seconds>[\d.]+) s"
     rb" by the (?P<by>client|back end|server): (?P<why>.+?), (?P<up>\d+) bytes up, (?P<down>\d+) bytes down"
-    rb"(?:, client's close code (?P<client_close>\d+))?(?:, back end's close code (?P<origin_close>\d+))?$"
+    rb"(?:, client's close code (?P<client_close>\d+))?(?:, back end's close code (?P<origin_close>\d+))?(?:, where=(?P<where>\w+))?$"
 )
 
 
@@ -71,6 +71,8 @@ class Ended:
     down: int
     client_close: int
     origin_close: int
+    #: None for the relay.
+    where: str = None
 
     @classmethod
     def parse(cls, line):
