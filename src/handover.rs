@@ -171,18 +171,23 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     };
     let (Wait::Output(side) | Wait::Message(side)) = wait;
     let c = if side == Side::Client { client } else { origin };
-    let left = tunnel.leaves_by.get().map(|by| by.saturating_duration_since(Instant::now()));
-    if left.is_some_and(|left| !left.is_zero())
-        && let Some(socket) = c.socket()
+    let left = || {
+        let by = tunnel.leaves_by.get()?;
+        Some(by.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+    };
+    if let (Some(left), Some(socket)) = (left(), c.socket())
         && let Some(fd) = socket.fd()
     {
         // The first millisecond after it.
-        let millis = left.map_or(0, |left| left.as_millis().saturating_add(1));
-        let millis = c_int::try_from(millis).unwrap_or(c_int::MAX);
+        let millis = c_int::try_from(left.as_millis().saturating_add(1)).unwrap_or(c_int::MAX);
         match wait {
             Wait::Output(_) => process::wait_for_room(fd.as_raw_fd(), millis),
             Wait::Message(_) => drop(process::wait([fd.as_raw_fd()], millis)),
         }
+    }
+    // Where nothing came, mod_ssl would take another read of a back end's session for a handshake
+    // that has failed.
+    if left().is_some() {
         return true;
     }
     tunnel.is_to_leave.set(false);

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness import http, relayed, relaysite, steps, wait, websocket
+from harness.backend import Backend
 from harness.records import HANDSHAKE, KEY_UPDATE, Records
 
 MPMS = ["event", "worker", "prefork"]
@@ -27,15 +28,32 @@ def origins(shared_backend):
     return relaysite.origins(shared_backend)
 
 
+@pytest.fixture(scope="module")
+def secrets(scratch):
+    """Where the TLS back end's keys are."""
+    return scratch / "secrets"
+
+
+@pytest.fixture(scope="module")
+def partial(certificate, secrets):
+    """A TLS 1.3 back end that sends no session tickets: its first record is its answer."""
+    context = certificate.server_context("tls1.3")
+    context.num_tickets, context.keylog_filename = 0, str(secrets)
+    made = Backend(tls=context, name="partial")
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="module", params=MPMS)
-def relay(request, shared_httpd, origins):
+def relay(request, shared_httpd, origins, partial):
     made = shared_httpd(mpm=request.param)
     made.page("big", "x" * (4 << 20))
     # A tunnel that holds a place is the only one.
     made.directives(f"Timeout {TIMEOUT:g}\nProxyTimeout {TIMEOUT:g}\nWSForwardMaxTunnels 1")
     # Of a file that core sends itself any number of bytes may wait, whatever comes behind it.
-    return relaysite.start(made, origins, """EnableSendfile On
+    return relaysite.start(made, origins, f"""EnableSendfile On
 ProxyPass "/big" "!"
+ProxyPass "/partial" "{partial.url("https")}"
 <Location "/never">
     WSForwardIdleTimeout 0
 </Location>
@@ -211,6 +229,45 @@ def test_key_update_that_is_completed_is_relayed(server, origins, records, to):
         then.set()
         raw.send(websocket.Frame(websocket.TEXT, b"after").encode(mask=True))
         assert talk.read_frame().payload == b"after"
+    talk.close()
+
+
+def switch_and_part(secrets, go):
+    """The 101 and, glued to it, a part of a KeyUpdate; the rest once the test says so, and a frame."""
+    def step(connection):
+        raw, parts = Records(connection.sock, secrets, "SERVER_TRAFFIC_SECRET_0"), []
+        connection.send = parts.append
+        steps.switch()(connection)
+        raw.sock.sendall(raw.record(b"".join(parts)) + raw.record(KEY_UPDATE[:PART], HANDSHAKE))
+        steps.wait_for(go)(connection)
+        if go.is_set():
+            raw.send(KEY_UPDATE[PART:], HANDSHAKE)
+            raw.update_key()
+            raw.send(websocket.Frame(websocket.TEXT, b"after").encode(mask=False))
+    return step
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_key_update_of_the_back_end_that_is_completed_is_relayed(server, partial, secrets, client, kind):
+    go = threading.Event()
+    partial.answers(switch_and_part(secrets, go), steps.silence)
+    talk = dial(server, client, kind)
+    with relayed.Counted(server, HandedOver=1, open=1):
+        assert talk.ask(http.handshake("/partial/")).status == 101
+        wait.until(lambda: busy(server) == 1, "the tunnel waits in its thread")
+        go.set()
+        assert talk.read_frame().payload == b"after"
+    talk.close()
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_key_update_of_the_back_end_that_is_never_completed(server, partial, secrets, client, kind):
+    go = threading.Event()
+    partial.answers(switch_and_part(secrets, go), steps.silence)
+    talk = dial(server, client, kind)
+    with Held(server):
+        assert talk.ask(http.handshake("/partial/")).status == 101
+    late(server, "a TLS message of the back end was not completed")
     talk.close()
 
 
