@@ -326,7 +326,11 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
         buffer_size: settings.buffer_size,
         timeout: settings.drain_timeout,
         // They all end now.
-        max_processes: if stops { usize::MAX } else { settings.max_drain_processes },
+        max_processes: if stops {
+            usize::MAX
+        } else {
+            settings.max_drain_processes.unwrap_or_else(drain::automatic)
+        },
         ends_are_logged: child.server.is_logged(Level::Info),
     };
     let handed_on = match &child.prepared {
@@ -336,9 +340,10 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     let (error, tunnels) = match handed_on {
         Ok(0) => return,
         Ok(evicted) => {
-            let most = settings.max_drain_processes;
+            let auto = if settings.max_drain_processes.is_none() { "auto, here " } else { "" };
+            let most = terms.max_processes;
             let text = format_args!(
-                "WSForwardMaxDrainProcesses {most}: tunnels of the {evicted} oldest drain processes end"
+                "WSForwardMaxDrainProcesses {auto}{most}: tunnels of the {evicted} oldest drain processes end"
             );
             say(Level::Warn, DRAIN_EVICTED, text);
             return;

@@ -99,8 +99,8 @@ pub struct Settings {
     pub client_prefix: ClientPrefix,
     /// WSForwardDrainTimeout; `None` is until the tunnels end.
     pub drain_timeout: Option<Duration>,
-    /// WSForwardMaxDrainProcesses.
-    pub max_drain_processes: usize,
+    /// WSForwardMaxDrainProcesses; `None` is by what the machine allows.
+    pub max_drain_processes: Option<usize>,
     /// `WSForward On` anywhere.
     used: bool,
     /// `WSForwardRelay On` anywhere.
@@ -118,7 +118,7 @@ pub const DEFAULTS: Settings = Settings {
     max_per_client: None,
     client_prefix: ClientPrefix { v4: 32, v6: 64 },
     drain_timeout: None,
-    max_drain_processes: 32,
+    max_drain_processes: None,
     used: false,
     relay: false,
 };
@@ -292,10 +292,10 @@ pub static DIRECTIVES: [Directive<DirConfig>; 14] = [
     Directive {
         name: c"WSForwardMaxDrainProcesses",
         context: Context::Server,
-        usage: c"the most processes that carry tunnels of children that are gone; beyond it the oldest ends its tunnels (default: 32)",
+        usage: c"the most processes that carry tunnels of children that are gone; beyond it the oldest ends its tunnels; auto is as many as memory and the limits of processes allow (default: auto)",
         set: |_, values| {
-            let most = values.number(1..=1024)?;
-            change(|settings| settings.max_drain_processes = most as usize);
+            let most = drain_processes(values)?;
+            change(|settings| settings.max_drain_processes = most);
             Ok(())
         },
     },
@@ -331,6 +331,17 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
         "lenient" => Ok(Rigour::Lenient),
         "off" => Ok(Rigour::Off),
         _ => Err(not_allowed(&[value], &expected)),
+    }
+}
+
+fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
+    match values.all() {
+        [auto] if auto.eq_ignore_ascii_case("auto") => Ok(None),
+        [most] => match number(most, 1..=1024) {
+            Ok(most) => Ok(Some(most as usize)),
+            Err(_) => Err(not_allowed(&[most], &"auto, or a number from 1 to 1024")),
+        },
+        other => Err(not_allowed(other, &"auto, or a number from 1 to 1024")),
     }
 }
 

@@ -11,7 +11,7 @@ mod collector;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
@@ -21,8 +21,9 @@ use self::collector::{Claim, Received};
 use crate::child;
 use crate::errorlog::{self, Kind};
 use crate::ffi::log::Server;
+use crate::ffi::module::most_children;
 use crate::process::{self, Title};
-use crate::registry::{Entry, Registry, registry};
+use crate::registry::{self, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
 use crate::socket::KeepAlive;
 
@@ -174,7 +175,12 @@ pub fn hand_on(
     keep.reserve(3);
     let entry = registry().and_then(Registry::claim);
     let child = std::process::id();
-    match process::fork_drain() {
+    // One that nobody finds would outlive a restart.
+    let forked = match (registry(), entry) {
+        (Some(_), None) => Err(io::Error::other("there are as many as can be")),
+        _ => process::fork_drain(),
+    };
+    match forked {
         Ok(None) => process::never_back(|| {
             process::end_unless_alive(HANG);
             process::close_all_but(&mut keep, &prepared.nowhere);
@@ -212,10 +218,28 @@ pub fn hand_on(
     }
 }
 
+/// What WSForwardMaxDrainProcesses stands for without a number. Set in the parent for each
+/// configuration, before children are made.
+static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
+
+/// Finds out how many drain processes there may be where the configuration does not say.
+pub fn measure() {
+    let most = process::room::processes(most_children(), registry::MOST as u64);
+    AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MOST), Relaxed);
+}
+
+/// The same, once it was found out.
+pub fn automatic() -> usize {
+    AUTOMATIC.load(Relaxed)
+}
+
 /// Those drain processes that are more than may be, the oldest of them.
 fn surplus(max_processes: usize) -> Vec<u32> {
-    let mut drains = registry().map(Registry::drains).unwrap_or_default();
     let most = max_processes.max(1);
+    let Some(registry) = registry().filter(|registry| registry.taken() > most) else {
+        return Vec::new();
+    };
+    let mut drains = registry.drains();
     let surplus = drains.len().saturating_sub(most);
     // The one that collects has the youngest too.
     let collector = shared().map_or(0, collector::pid);

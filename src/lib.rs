@@ -100,6 +100,7 @@ impl module::Hooks for Hooks {
             let text = format_args!("tunnels of the relay at a time, by memory: {bound}");
             main.log(ffi::log::Level::Info, message::BOUND, text);
         }
+        drain::measure();
         let created = shared::create().and_then(|()| registry::create());
         created.map_err(|error| format!("no shared memory: {error}"))
     }

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub mod descriptors;
+pub mod room;
 pub mod stop;
 
 fn check(result: c_int) -> io::Result<c_int> {
@@ -198,7 +199,13 @@ pub fn descriptor_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is ours. It stays zero if the call fails.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    limit.rlim_cur
+    self::limit(limit.rlim_cur)
+}
+
+/// A limit as a number of 64 bits. Where it has fewer, infinity is no large number.
+#[allow(clippy::useless_conversion, reason = "it has 32 bits on some platforms")]
+fn limit(limit: libc::rlim_t) -> u64 {
+    if limit == libc::RLIM_INFINITY { u64::MAX } else { u64::from(limit) }
 }
 
 /// Whether there is such a process, and it has not ended: one that was not reaped yet has.
@@ -218,8 +225,9 @@ pub fn now() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the structure is ours. It stays zero if the call fails.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let [seconds, nanos] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
-    seconds * 1_000_000 + nanos / 1000
+    // On some platforms these are of two types.
+    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
+    seconds.unwrap_or(0) * 1_000_000 + nanos.unwrap_or(0) / 1000
 }
 
 /// Whether there is such a process, reaped or not. One call, where [`runs`] takes three.
@@ -334,10 +342,13 @@ fn close_range(first: u32, last: u32) {
     }
 }
 
-/// Gives memory that is free back to the system.
+/// Gives memory that is free back to the system. musl has no such call.
 pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: takes a number.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// Ends the process here: no exit handlers, no destructors.

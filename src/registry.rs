@@ -11,6 +11,8 @@ use crate::process;
 
 /// More than WSForwardMaxDrainProcesses can allow.
 const ENTRIES: usize = 2048;
+/// The most that its automatic value allows: places stay for those of children that end together.
+pub const MOST: usize = ENTRIES / 4 * 3;
 
 /// All of the memory. Its layout never changes, other than by another key in [`create`].
 #[repr(C)]
@@ -72,10 +74,16 @@ impl Registry {
     /// A place for the process that this one is about to fork. From now on it counts.
     pub fn claim(&self) -> Option<&Entry> {
         let pid = std::process::id();
-        let entry =
-            self.entries.iter().find(|entry| entry.replace(0, pid) || entry.is_left(pid))?;
+        // To look whether a process lives takes longer than all of the free ones.
+        let free = self.entries.iter().find(|entry| entry.replace(0, pid));
+        let entry = free.or_else(|| self.entries.iter().find(|entry| entry.is_left(pid)))?;
         entry.since.store(process::now(), Relaxed);
         Some(entry)
+    }
+
+    /// How many places are taken: as many as live, or more.
+    pub fn taken(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.pid.load(Relaxed) != 0).count()
     }
 
     /// Those that live, the oldest first.

@@ -16,7 +16,7 @@ SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
 PREFIXES = "two numbers such as 32 64"
-BYTES, PROCESSES = "a number from 4096 to 1048576", "a number from 1 to 1024"
+BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1024"
 
 WRONG = [
     ("WSForward", None, FLAG),

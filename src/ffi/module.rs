@@ -48,6 +48,14 @@ pub fn worker_threads() -> u64 {
     u64::try_from(threads).unwrap_or(0).max(1)
 }
 
+/// The most children that there can be.
+pub fn most_children() -> u64 {
+    let mut children: c_int = 0;
+    // SAFETY: `children` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
+    u64::try_from(children).unwrap_or(0)
+}
+
 /// What the module does at each hook.
 pub trait Hooks {
     /// Configuration of a directory; merged section by section.

@@ -1,0 +1,76 @@
+"""No default setting cuts a tunnel: TLS tunnels over many reloads, and over many children.
+
+`WSF_STRESS=long` is for by-hand runs. Figures: `pytest -rP` shows them.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import http, wait
+from harness.draining import site  # noqa: F401
+
+LONG = os.environ.get("WSF_STRESS") == "long"
+#: Reloads, and tunnels opened before each.
+RELOADS, EACH = (20, 15) if LONG else (40, 2)
+#: Connections of a child, and tunnels in all. A page after each makes up the rest of them.
+PER_CHILD, TUNNELS = (100, 300) if LONG else (3, 120)
+#: So many drain processes were once all that there could be.
+ONCE = 32
+LIMITS = {
+    "event": "",
+    "prefork": "StartServers 16\nServerLimit 400\nMaxRequestWorkers 400\nMaxSpareServers 32",
+}
+
+
+def tunnel(client, one, tls):
+    """A tunnel with TLS that echoes."""
+    talk = client(one.tls, tls)
+    assert talk.ask(http.handshake()).status == 101
+    return talk.echoes()
+
+
+def figures(one):
+    """What the drain processes take, shared pages by their share."""
+    pss = [int(line.split()[1]) for pid in one.drains()
+           for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]  # fmt: skip
+    return f"{len(pss)} drain processes, {sum(pss)} KiB PSS, {sum(pss) // len(pss)} KiB each, at most {max(pss)}"
+
+
+@pytest.mark.timeout(1200 if LONG else 180)
+@pytest.mark.parametrize("mpm", LIMITS)
+def test_tls_tunnels_outlive_many_reloads(site, client, certificate, mpm):
+    """Each child with a TLS tunnel leaves a process at each reload, and none has to go."""
+    one = site(mpm, LIMITS[mpm])
+    tls = certificate.client_context("tls1.3")
+    tunnels = []
+    for _ in range(RELOADS):
+        tunnels += [tunnel(client, one, tls) for _ in range(EACH)]
+        one.server.reload()
+        for talk in tunnels:
+            talk.echoes()
+    wait.until(lambda: one.count("Tunnels") == len(tunnels), "every tunnel is counted")
+    for talk in tunnels:
+        talk.echoes(os.urandom(2000))
+    wait.until(lambda: len(one.drains()) >= (RELOADS if mpm != "prefork" else ONCE + 1), one.drains)
+    print(f"{len(tunnels)} tunnels: {figures(one)}")
+    assert not one.server.log.matching("WSF0202|WSF030")
+
+
+@pytest.mark.timeout(1200 if LONG else 180)
+def test_tls_tunnels_outlive_many_children(site, client, certificate):
+    """MaxConnectionsPerChild, with other requests between."""
+    one = site("event", f"MaxConnectionsPerChild {PER_CHILD}")
+    tls = certificate.client_context("tls1.3")
+    tunnels = []
+    for _ in range(TUNNELS):
+        tunnels.append(tunnel(client, one, tls))
+        for _ in range(PER_CHILD - 2):
+            with client(one.plain) as talk:
+                assert talk.ask(http.request("/page", fields=[("Connection", "close")])).status == 200
+    for talk in tunnels:
+        talk.echoes(os.urandom(2000))
+    wait.until(lambda: len(one.drains()) > ONCE, one.drains)
+    print(f"{len(tunnels)} tunnels: {figures(one)}")
+    assert not one.server.log.matching("WSF0202|WSF030")
