@@ -56,7 +56,8 @@ fn header(bytes: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     header.msg_iov = bytes;
     header.msg_iovlen = 1;
     header.msg_control = std::ptr::from_mut(control).cast();
-    header.msg_controllen = CONTROL;
+    // musl has other types here than glibc.
+    header.msg_controllen = CONTROL as _;
     header
 }
 
@@ -76,7 +77,7 @@ pub fn send(socket: RawFd, bytes: &[u8], fds: [BorrowedFd<'_>; FDS]) -> io::Resu
         let message = libc::CMSG_FIRSTHDR(&raw const header);
         (*message).cmsg_level = libc::SOL_SOCKET;
         (*message).cmsg_type = libc::SCM_RIGHTS;
-        (*message).cmsg_len = libc::CMSG_LEN(FDS_SIZE) as usize;
+        (*message).cmsg_len = libc::CMSG_LEN(FDS_SIZE) as _;
         std::ptr::copy_nonoverlapping(
             fds.as_ptr().cast::<u8>(),
             libc::CMSG_DATA(message),
@@ -124,7 +125,9 @@ fn taken(header: &libc::msghdr) -> Vec<OwnedFd> {
     };
     // SAFETY: computes a size.
     let head = unsafe { libc::CMSG_LEN(0) } as usize;
-    let count = message.cmsg_len.saturating_sub(head) / size_of::<c_int>();
+    #[allow(clippy::unnecessary_cast, reason = "musl has 32 bits here")]
+    let length = message.cmsg_len as usize;
+    let count = length.saturating_sub(head) / size_of::<c_int>();
     for at in 0..count.min(FDS) {
         // SAFETY: `count` descriptors follow the header, not aligned for certain; the kernel
         // made them for this process, and nobody else knows of them.
