@@ -24,6 +24,7 @@ fn main() {
     flags.extend(apxs.words("EXTRA_INCLUDES"));
     let headers = apxs.query("INCLUDEDIR");
     check_version(Path::new(&headers));
+    check_apr(&flags);
     flags.push(format!("-I{headers}"));
     flags.push("-Iinclude".to_owned());
 
@@ -123,6 +124,23 @@ fn check_version(headers: &Path) {
             fail("this httpd is older than 2.4.47, which mod_wsforward needs")
         }
         _ => fail("this httpd is not of version 2.4, for which mod_wsforward is made"),
+    }
+}
+
+/// Ends the build where APR's headers, packages of their own, are missing: the C compiler is not to
+/// blame. apxs names their directories (EXTRA_INCLUDES).
+fn check_apr(flags: &[String]) {
+    for (header, packages) in [
+        ("apr.h", "Debian: apt install libapr1-dev; RHEL: dnf install apr-devel"),
+        ("apu.h", "Debian: apt install libaprutil1-dev; RHEL: dnf install apr-util-devel"),
+    ] {
+        let named = flags.iter().filter_map(|flag| flag.strip_prefix("-I"));
+        let mut places = named.chain(["/usr/include", "/usr/local/include"]).map(Path::new);
+        if !places.any(|place| place.join(header).is_file()) {
+            fail(&format!(
+                "APR's {header} is in none of the directories that apxs names: install it ({packages})"
+            ));
+        }
     }
 }
 

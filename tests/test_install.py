@@ -158,6 +158,24 @@ def test_apxs_without_headers(tmp_path):
     assert all(name in line for name in ("ap_mmn.h", *DEVELOPMENT_FILES))
 
 
+@pytest.mark.parametrize("header, packages", [("apr.h", ("libapr1-dev", "apr-devel")),
+                                              ("apu.h", ("libaprutil1-dev", "apr-util-devel"))])  # fmt: skip
+def test_without_the_headers_of_apr(tmp_path, header, packages):
+    """They are in packages of their own: not the compiler is to blame."""
+    if any(Path(place, header).exists() for place in ("/usr/include", "/usr/local/include")):
+        pytest.skip("the compiler finds APR by itself here")
+    headers(tmp_path, 20120211, 120)
+    for name in {"apr.h", "apu.h"} - {header}:
+        (tmp_path / name).touch()
+    line = complaint(build_script(tmp_path, APXS=str(apxs_of_includes(tmp_path))))
+    assert header in line and all(name in line for name in packages) and "compiler" not in line
+
+
+def apxs_of_includes(tmp_path):
+    """An apxs that names the one directory for every header, and no preprocessor flag."""
+    return script(tmp_path / "apxs", f'case "$2" in EXTRA_CPPFLAGS) ;; EXTRA_INCLUDES) echo "-I{tmp_path}" ;; *) echo {tmp_path} ;; esac')
+
+
 def test_without_libclang(tmp_path):
     (tmp_path / "empty").mkdir()
     line = complaint(build_script(tmp_path, LIBCLANG_PATH=str(tmp_path / "empty")))
