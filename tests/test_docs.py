@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from harness import http, paths, routestable, steps, websocket
+from harness.certs import Certificate
 from harness.routes import ROUTES
 
 ROOT = paths.ROOT
@@ -353,6 +354,36 @@ def test_what_is_no_deviation(servers, origin, client):
     for data in (refusal(b"HTTP/1.1 403 N\to"), refusal(b"HTTP/1.1 403 N\xe4o"), refusal(b"HTTP/1.1 403 " + b"N" * 7900),
                  refusal(lines=b"".join(b"X-%d: 1\r\n" % n for n in range(99)))):  # fmt: skip
         assert statuses(servers, origin, client, data) == [403, 403]
+
+
+TLS_FAILS = {
+    "SSLProxyEngine is missing": ("", (), True, "AH01961"),
+    "mod_ssl is missing": ("", ("ssl",), True, "AH01144"),
+    "the certificate is not trusted": (
+        "SSLProxyEngine on\nSSLProxyVerify require\nSSLProxyCACertificateFile {other}", (), True, "AH02039"),
+    "the port is plain": ("SSLProxyEngine on", (), False, "AH01097"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", TLS_FAILS)
+def test_tls_to_the_back_end_that_fails(httpd, backend, client, tmp_path, why):
+    """The row of the troubleshooting table: 500, and these lines."""
+    directives, without, tls, number = TLS_FAILS[why]
+    origin = backend(tls=tls)
+    if not tls:
+        origin.on_connect(http.page(b"speak HTTP", "400 Bad Request"), steps.half_close, steps.drain)
+    directives = directives.format(other=Certificate.make(tmp_path).cert)
+    server = httpd(without=without)
+    port = server.vhost(f'{directives}\nWSForward On\nProxyPass "/" "https://127.0.0.1:{origin.port}/"')
+    server.start()
+    server.expect_log(number)
+    server.expect_log(r"AH0(0898|0961|1084|1097|1998|2003|2004)|SSL Library Error", certain=False)
+    with client(port) as talk:
+        assert talk.ask(http.handshake()).status == 500
+    [rows] = re.findall(r"^\| 500 \|.*\n\| \|.*$", read("README.md"), re.M)
+    assert number in rows
+    # The back end saw a handshake that failed.
+    origin.errors.clear()
 
 
 #: All that test_routes.py goes; that it really went it says at the end of its run (harness/routestable.py).
