@@ -130,6 +130,32 @@ need_novnc() {
     [ -f "$NOVNC/vnc.html" ] || die "the package novnc has no vnc.html"
 }
 
+# need_unpacked NAME...: these packages, with what they depend on and is not
+# installed, below $UNPACKED. Nothing is installed: no service starts.
+need_unpacked() {
+    UNPACKED=$TARGET/unpacked
+    local stamp=$UNPACKED/packages.stamp wanted=()
+    [ "$(cat "$stamp" 2>/dev/null)" != "$*" ] || return 0
+    say "Fetching $*"
+    command -v apt-get >/dev/null || die "no apt here; please unpack what Debian calls $* into $UNPACKED, and write '$*' into $stamp"
+    rm -rf "$UNPACKED"
+    mkdir -p "$UNPACKED/archives"
+    (
+        cd "$UNPACKED/archives"
+        names() { apt-get -qq --print-uris --no-install-recommends install "$@" | sed -n "s/^'[^']*' \([^_ ]*\)_.*/\1/p"; }
+        if ! mapfile -t wanted < <(names "$@") || ! apt-get -qq download "${wanted[@]:-$1}" >/dev/null 2>&1; then
+            # As in need_packages: the lists may be absent or stale.
+            can_be_root || die "apt has no packages $* to download; its lists need root (or sudo) once: apt-get update"
+            apt_quiet update >/dev/null 2>&1 || true
+            mapfile -t wanted < <(names "$@")
+            apt-get -qq download "${wanted[@]:-$1}" >/dev/null 2>&1 || die "apt could not fetch the packages $*"
+        fi
+        for file in *.deb; do dpkg-deb -x "$file" "$UNPACKED"; done
+    )
+    rm -rf "$UNPACKED/archives"
+    printf '%s\n' "$*" >"$stamp"
+}
+
 # make_venv REQUIREMENTS...: $ROOT/.venv with all that these files pin. One that
 # was made for more files than these does.
 make_venv() {
