@@ -144,6 +144,17 @@ impl Shared {
         }
     }
 
+    /// Takes what drain processes have said.
+    fn take_in(&self, pipe: RawFd, buffer: &mut Vec<u8>) {
+        read_lines(pipe, buffer, |level, number, text| {
+            if self.server.is_logged(level)
+                && self.queue.push_own((level, number), text.to_owned()) == Pushed::Lost
+            {
+                count_lost(1);
+            }
+        });
+    }
+
     /// The life of the thread.
     fn write(&self, pipe: RawFd) {
         let mut buffer = Vec::new();
@@ -152,10 +163,9 @@ impl Shared {
             if woken {
                 process::swallow(self.wake.as_raw_fd());
             }
-            if said {
-                read_lines(pipe, &mut buffer, |level, number, text| {
-                    self.say(level, number, format_args!("{text}"));
-                });
+            // What a child that ends does not take is for others.
+            if said && self.queue.is_open() {
+                self.take_in(pipe, &mut buffer);
             }
             while let Some(((level, number), line)) = self.queue.pop() {
                 self.server.log(level, number, format_args!("{line}"));

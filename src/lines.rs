@@ -44,13 +44,22 @@ impl<T> Queue<T> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line, if there is room.
+    /// Adds a line, if there is room and it is not closed.
     pub fn push(&self, about: T, line: String) -> Pushed {
+        self.add(about, line, false)
+    }
+
+    /// The same for the writer itself, which may yet have lines when others may not.
+    pub fn push_own(&self, about: T, line: String) -> Pushed {
+        self.add(about, line, true)
+    }
+
+    fn add(&self, about: T, line: String, is_own: bool) -> Pushed {
         let line = line.into_boxed_str();
         let mut waiting = self.waiting();
         let has_room = waiting.lines.len() < self.most_lines
             && waiting.bytes.saturating_add(line.len()) <= self.most_bytes;
-        if waiting.is_closed || !has_room {
+        if (waiting.is_closed && !is_own) || !has_room {
             waiting.lost += 1;
             return Pushed::Lost;
         }
@@ -79,6 +88,11 @@ impl<T> Queue<T> {
     /// No line is taken any more.
     pub fn close(&self) {
         self.waiting().is_closed = true;
+    }
+
+    /// Whether lines are still taken.
+    pub fn is_open(&self) -> bool {
+        !self.waiting().is_closed
     }
 
     /// Whether it was closed, and has nothing left.

@@ -50,6 +50,9 @@ fn it_is_over_when_it_is_closed_and_empty() {
     queue.close();
     assert!(!queue.is_over());
     assert_eq!(push(&queue, "y"), Pushed::Lost);
-    assert!(queue.pop().is_some());
+    assert!(!queue.is_open());
+    // The writer had taken one from somewhere else.
+    assert_eq!(queue.push_own((), "z".to_owned()), Pushed::Behind);
+    assert!(queue.pop().is_some() && queue.pop().is_some());
     assert!(queue.is_over());
 }
