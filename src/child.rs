@@ -262,7 +262,7 @@ pub fn ended(record: &TunnelRecord, end: &End) {
     let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
     let kind = if is_bug { Kind::Bug } else { Kind::Ended };
     if drain::is_here() {
-        drain::ended(kind, format_args!("{line}"));
+        drain::say(kind, format_args!("{line}"));
     } else {
         say_of(kind, format_args!("{line}"));
     }

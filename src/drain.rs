@@ -80,9 +80,8 @@ pub fn is_here() -> bool {
     TOLD.get().is_some()
 }
 
-/// A tunnel ended, in a drain process. A child logs the line.
-pub fn ended(kind: Kind, line: fmt::Arguments<'_>) {
-    say(kind, line);
+/// A tunnel ended and is no longer the relay's: a drain process looks whether it was the last.
+pub fn look() {
     if let Some(told) = TOLD.get() {
         process::raise(told.ended);
     }
@@ -335,6 +334,10 @@ fn run(
         }
         collecting = collecting.and_then(|collecting| collecting.go_on(&relay, slot));
         let open = relay.open();
+        if relay.alive() == 0 {
+            // A thread that died still tells how its tunnels ended.
+            drop(relay.stop());
+        }
         if open == 0 || relay.alive() == 0 {
             // Unless a child has just left one.
             let Some(collecting) = collecting.take() else { break };

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use relay::{By, End, Record};
 
 use crate::child;
+use crate::drain;
 use crate::shared::{Slot, shared};
 use crate::socket;
 
@@ -90,6 +91,10 @@ impl Record for TunnelRecord {
 
     fn ended(&mut self, end: &End) {
         child::ended(self, end);
+    }
+
+    fn settled(&mut self) {
+        drain::look();
     }
 }
 

@@ -150,6 +150,10 @@ pub trait Record: AsAny + Send {
     /// Called exactly once when the tunnel has ended, on a relay thread; not for tunnels that
     /// [`Relay::stop`](crate::Relay::stop) gives back. Must not block.
     fn ended(&mut self, end: &End);
+
+    /// Called after that, when [`Relay::open`](crate::Relay::open) no longer has the tunnel. Must
+    /// not block.
+    fn settled(&mut self) {}
 }
 
 /// Gives [`Record`]s back their type, see [`Tunnel::record`](crate::Tunnel::record).

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -71,7 +71,7 @@ impl Handle {
     }
 
     fn load(&self) -> usize {
-        self.shared.load.load(Relaxed)
+        self.shared.load.load(Acquire)
     }
 }
 
@@ -168,7 +168,7 @@ impl Relay {
         all
     }
 
-    /// Tunnels that the relay has.
+    /// Tunnels that the relay has. One that ended is among them until its record was told.
     pub fn open(&self) -> usize {
         self.threads.iter().map(Handle::load).sum()
     }
@@ -305,9 +305,10 @@ impl Drop for BlockedSignals {
 mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+    use std::sync::OnceLock;
     use std::sync::atomic::Ordering::Relaxed;
     use std::sync::mpsc::{Sender, channel};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::{Relay, Settings};
     use crate::{By, Counters, End, Record, Side, Tracker, Tunnel, Why};
@@ -318,6 +319,56 @@ mod tests {
         fn ended(&mut self, end: &End) {
             let _ = self.0.send(end.clone());
         }
+    }
+
+    /// Sends how many tunnels its relay has when it is told of the end, and afterwards.
+    struct Open(&'static OnceLock<Relay>, Sender<usize>);
+
+    impl Open {
+        fn send(&self) {
+            let _ = self.1.send(self.0.get().expect("the relay").open());
+        }
+    }
+
+    impl Record for Open {
+        fn ended(&mut self, _: &End) {
+            self.send();
+        }
+
+        fn settled(&mut self) {
+            self.send();
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_open_until_its_record_was_told() {
+        let relay: &'static OnceLock<Relay> = Box::leak(Box::default());
+        let counters: &'static Counters = Box::leak(Box::default());
+        let started = Relay::start(&Settings::default(), counters).expect("relay");
+        let relay_ref = relay.get_or_init(|| started);
+        let (sender, open) = channel();
+        let adopt = || {
+            let (client, a) = UnixStream::pair().expect("pair");
+            let (backend, b) = UnixStream::pair().expect("pair");
+            let record = Box::new(Open(relay, sender.clone()));
+            let sides = [a, b].map(|side| Side::plain(side.into()));
+            let [a, b] = sides;
+            let tunnel = Tunnel::new(a, b, [Tracker::opaque(), Tracker::opaque()], None, record);
+            relay_ref.adopt(tunnel).map(|()| (client, backend)).map_err(drop)
+        };
+        let told = || open.recv_timeout(Duration::from_secs(30)).expect("told");
+        // The peers hang up.
+        drop(adopt().expect("adopted"));
+        assert_eq!([told(), told()], [1, 0]);
+        // The thread dies, and with it a tunnel that it carries and one that is on its way to it.
+        let carried = adopt().expect("adopted");
+        relay_ref.kill_thread(0);
+        let under_way = adopt();
+        let count = if under_way.is_ok() { 2 } else { 1 };
+        let seen: Vec<usize> = (0..2 * count).map(|_| told()).collect();
+        assert_eq!(seen.last(), Some(&0));
+        assert!(seen.chunks(2).all(|pair| pair[0] == pair[1] + 1), "{seen:?}");
+        drop((carried, under_way));
     }
 
     #[test]
@@ -352,6 +403,11 @@ mod tests {
         }
         // The other one goes on, and takes what comes.
         adopt().expect("adopted");
+        // A record is told a moment before its tunnel is settled.
+        let until = Instant::now() + Duration::from_secs(30);
+        while relay.open() > 21 && Instant::now() < until {
+            std::thread::yield_now();
+        }
         assert_eq!((relay.alive(), relay.open()), (1, 21));
         relay.kill_thread(1);
         for _ in 0..21 {
@@ -361,6 +417,7 @@ mod tests {
             // Adopted by a thread that was about to die: its record is told too.
             assert_eq!(told().why, Why::ThreadDied);
         }
+        assert!(relay.stop().is_empty());
         assert_eq!((relay.alive(), relay.open()), (0, 0));
         assert_eq!(counters.open.load(Relaxed), 0);
         assert_eq!(counters.threads.load(Relaxed), 0);
@@ -370,6 +427,5 @@ mod tests {
             assert_eq!(client.read(&mut [0]).expect("an end"), 0);
             assert_eq!(backend.read(&mut [0]).expect("an end"), 0);
         }
-        assert!(relay.stop().is_empty());
     }
 }

@@ -185,11 +185,8 @@ fn close(mut client: Stream, mut backend: Stream, cause: &Cause) {
 
 /// Counts the end and tells the record.
 fn report(core: &mut Core, thread: &Thread, by: By, why: Why) {
-    thread.settle_ended(&why);
-    let told = catch_unwind(AssertUnwindSafe(|| core.report(by, why)));
-    if told.is_err() {
-        log::error!("a tunnel's record panicked");
-    }
+    thread.counters.count_ended(&why);
+    core.report(by, why, || thread.settle());
 }
 
 impl Future for Task {

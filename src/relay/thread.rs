@@ -7,7 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, Release},
+};
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -46,9 +49,10 @@ pub(crate) struct Adopted {
 impl Drop for Adopted {
     fn drop(&mut self) {
         if let Some(tunnel) = self.tunnel.take() {
-            self.shared.load.fetch_sub(1, Relaxed);
             self.counters.count_ended(&Why::ThreadDied);
-            tunnel.end(By::Us, Why::ThreadDied);
+            tunnel.end_and(By::Us, Why::ThreadDied, || {
+                self.shared.load.fetch_sub(1, Release);
+            });
         }
     }
 }
@@ -226,10 +230,9 @@ impl Thread {
         }
     }
 
-    /// Accounts for a tunnel that ended.
-    pub fn settle_ended(&self, why: &Why) {
-        self.shared.load.fetch_sub(1, Relaxed);
-        self.counters.count_ended(why);
+    /// A tunnel has ended, and its record was told: a process may end when there is none left.
+    pub fn settle(&self) {
+        self.shared.load.fetch_sub(1, Release);
     }
 
     /// Accounts for a tunnel that goes back to who gave it.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::end::{By, End, Record, Why};
@@ -51,8 +52,18 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Tells the record of the end.
-    pub fn report(&mut self, by: By, why: Why) -> End {
+    /// Tells the record of the end. `settle` is where the tunnel stops to count as one that
+    /// somebody has: whoever waits for that finds the record told.
+    pub fn report(&mut self, by: By, why: Why, settle: impl FnOnce()) {
+        let told = catch_unwind(AssertUnwindSafe(|| self.tell(by, why)));
+        settle();
+        let told = told.and_then(|()| catch_unwind(AssertUnwindSafe(|| self.record.settled())));
+        if told.is_err() {
+            log::error!("a tunnel's record panicked");
+        }
+    }
+
+    fn tell(&mut self, by: By, why: Why) {
         let end = End {
             bytes_up: self.up.delivered(),
             bytes_down: self.down.delivered(),
@@ -63,7 +74,6 @@ impl Core {
             backend_close: self.down.close_code(),
         };
         self.record.ended(&end);
-        end
     }
 }
 
@@ -125,8 +135,13 @@ impl Tunnel {
     }
 
     /// Ends the tunnel outside of a relay: tells its record and closes both sides.
-    pub fn end(mut self, by: By, why: Why) {
-        self.core.report(by, why);
+    pub fn end(self, by: By, why: Why) {
+        self.end_and(by, why, || {});
+    }
+
+    /// The same for one that counts until then.
+    pub(crate) fn end_and(mut self, by: By, why: Why, settle: impl FnOnce()) {
+        self.core.report(by, why, settle);
     }
 }
 
