@@ -362,6 +362,10 @@ fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
     Ok(values.keep(&values.all().join(" ")))
 }
 
+/// The directives that [`useless_relay`] looks at.
+pub const OF_USELESS_RELAY: [&str; 4] =
+    ["WSForward", "WSForwardRelay", "AllowOverride", "AllowOverrideList"];
+
 /// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
 /// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
 /// other case can be meant.

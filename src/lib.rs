@@ -91,7 +91,7 @@ impl module::Hooks for Hooks {
     }
 
     fn warnings() -> Vec<(ffi::log::Message, String)> {
-        let text = config::useless_relay(&ffi::conftree::directives());
+        let text = config::useless_relay(&ffi::conftree::directives(&config::OF_USELESS_RELAY));
         text.into_iter().map(|text| (message::USELESS_RELAY, text)).collect()
     }
 
