@@ -21,7 +21,6 @@ mod head;
 mod keeper;
 mod lines;
 mod logger;
-mod memory;
 mod message;
 mod process;
 mod record;
@@ -39,6 +38,10 @@ use ffi::log::Server;
 use ffi::module::{self, CommandRecord, ModuleRecord, Process, Version};
 use ffi::proxy::{Answer, SchemeCall};
 use ffi::request::Request;
+
+/// What all Rust code in the module allocates with.
+#[global_allocator]
+static MEMORY: allocator::Memory = allocator::Memory;
 
 /// The module record that LoadModule looks for.
 #[unsafe(no_mangle)]

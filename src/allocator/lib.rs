@@ -29,11 +29,9 @@ thread_local! {
     };
 }
 
-/// What Rust code here allocates with.
+/// What the module's Rust code allocates with.
+#[derive(Debug)]
 pub struct Memory;
-
-#[global_allocator]
-static MEMORY: Memory = Memory;
 
 fn is_kept(layout: Layout) -> bool {
     layout.align() == ALIGNMENT && layout.size() >= ALIGNMENT
@@ -112,7 +110,9 @@ unsafe impl GlobalAlloc for Memory {
 mod tests {
     use std::alloc::{GlobalAlloc, Layout};
 
-    use super::{ALIGNMENT, MEMORY, MOST, SIZES};
+    use super::{ALIGNMENT, MOST, Memory, SIZES, is_kept};
+
+    const MEMORY: Memory = Memory;
 
     fn aligned(size: usize) -> Layout {
         Layout::from_size_align(size, ALIGNMENT).expect("a layout")
@@ -135,6 +135,21 @@ mod tests {
             addresses.sort_unstable();
             addresses
         }
+    }
+
+    /// Smaller ones have no room for what the stock writes, others would not be aligned.
+    #[test]
+    fn only_aligned_blocks_are_kept() {
+        assert!(is_kept(aligned(ALIGNMENT)) && is_kept(aligned(384)));
+        for (size, align) in [(384, 64), (384, 256), (384, 8), (8, ALIGNMENT)] {
+            assert!(!is_kept(Layout::from_size_align(size, align).expect("a layout")));
+        }
+        alone(|| {
+            // Of one size, with less alignment first: none of it may come from the other's stock.
+            for align in [8, 64, ALIGNMENT, 8, 512, ALIGNMENT, 4096] {
+                round(Layout::from_size_align(1024, align).expect("a layout"), 2 * MOST);
+            }
+        });
     }
 
     /// In a thread of its own, with a stock of its own.
