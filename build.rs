@@ -19,6 +19,9 @@ fn main() {
     }
     println!("cargo:rerun-if-env-changed=APXS");
 
+    if env::var("CARGO_CFG_TARGET_POINTER_WIDTH").is_ok_and(|width| width != "64") {
+        fail("mod_wsforward is made for 64-bit systems only");
+    }
     let apxs = Apxs::find();
     let mut flags = apxs.words("EXTRA_CPPFLAGS");
     flags.extend(apxs.words("EXTRA_INCLUDES"));

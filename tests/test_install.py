@@ -127,6 +127,11 @@ def test_build_rs_knows_for_which_httpd_it_builds(tmp_path, version):
     assert why in complaint(build_script(tmp_path, APXS=str(headers(tmp_path, major, minor))))
 
 
+def test_build_rs_refuses_32_bit_systems(tmp_path):
+    """Counters of 64 bits in shared memory, and OpenSSL 1.1.1's options, are of another size there."""
+    assert "64-bit systems only" in complaint(build_script(tmp_path, CARGO_CFG_TARGET_POINTER_WIDTH="32"))
+
+
 def test_without_apxs_make_says_what_to_install():
     line = complaint(make("check", "APXS="))
     assert all(name in line for name in DEVELOPMENT_FILES)
