@@ -17,7 +17,7 @@ use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::handler;
 use crate::message::REFUSED;
-use crate::shared::{Slot, shared};
+use crate::shared::{ClientEntry, Slot, shared};
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 
@@ -73,7 +73,7 @@ fn put_place(r: Request<'_>, place: Place) {
 pub struct Place {
     slot: &'static Slot,
     /// Where its client is counted, until the tunnel's record has it.
-    client_entry: Option<u32>,
+    client_entry: Option<ClientEntry>,
 }
 
 impl Place {
@@ -83,7 +83,7 @@ impl Place {
     }
 
     /// Makes the client's entry the record's.
-    pub fn take_client_entry(&mut self) -> Option<u32> {
+    pub fn take_client_entry(&mut self) -> Option<ClientEntry> {
         self.client_entry.take()
     }
 }

@@ -208,10 +208,14 @@ fn limit(limit: libc::rlim_t) -> u64 {
     if limit == libc::RLIM_INFINITY { u64::MAX } else { u64::from(limit) }
 }
 
-/// Whether there is such a process, and it has not ended: one that was not reaped yet has.
+/// Whether there is such a process, and it has not ended: one that was not reaped yet has, as far
+/// as a descriptor can be had to find that out.
 pub fn runs(pid: u32) -> bool {
-    let process = c_int::try_from(pid).ok().and_then(|pid| watch(pid).ok());
-    process.is_some_and(|process| wait([process.as_raw_fd()], 0) == [false])
+    let Ok(id) = c_int::try_from(pid) else { return false };
+    match watch(id) {
+        Ok(process) => wait([process.as_raw_fd()], 0) == [false],
+        Err(_) => is_alive(pid),
+    }
 }
 
 /// Whether it is a drain process as well.

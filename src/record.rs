@@ -7,7 +7,7 @@ use relay::{By, End, Record};
 
 use crate::child;
 use crate::drain;
-use crate::shared::{Slot, shared};
+use crate::shared::{ClientEntry, Slot, shared};
 use crate::socket;
 
 /// A label is seldom longer.
@@ -18,7 +18,7 @@ pub struct TunnelRecord {
     /// Log id, client and back end in one text: there may be very many of these.
     label: Box<str>,
     /// Where its client is counted.
-    client_entry: Option<u32>,
+    client_entry: Option<ClientEntry>,
 }
 
 impl TunnelRecord {
@@ -27,7 +27,7 @@ impl TunnelRecord {
         id: &str,
         client: &dyn fmt::Display,
         origin: &dyn fmt::Display,
-        client_entry: Option<u32>,
+        client_entry: Option<ClientEntry>,
     ) -> Self {
         let mut label = String::with_capacity(LIKELY);
         // Writing to a String does not fail.
@@ -38,36 +38,28 @@ impl TunnelRecord {
 
     /// Appends it as bytes, for [`Self::thaw`].
     pub fn freeze(&self, out: &mut Vec<u8>) {
-        let index = self.client_entry.unwrap_or(0);
-        let client = self.client_entry.and_then(|entry| shared()?.client(entry)).unwrap_or(0);
-        out.extend_from_slice(&index.to_le_bytes());
-        out.extend_from_slice(&client.to_le_bytes());
+        out.extend_from_slice(&ClientEntry::freeze(self.client_entry));
         out.extend_from_slice(self.label.as_bytes());
     }
 
     /// The record that became these bytes. Its client is counted in `slot` from now on.
     pub fn thaw(bytes: &[u8], slot: &Slot) -> Option<Self> {
-        let (index, rest) = bytes.split_first_chunk()?;
-        let (client, label) = rest.split_first_chunk()?;
+        let (entry, label) = bytes.split_first_chunk()?;
         let label = std::str::from_utf8(label).ok()?.into();
-        let (index, client) = (u32::from_le_bytes(*index), u64::from_le_bytes(*client));
-        let client_entry = shared()
-            .filter(|_| client != 0)
-            .and_then(|shared| shared.move_client(index, client, slot));
+        let client_entry =
+            ClientEntry::thaw(*entry).and_then(|entry| shared()?.move_client(entry, slot));
         Some(Self { label, client_entry })
     }
 
     /// Its client is counted in `slot` from now on: once, whoever looks.
     pub fn count_in(&mut self, slot: &Slot) {
-        if let (Some(entry), Some(shared)) = (self.client_entry, shared())
-            && let Some(client) = shared.client(entry)
-        {
-            self.client_entry = shared.move_client(entry, client, slot);
+        if let (Some(entry), Some(shared)) = (self.client_entry, shared()) {
+            self.client_entry = shared.move_client(entry, slot);
         }
     }
 
     /// Where its client is counted in shared memory.
-    pub fn client_entry(&self) -> Option<u32> {
+    pub fn client_entry(&self) -> Option<ClientEntry> {
         self.client_entry
     }
 }

@@ -3,6 +3,7 @@
 //! its gauges with it.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
@@ -26,8 +27,8 @@ const SLOT_BITS: u32 = 13;
 const SLOT_MASK: u64 = (1 << SLOT_BITS) - 1;
 const _: () = assert!((SLOTS as u64) < SLOT_MASK);
 
-/// A slot that is being cleared.
-const CLEARING: u32 = u32::MAX;
+/// With the id of a process: this one is clearing the slot. Ids are below (PID_MAX_LIMIT, 2^22).
+const CLEARING: u32 = 1 << 31;
 
 /// One process.
 #[repr(C)]
@@ -163,7 +164,14 @@ impl Shared {
     pub fn processes(&self) -> impl Iterator<Item = &Slot> {
         self.used().iter().filter(|slot| {
             let pid = slot.pid.load(Relaxed);
-            pid != 0 && pid != CLEARING && (is_alive(pid) || !self.clear(slot, pid))
+            if pid & CLEARING != 0 {
+                // Whoever was at it may have been killed meanwhile.
+                if !is_alive(pid & !CLEARING) {
+                    self.clear(slot, pid);
+                }
+                return false;
+            }
+            pid != 0 && (is_alive(pid) || !self.clear(slot, pid))
         })
     }
 
@@ -189,10 +197,12 @@ impl Shared {
         offset / size_of::<Slot>()
     }
 
-    /// Gives a slot back: what it counted goes into the totals. `false` if
-    /// somebody else is at it.
-    pub fn clear(&self, slot: &Slot, pid: u32) -> bool {
-        if slot.pid.compare_exchange(pid, CLEARING, AcqRel, Relaxed).is_err() {
+    /// Gives the slot of `pid` back: what it counted goes into the totals. `false` if
+    /// somebody else is at it. Each step may be done again by another process, should this one be
+    /// killed in the middle: at the worst one figure is missing from the totals then.
+    fn clear(&self, slot: &Slot, pid: u32) -> bool {
+        let clearing = CLEARING | std::process::id();
+        if slot.pid.compare_exchange(pid, clearing, AcqRel, Relaxed).is_err() {
             return false;
         }
         let mark = self.index(slot) as u64 + 1;
@@ -240,38 +250,64 @@ impl Shared {
     }
 
     /// Counts a tunnel of a client, until [`Self::forget_client`].
-    pub fn count_client(&self, client: u64, slot: &Slot) -> Option<u32> {
-        let value = client & !SLOT_MASK | (self.index(slot) as u64 + 1);
+    pub fn count_client(&self, client: u64, slot: &Slot) -> Option<ClientEntry> {
+        let value = self.client_value(client, slot)?;
         let free = |entry: &AtomicU64| {
-            entry.load(Relaxed) == 0 && entry.compare_exchange(0, value, Relaxed, Relaxed).is_ok()
+            entry.load(Relaxed) == 0
+                && entry.compare_exchange(0, value.get(), Relaxed, Relaxed).is_ok()
         };
         let index = u32::try_from(self.clients.iter().position(free)?).ok()?;
         self.clients_used.fetch_max(index + 1, Relaxed);
-        Some(index)
+        Some(ClientEntry { index, value })
     }
 
-    /// What an entry says, for [`Self::move_client`].
-    pub fn client(&self, index: u32) -> Option<u64> {
-        let entry = self.clients.get(index as usize)?.load(Relaxed);
-        (entry != 0).then_some(entry)
+    fn client_value(&self, client: u64, slot: &Slot) -> Option<NonZeroU64> {
+        NonZeroU64::new(client & !SLOT_MASK | (self.index(slot) as u64 + 1))
     }
 
     /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
     /// It is counted once all the while; anew if its former process has ended meanwhile.
-    pub fn move_client(&self, index: u32, client: u64, to: &Slot) -> Option<u32> {
-        let value = client & !SLOT_MASK | (self.index(to) as u64 + 1);
-        let entry = self.clients.get(index as usize)?;
-        match entry.compare_exchange(client, value, Relaxed, Relaxed) {
-            Ok(_) => Some(index),
+    pub fn move_client(&self, from: ClientEntry, to: &Slot) -> Option<ClientEntry> {
+        let (client, value) = (from.value.get(), self.client_value(from.value.get(), to)?);
+        let entry = self.clients.get(from.index as usize)?;
+        match entry.compare_exchange(client, value.get(), Relaxed, Relaxed) {
+            Ok(_) => Some(ClientEntry { value, ..from }),
             Err(_) => self.count_client(client, to),
         }
     }
 
-    /// Undoes [`Self::count_client`].
-    pub fn forget_client(&self, index: u32) {
-        if let Some(entry) = self.clients.get(index as usize) {
-            entry.store(0, Relaxed);
+    /// Undoes [`Self::count_client`]. Nothing happens if the entry is another tunnel's by now: it
+    /// was cleared with the process that it was counted for.
+    pub fn forget_client(&self, entry: ClientEntry) {
+        if let Some(at) = self.clients.get(entry.index as usize) {
+            let _ = at.compare_exchange(entry.value.get(), 0, Relaxed, Relaxed);
         }
+    }
+}
+
+/// Where the client of one tunnel is counted, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientEntry {
+    index: u32,
+    value: NonZeroU64,
+}
+
+impl ClientEntry {
+    /// As bytes, for [`Self::thaw`]. Of none: all zero.
+    pub fn freeze(entry: Option<Self>) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        if let Some(Self { index, value }) = entry {
+            bytes[..4].copy_from_slice(&index.to_le_bytes());
+            bytes[4..].copy_from_slice(&value.get().to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What became these bytes.
+    pub fn thaw(bytes: [u8; 12]) -> Option<Self> {
+        let (index, value) = bytes.split_first_chunk()?;
+        let value = NonZeroU64::new(u64::from_le_bytes(value.try_into().ok()?))?;
+        Some(Self { index: u32::from_le_bytes(*index), value })
     }
 }
 

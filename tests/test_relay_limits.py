@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import struct
 import threading
 import time
 
@@ -476,3 +477,46 @@ def test_figures_over_reloads(httpd, backend, client, mpm):
         talk.close()
     relayed.wait_figure(server, "Tunnels", 0)
     assert relayed.figures(server)["Ended"] == 9
+
+
+def words(memory):
+    """The numbers of eight bytes in a piece of shared memory."""
+    return struct.unpack(f"<{len(memory) // 8}Q", memory)
+
+
+def test_entry_that_is_another_tunnels_by_now_is_left_alone(httpd, backend, client):
+    """A tunnel that ends takes its own client's entry back, and no other that stands there."""
+    server = site(httpd, backend(), "event", "WSForwardMaxTunnelsPerClient 5")
+    memory = procfs.SharedMemory(server.pid)
+    before = words(memory.read())
+    talk = accepted(client, server)
+    # Only the entry of a client has its upper bits, which are a hash.
+    grown = [at for at, (old, new) in enumerate(zip(before, words(memory.read()), strict=True))
+             if old == 0 and new >> 48]  # fmt: skip
+    [at] = grown
+    [value] = words(memory.read(8 * at, 8))
+    other = value ^ 1 << 60
+    memory.write(8 * at, struct.pack("<Q", other))
+    talk.close()
+    relayed.wait_figure(server, "Tunnels", 0)
+    assert words(memory.read(8 * at, 8)) == (other,)
+    memory.write(8 * at, struct.pack("<Q", 0))
+
+
+def test_place_of_a_child_that_was_killed_while_it_gave_it_back(httpd, backend, client):
+    """Whoever looks next goes on with it: no count and no client's tunnel stays behind."""
+    server = site(httpd, backend(), "event", "WSForwardMaxTunnelsPerClient 2")
+    [child] = server.children
+    for _ in range(2):
+        accepted(client, server)
+    memory = procfs.SharedMemory(server.pid)
+    halves = struct.unpack(f"<{len(memory.read()) // 4}I", memory.read())
+    [at] = [at for at, number in enumerate(halves) if number == child]
+    # As src/shared.rs marks a place that this process is clearing.
+    memory.write(4 * at, struct.pack("<I", 1 << 31 | child))
+    os.kill(child, signal.SIGKILL)
+    wait.until(lambda: child not in server.children and server.status(), "another child serves")
+    relayed.wait_figure(server, "Tunnels", 0)
+    for _ in range(2):
+        accepted(client, server).echoes()
+    assert memory.read(4 * at, 4) != struct.pack("<I", 1 << 31 | child)
