@@ -22,7 +22,7 @@ use crate::logger;
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::process;
 use crate::record::{EndLine, TunnelRecord};
-use crate::registry::{Registry, registry};
+use crate::registry;
 use crate::shared::{Shared, Slot, shared};
 use crate::socket::{self, KeepAlive, SELECTABLE};
 
@@ -112,7 +112,7 @@ fn start_relay(
         slot.capacity.store(capacity, Relaxed);
         // A child without threads has few tunnels, and there are many of them.
         socket::make_room(if worker_threads() > 1 { capacity } else { 0 });
-        let lines = registry().and_then(Registry::lines).map(|[read, _]| read);
+        let lines = registry::lines().map(|[read, _]| read);
         let errorlog = ErrorLog::start(server, lines, settings.threads)?;
         let relay = Relay::start(
             &RelaySettings {

@@ -89,7 +89,7 @@ pub fn look() {
 
 /// Where lines go.
 fn lines() -> Option<RawFd> {
-    registry().and_then(Registry::lines).map(|[_, write]| write)
+    registry::lines().map(|[_, write]| write)
 }
 
 /// Lines that the pipe did not take, and that nobody has been told of.
@@ -449,7 +449,7 @@ pub fn end_all(server: Server) {
     /// have been found.
     const ROUND: i32 = 50;
     let Some(registry) = registry() else { return };
-    let lines = registry.lines().map_or(-1, |[read, _]| read);
+    let lines = registry::lines().map_or(-1, |[read, _]| read);
     let until = Instant::now() + PATIENCE;
     let mut buffer = Vec::new();
     let mut log = || {

@@ -2,11 +2,11 @@
 //! find those too whose other memory is laid out differently.
 
 use std::io;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 
-use crate::ffi::shared::{Shareable, retained};
+use crate::ffi::shared::{Shareable, retained, retained_pair};
 use crate::process;
 
 /// More than WSForwardMaxDrainProcesses can allow.
@@ -17,9 +17,7 @@ pub const MOST: usize = ENTRIES / 4 * 3;
 /// All of the memory. Its layout never changes, other than by another key in [`create`].
 #[repr(C)]
 pub struct Registry {
-    /// The pipe for lines, its reading and its writing end, each + 1: open in the parent, and so
-    /// in all its children.
-    lines: [AtomicU32; 2],
+    _pad: [AtomicU32; 2],
     entries: [Entry; ENTRIES],
 }
 
@@ -42,16 +40,21 @@ unsafe impl Shareable for Registry {
 /// children are made.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
 
+/// The pipe for lines, its reading and its writing end: open in the parent, and so in all its
+/// children. Set likewise, and not in shared memory: the parent reads of it.
+static LINES: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
+
 /// Makes the memory, in the parent.
 ///
 /// # Errors
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let registry: &'static Registry = retained(c"mod_wsforward_drains_1")?;
-    if registry.lines().is_none() {
-        for (at, end) in registry.lines.iter().zip(process::lines()?) {
-            at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
-        }
+    /// Of what goes through the pipe.
+    const LAYOUT: u64 = 1;
+    let lines = retained_pair(c"mod_wsforward_lines", LAYOUT, process::lines)?;
+    for (at, end) in LINES.iter().zip(lines) {
+        at.store(end, Relaxed);
     }
     REGISTRY.store(std::ptr::from_ref(registry).cast_mut(), Relaxed);
     Ok(())
@@ -63,14 +66,13 @@ pub fn registry() -> Option<&'static Registry> {
     unsafe { REGISTRY.load(Relaxed).as_ref() }
 }
 
-impl Registry {
-    /// The pipe for lines: its reading and its writing end.
-    pub fn lines(&self) -> Option<[RawFd; 2]> {
-        let [read, write] = &self.lines;
-        let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
-        Some([fd(read)?, fd(write)?])
-    }
+/// The pipe for lines: its reading and its writing end.
+pub fn lines() -> Option<[RawFd; 2]> {
+    let ends = LINES.each_ref().map(|end| end.load(Relaxed));
+    ends.iter().all(|end| *end >= 0).then_some(ends)
+}
 
+impl Registry {
     /// A place for the process that this one is about to fork. From now on it counts.
     pub fn claim(&self) -> Option<&Entry> {
         let pid = std::process::id();

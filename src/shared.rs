@@ -4,15 +4,15 @@
 
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 
 use relay::{Counters, FROZEN_VERSION, Why};
 use siphasher::sip::SipHasher13;
 
 use crate::admission::Refusal;
-use crate::ffi::shared::{Shareable, retained};
+use crate::ffi::shared::{Shareable, retained, retained_pair};
 use crate::handover::Fallback;
 use crate::process::descriptors;
 use crate::process::is_alive;
@@ -66,9 +66,6 @@ pub struct Shared {
     used: AtomicU32,
     /// Raised by each configuration.
     generation: AtomicU32,
-    /// The queue for tunnels that change their process, its receiving and its sending
-    /// end, each + 1: open in the parent, and so in all its children.
-    queue: [AtomicU32; 2],
     /// Who empties the queue; see drain/collector.rs.
     pub collector: AtomicU64,
     slots: [Slot; SLOTS],
@@ -89,7 +86,7 @@ pub struct Shared {
 // every slot and entry is free.
 unsafe impl Shareable for Shared {
     // What is in the queue is part of it.
-    const LAYOUT: u64 = 6 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 7 << 48 | (FROZEN_VERSION as u64) << 32 | size_of::<Self>() as u64;
 }
 
 /// Where the memory is, in this process. Set in the parent for each
@@ -99,16 +96,19 @@ static SHARED: AtomicPtr<Shared> = AtomicPtr::new(std::ptr::null_mut());
 /// The configuration that this process was started with. Set likewise.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
+/// The queue for tunnels that change their process, its receiving and its sending end: open in
+/// the parent, and so in all its children. Set likewise.
+static QUEUE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
+
 /// Makes the memory, in the parent.
 ///
 /// # Errors
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
-    if shared.queue().is_none() {
-        for (at, end) in shared.queue.iter().zip(descriptors::pair()?) {
-            at.store(u32::try_from(end.into_raw_fd() + 1).unwrap_or(0), Relaxed);
-        }
+    let queue = retained_pair(c"mod_wsforward_queue", Shared::LAYOUT, descriptors::pair)?;
+    for (at, end) in QUEUE.iter().zip(queue) {
+        at.store(end, Relaxed);
     }
     if shared.client_key[0].load(Relaxed) == 0 {
         for part in &shared.client_key {
@@ -143,14 +143,13 @@ pub fn shared() -> Option<&'static Shared> {
     unsafe { SHARED.load(Relaxed).as_ref() }
 }
 
-impl Shared {
-    /// The queue for tunnels that change their process: its receiving and its sending end.
-    pub fn queue(&self) -> Option<[RawFd; 2]> {
-        let [receive, send] = &self.queue;
-        let fd = |end: &AtomicU32| RawFd::try_from(end.load(Relaxed).checked_sub(1)?).ok();
-        Some([fd(receive)?, fd(send)?])
-    }
+/// The queue for tunnels that change their process: its receiving and its sending end.
+pub fn queue() -> Option<[RawFd; 2]> {
+    let ends = QUEUE.each_ref().map(|end| end.load(Relaxed));
+    ends.iter().all(|end| *end >= 0).then_some(ends)
+}
 
+impl Shared {
     /// The number of the configuration that this process was started with.
     pub fn generation(&self) -> u32 {
         GENERATION.load(Relaxed)

@@ -15,7 +15,7 @@ use relay::Tunnel;
 use crate::process;
 use crate::process::descriptors::{self, MESSAGE};
 use crate::record::TunnelRecord;
-use crate::shared::{Shared, Slot, shared};
+use crate::shared::{self, Shared, Slot, shared};
 
 /// A child with more plain tunnels than this keeps them together, in a process of their own.
 const FEW: usize = 128;
@@ -112,7 +112,7 @@ pub fn pid(shared: &Shared) -> u32 {
 /// tunnels that need a process of their own, and the claim if that process is to collect.
 pub fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) {
     let usable = shared().filter(|_| slot.is_shared() && most() > 0);
-    let queue = usable.and_then(|shared| Some((shared, shared.queue()?)));
+    let queue = usable.and_then(|shared| Some((shared, shared::queue()?)));
     let Some((shared, [receive, send])) = queue else { return (tunnels, None) };
     let plain = tunnels.iter().filter(|tunnel| tunnel.is_plain()).count();
     if plain == 0 {

@@ -1,6 +1,7 @@
 //! Memory that all processes of a server share, across reloads.
 
 use std::ffi::{CStr, c_void};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use super::sys;
@@ -63,4 +64,43 @@ pub fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
     // SAFETY: mapped in the size of T, page-aligned, never unmapped, zero or what
     // a T of the same layout was left as; `Shareable` makes it valid and shared.
     Ok(unsafe { memory.as_ref() })
+}
+
+/// Two descriptors that httpd keeps for us likewise.
+#[repr(C)]
+struct RetainedPair {
+    /// 0 if there are none yet.
+    layout: u64,
+    fds: [RawFd; 2],
+}
+
+/// The two descriptors of this name: those of the last configuration, if what goes through them is
+/// still of the same `layout`, or new ones by `make`. They stay open in the parent, and so in all
+/// its children. Their numbers are in memory of the parent's own, to which no child can write: it
+/// reads of one of them as root. In the parent, before children are made.
+///
+/// # Errors
+/// They cannot be had.
+pub fn retained_pair(
+    key: &CStr,
+    layout: u64,
+    make: impl FnOnce() -> std::io::Result<[OwnedFd; 2]>,
+) -> std::io::Result<[RawFd; 2]> {
+    // SAFETY: looks up memory that httpd keeps for the life of the parent.
+    let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
+    let kept = if kept.is_null() {
+        // SAFETY: makes that memory, all zero.
+        unsafe { sys::ap_retained_data_create(key.as_ptr(), size_of::<RetainedPair>()) }
+    } else {
+        kept
+    };
+    // SAFETY: made above, now or before, in this size; the parent has one thread.
+    let Some(kept) = (unsafe { kept.cast::<RetainedPair>().as_mut() }) else {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    };
+    if kept.layout != layout {
+        // Those of another layout stay with the processes that still use them.
+        *kept = RetainedPair { layout, fds: make()?.map(IntoRawFd::into_raw_fd) };
+    }
+    Ok(kept.fds)
 }

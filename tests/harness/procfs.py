@@ -134,7 +134,10 @@ def asleep(pid):
 class SharedMemory:
     """What all processes of a server share of the module's, as anybody who may write to it sees it."""
 
-    def __init__(self, pid):
+    #: Of the registry of drain processes: two numbers, and 2048 entries of two. In bytes.
+    REGISTRY = 8 + 2048 * 16
+
+    def __init__(self, pid, size=None):
         lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
         found = []
         for line in lines:
@@ -142,7 +145,10 @@ class SharedMemory:
             if flags.startswith("rw-s") and "/dev/zero" in line:
                 start, end = (int(address, 16) for address in addresses.split("-"))
                 found.append((end - start, start))
-        #: The largest: the registry of drain processes is far smaller, and so are httpd's own.
+        if size:
+            pages = -(-size // os.sysconf("SC_PAGESIZE")) * os.sysconf("SC_PAGESIZE")
+            found = [(length, start) for length, start in found if length == pages]
+        #: Without a size the largest, which is that of counts and clients. httpd's own are smaller.
         self.length, self._start = max(found)
         self._file = f"/proc/{pid}/mem"
 

@@ -1,0 +1,75 @@
+"""What a child may write to: the parent, which is root, must neither wait nor signal nor trust for it."""
+
+import random
+import signal
+import struct
+import subprocess
+
+import pytest
+
+from harness import http, procfs, wait, websocket
+
+MPMS = ["event", "prefork"]
+#: More descriptors than these the parent has not.
+DESCRIPTORS = range(64)
+
+
+def site(httpd, origin, mpm):
+    server = httpd(mpm=mpm)
+    server.port = server.vhost(f"""WSForward On
+WSForwardRelay On
+ProxyPass "/" "{origin.url("http")}\"""")
+    return server.start()
+
+
+def forged_registry():
+    """Each number of the registry is one that means something to the kernel: a descriptor, or nobody's
+    process."""
+    numbers = [random.choice(DESCRIPTORS) for _ in range(procfs.SharedMemory.REGISTRY // 4)]
+    return struct.pack(f"<{len(numbers)}I", *numbers)
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGWINCH], ids=["stop", "graceful-stop"])
+def test_server_with_a_forged_registry_stops(httpd, backend, client, mpm, how):
+    """Whichever descriptor stands there: the parent does not read of it."""
+    server = site(httpd, backend(), mpm)
+    talk = client(server.port)
+    assert talk.ask(http.handshake()).status == 101
+    talk.echoes()
+    server.wait_idle()
+    procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY).write(0, forged_registry())
+    server.stop(how)
+    assert server.stopped_in < 10
+    frame = talk.read_frame()
+    assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, struct.pack("!H", 1001))
+
+
+def test_nobody_else_is_signalled(httpd, backend, client):
+    """A process that merely stands in the registry goes on, whoever is told to stop."""
+    server = site(httpd, backend(), "event")
+    with subprocess.Popen(["sleep", "300"]) as other:
+        registry = procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY)
+        registry.write(8, struct.pack("<IIQ", other.pid, 0, 1))
+        server.stop()
+        assert other.poll() is None
+        other.kill()
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+def test_random_bytes_in_shared_memory(httpd, backend, client, mpm):
+    """Children may miscount then; pages are served, and the server stops."""
+    server = site(httpd, backend(), mpm)
+    memories = [procfs.SharedMemory(server.pid), procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY)]
+    for seed in range(30):
+        chance = random.Random(seed)
+        for memory in memories:
+            # No process has such a number: what is found there is nobody.
+            size = chance.choice([8, 4096, memory.length])
+            at = chance.randrange(0, memory.length - size + 1, 8)
+            memory.write(at, b"".join(struct.pack("<I", chance.getrandbits(31) | 1 << 24) for _ in range(size // 4)))
+        with client(server.port) as talk:
+            assert talk.ask(http.request()).status == 200
+    wait.until(lambda: server.status() is not None, "httpd answers")
+    server.stop()
+    assert server.stopped_in < 10
