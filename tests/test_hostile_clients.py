@@ -95,6 +95,7 @@ class Held:
         self.server, self.counted = server, counted
 
     def __enter__(self):
+        self.asked = len(self.server.log.matching("WSF0101"))
         self.begin = time.monotonic()
 
     def __exit__(self, kind, *_):
@@ -103,6 +104,8 @@ class Held:
         server = self.server
         wait.until(lambda: busy(server) == 1, lambda: f"a worker waits; {server.status()}", TIMEOUT)
         if self.counted:
+            # What stands before it in the connection may take a while.
+            wait.until(lambda: len(server.log.matching("WSF0101")) > self.asked, "it has its place", TIMEOUT)
             with relayed.Counted(server, Refused_max_tunnels=1):
                 server.expect_log("WSF0108.*WSForwardMaxTunnels 1 is reached", certain=False)
                 with socket.create_connection(("127.0.0.1", server.ports["plain"]), 10) as other:

@@ -196,7 +196,7 @@ def test_stop_with_open_tunnels(httpd, backend, client, mpm):
 
 @pytest.mark.parametrize("mpm", MPMS)
 def test_no_growth_of_a_child_over_many_tunnels(httpd, backend, client, mpm):
-    """Descriptors and memory of the child after 300 tunnels and 300 refusals are those after 100."""
+    """Descriptors and memory of the child after 400 tunnels and 400 refusals are those after 200."""
     origin = backend()
     server = httpd(mpm=mpm)
     if mpm == "prefork":
@@ -216,7 +216,8 @@ def test_no_growth_of_a_child_over_many_tunnels(httpd, backend, client, mpm):
                 assert status == (403 if number % 2 else 101)
         origin.reset()
         server.wait_idle()
-    many(200)
+    # So often that every worker thread has its memory.
+    many(400)
     [child] = server.children
 
     def sockets():

@@ -131,6 +131,14 @@ def asleep(pid):
     return True
 
 
+def is_socket(pid, number):
+    """Whether this descriptor of a process is a socket; not if it was closed meanwhile."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:")
+    except OSError:
+        return False
+
+
 class SharedMemory:
     """What all processes of a server share of the module's, as anybody who may write to it sees it."""
 
