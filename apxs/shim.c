@@ -37,6 +37,13 @@ void wsf_brigade_append(apr_bucket_brigade *bb, const char *bytes, apr_size_t le
     }
 }
 
+void wsf_brigade_append_eos(apr_bucket_brigade *bb)
+{
+    apr_bucket *e = apr_bucket_eos_create(bb->bucket_alloc);
+
+    APR_BRIGADE_INSERT_TAIL(bb, e);
+}
+
 void wsf_brigade_keep_data(apr_bucket_brigade *bb)
 {
     apr_bucket *e = APR_BRIGADE_FIRST(bb);

@@ -21,6 +21,7 @@
 #include "apr_network_io.h"
 #include "apr_optional.h"
 #include "apr_optional_hooks.h"
+#include "apr_poll.h"
 #include "apr_pools.h"
 #include "apr_portable.h"
 #include "apr_sha1.h"

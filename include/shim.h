@@ -20,6 +20,9 @@ int wsf_status_is_eof(apr_status_t rv);
 /* Appends a copy of the bytes, in a bucket no larger than they are. */
 void wsf_brigade_append(apr_bucket_brigade *bb, const char *bytes, apr_size_t length);
 
+/* Appends the end of a response. */
+void wsf_brigade_append_eos(apr_bucket_brigade *bb);
+
 /* Deletes all buckets but those of a known length: no metadata, no socket. */
 void wsf_brigade_keep_data(apr_bucket_brigade *bb);
 

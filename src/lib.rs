@@ -2,7 +2,7 @@
 //!
 //! The way of a request: [`admission`] keeps the limits, [`handler`] decides and has mod_proxy_http serve it,
 //! [`head`] checks the back end's answer on its way in, [`tunnel`] follows the open
-//! tunnel in its thread, [`handover`] takes it out of there, [`child`] has the
+//! tunnel in its thread, [`stream`] one of HTTP/2, [`handover`] takes it out of there, [`child`] has the
 //! relay that carries it to its end, [`drain`] carries on where a child ends before.
 //! This file is the module record and its
 //! hooks, nothing else.
@@ -28,6 +28,7 @@ mod registry;
 mod shared;
 mod socket;
 mod status;
+mod stream;
 mod tunnel;
 
 use config::{DIRECTIVES, DirConfig};

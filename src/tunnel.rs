@@ -20,6 +20,7 @@ use crate::handshake::{Handshake, Stage, current};
 use crate::message::TUNNEL_ENDED;
 use crate::record::{EndLine, TunnelRecord};
 use crate::socket;
+use crate::stream;
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
 
@@ -73,6 +74,8 @@ pub struct Tunnel {
     first: Cell<Option<Side>>,
     /// What the back end's connection was like when it was closed.
     closed: RefCell<Option<Closed>>,
+    /// A stream of HTTP/2 has what came with the 101.
+    pub caught_up: Cell<bool>,
 }
 
 /// What was read of a connection: ahead of the loop, and by it.
@@ -342,6 +345,9 @@ fn read_tunnel(
             return Err(Status::ABORTED);
         }
     }
+    if side == Side::Client {
+        stream::begin(serving);
+    }
     let ahead = tunnel.ahead(side);
     let mut bytes = ahead.bytes.borrow_mut();
     if !bytes.is_empty() {
@@ -362,10 +368,11 @@ fn read_tunnel(
         // The loop carries this end: what comes after it is the loop's too.
         tunnel.is_to_leave.set(false);
     }
-    let is_stream = serving.request.connection().is_some_and(|client| client.is_secondary());
-    if result.is_err() && side == Side::Origin && is_stream && !result.is_err_and(Status::is_again)
-    {
-        return Err(Status::ABORTED);
+    if result.is_err_and(Status::is_eof) && stream::client(serving).is_some() {
+        match side {
+            Side::Client => ahead.end.set(Some(Status::EOF)),
+            Side::Origin => return Err(stream::await_end(serving)),
+        }
     }
     if result.is_err_and(Status::is_eof) {
         // The loop is about to shut the other socket down for writing. mod_ssl

@@ -36,6 +36,12 @@ impl Brigade<'_> {
         u64::try_from(length).unwrap_or(0)
     }
 
+    /// Appends the end of a response.
+    pub fn append_end(&mut self) {
+        // SAFETY: the brigade is ours for the borrow.
+        unsafe { sys::wsf_brigade_append_eos(self.as_ptr()) };
+    }
+
     /// Moves all bytes into `to`, and empties the brigade.
     pub fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
         let mut length: sys::apr_off_t = 0;

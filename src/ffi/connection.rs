@@ -206,6 +206,43 @@ impl<'c> Connection<'c> {
         bytes
     }
 
+    /// Writes bytes to the peer, through all of the output filters; waits for the peer as
+    /// long as the socket's timeout allows.
+    pub fn pass(self, bytes: &[u8]) -> Result<(), Status> {
+        self.with_brigade(|out| {
+            out.append(bytes);
+            self.flush(out)
+        })
+    }
+
+    /// Ends the response of a stream of HTTP/2: the client sees the end of the stream.
+    pub fn pass_end(self) -> Result<(), Status> {
+        self.with_brigade(|out| {
+            out.append_end();
+            self.flush(out)
+        })
+    }
+
+    fn flush(self, out: &mut Brigade<'_>) -> Result<(), Status> {
+        // SAFETY: the connection is alive, with its output filters; the brigade is ours.
+        Status::check(unsafe { sys::ap_fflush(self.record().output_filters, out.as_ptr()) })
+    }
+
+    /// What becomes readable when a stream of HTTP/2 has input: a pipe of mod_http2's.
+    pub fn input_signal(&self) -> Option<BorrowedFd<'c>> {
+        // SAFETY: a plain structure of numbers and pointers, filled below.
+        let mut polled: sys::apr_pollfd_t = unsafe { std::mem::zeroed() };
+        super::http2::pollfd_of(*self, &mut polled)?;
+        if polled.desc_type != sys::APR_POLL_FILE {
+            return None;
+        }
+        let mut fd: sys::apr_os_file_t = -1;
+        // SAFETY: the type says that it is a file; `fd` is ours.
+        let rv = unsafe { sys::apr_os_file_get(&raw mut fd, polled.desc.f) };
+        // SAFETY: the pipe is the stream's, and lives as long.
+        (rv == 0 && fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
     /// Runs `body` with a brigade of its own.
     fn with_brigade(
         self,

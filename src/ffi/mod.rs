@@ -25,6 +25,7 @@ pub mod digest;
 pub mod ending;
 pub mod filter;
 pub mod guard;
+mod http2;
 pub mod log;
 pub mod module;
 mod orphans;

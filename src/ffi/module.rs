@@ -9,7 +9,7 @@ use super::guard::guard;
 use super::pool::Pool;
 use super::proxy::{self, Answer, Names, SchemeCall};
 use super::request::Request;
-use super::{orphans, statuspage as status, sys, tls};
+use super::{http2, orphans, statuspage as status, sys, tls};
 
 /// `module` of http_config.h.
 pub type ModuleRecord = sys::module;
@@ -243,6 +243,7 @@ unsafe extern "C" fn pre_config<H: Hooks>(
     guard(FAILED, || match H::pre_config(version()) {
         Ok(()) => {
             proxy::register::<H>();
+            http2::register();
             OK
         }
         Err(why) => refuse(&why),

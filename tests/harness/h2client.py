@@ -9,6 +9,8 @@ import h2.settings
 
 from .wait import DEADLINE
 
+RST_STREAM = 3
+
 
 class Http2Client:
     """One connection, ALPN h2, with as many streams as a test wants."""
@@ -21,6 +23,10 @@ class Http2Client:
         self.h2 = h2.connection.H2Connection(config)
         self.h2.initiate_connection()
         self.streams = {}
+        #: (stream, error code) of every RST_STREAM. hyper-h2 does not tell of one for a stream that both
+        #: sides have ended.
+        self.resets = []
+        self._frames = b""
         self._send()
         while not self.connect_enabled and not self._settings_seen:
             self._pump()
@@ -61,6 +67,7 @@ class Http2Client:
         data = self.sock.recv(65536)
         if not data:
             raise EOFError("the server ended the connection")
+        self._note_resets(data)
         for event in self.h2.receive_data(data):
             if isinstance(event, h2.events.RemoteSettingsChanged):
                 self._settings_seen = True
@@ -77,6 +84,25 @@ class Http2Client:
             elif isinstance(event, h2.events.StreamReset):
                 stream.ended, stream.reset = True, event.error_code
         self._send()
+
+
+    def _note_resets(self, data):
+        """Goes through the heads of the frames (RFC 9113 4.1)."""
+        self._frames += data
+        while len(self._frames) >= 9:
+            end = 9 + int.from_bytes(self._frames[:3], "big")
+            if len(self._frames) < end:
+                return
+            frame, self._frames = self._frames[:end], self._frames[end:]
+            if frame[3] == RST_STREAM:
+                self.resets.append((int.from_bytes(frame[5:9], "big"), int.from_bytes(frame[9:13], "big")))
+
+    def wait_reset(self):
+        """Reads until the next RST_STREAM, which it returns."""
+        known = len(self.resets)
+        while len(self.resets) == known:
+            self._pump()
+        return self.resets[known]
 
 
 class Stream:

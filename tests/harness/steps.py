@@ -75,8 +75,9 @@ def silence(connection):
     drain(connection)
 
 
-def switch(fields=(), *, without=(), upgrade=None, accept=None, status="HTTP/1.1 101 Switching Protocols"):
-    """The 101 that is right for the request, with the test's own fields and its omissions."""
+def switch(fields=(), *, without=(), upgrade=None, accept=None, status="HTTP/1.1 101 Switching Protocols", then=b""):
+    """The 101 that is right for the request, with the test's own fields and its omissions; the peer gets
+    it and `then` by one read."""
     def step(connection):
         asked = connection.request
         key = (asked.all("Sec-WebSocket-Key") or [""])[0].encode()
@@ -87,7 +88,7 @@ def switch(fields=(), *, without=(), upgrade=None, accept=None, status="HTTP/1.1
         lines = [status]
         lines += [f"{name}: {value}" for name, value in given if name.lower() not in leave]
         lines += [f"{name}: {value}" for name, value in fields]
-        connection.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        connection.send("\r\n".join([*lines, "", ""]).encode("latin-1") + then)
     return step
 
 
