@@ -86,7 +86,9 @@ pub fn start(process: Process<'_>) {
         let text = format_args!("tunnels will not outlive this process: {error}");
         server.log(Level::Warn, NO_DRAIN, text);
     }
-    let keeper = relay.as_ref().and_then(|_| Keeper::start(end_tunnels, drain::tell_all).ok());
+    let keeper = relay
+        .as_ref()
+        .and_then(|_| Keeper::start(end_tunnels, drain::tell_all, is_stop_watched).ok());
     // A child starts once.
     let pid = std::process::id();
     let is_threaded = is_threaded();
@@ -200,6 +202,12 @@ pub fn watch_stop() {
         // The parent comes to tell drain processes only after the last child.
         process::stop::watch(|| begin_stop(true));
     }
+}
+
+/// Whether nothing can come between this child and the order to stop any more.
+fn is_stop_watched() -> bool {
+    watch_stop();
+    CHILD.get().is_some_and(|child| !child.is_threaded) || process::stop::is_chained()
 }
 
 fn count_lost() {

@@ -11,6 +11,10 @@ use crate::process;
 /// How long a signal handler waits for tunnels to end, in milliseconds.
 const PATIENCE: i32 = 1500;
 
+/// How often, in milliseconds, and how many times at the most a child that starts is looked at.
+const LOOK: i32 = 20;
+const LOOKS: u32 = 1500;
+
 /// The thread, and how it is told.
 pub struct Keeper {
     orders: OwnedFd,
@@ -31,21 +35,29 @@ const LAST: u32 = 8;
 
 impl Keeper {
     /// Starts it. `end` ends all tunnels, and is told whether the process ends behind that; `tell`
-    /// has drain processes end theirs.
+    /// has drain processes end theirs; `is_watched` has the server's end noticed, and says whether
+    /// that is settled. It is asked again until then, since the MPM is still starting the child.
     ///
     /// # Errors
     /// No thread or descriptor can be had.
     pub fn start(
         end: impl Fn(bool) + Send + 'static,
         tell: impl Fn() + Send + 'static,
+        is_watched: impl Fn() -> bool + Send + 'static,
     ) -> io::Result<Self> {
         let (orders, done) = (process::event()?, process::event()?);
         let ordered = Arc::new(AtomicU32::new(0));
         let told = Arc::clone(&ordered);
         let (orders_fd, done_fd) = (orders.as_raw_fd(), done.as_raw_fd());
         let thread = relay::spawn_without_signals("wsf-keeper", move || {
+            let mut looks = LOOKS;
             loop {
-                if process::wait([orders_fd], -1) != [true] {
+                if looks > 0 && is_watched() {
+                    looks = 0;
+                }
+                let patience = if looks > 0 { LOOK } else { -1 };
+                looks = looks.saturating_sub(1);
+                if process::wait([orders_fd], patience) != [true] {
                     continue;
                 }
                 process::swallow(orders_fd);

@@ -33,6 +33,11 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _context: *m
     }
 }
 
+/// Whether the MPM's own handler was found, and goes on being called: it sets no other.
+pub fn is_chained() -> bool {
+    NEXT.load(SeqCst) != 0
+}
+
 fn current() -> io::Result<libc::sigaction> {
     // SAFETY: plain numbers and a pointer, for which zero is valid.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
