@@ -39,9 +39,12 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     for _ in 0..MOST_READS {
         let result = origin.read_available(&mut bytes, CHUNK);
         // If the client is gone the loop's next read of it says so.
-        let is_passed = bytes.is_empty() || client.pass(&bytes).is_ok();
+        let is_passed = !bytes.is_empty() && client.pass(&bytes).is_ok();
+        if is_passed {
+            ahead.count(bytes.len());
+        }
         match result {
-            Ok(()) if is_passed && !bytes.is_empty() => bytes.clear(),
+            Ok(()) if is_passed => bytes.clear(),
             Ok(()) => break,
             Err(why) if why.is_again() => break,
             Err(why) => {
@@ -83,9 +86,12 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
         }
         // Its back end may have closed, not only ended its side.
         let socket = origin.socket().filter(|_| reads && !bytes.is_empty());
-        reads &= socket.is_none_or(|socket| {
-            socket.set_timeout(Some(left)).is_ok() && origin.pass(&bytes).is_ok()
-        });
+        if let Some(socket) = socket {
+            reads = socket.set_timeout(Some(left)).is_ok() && origin.pass(&bytes).is_ok();
+            if reads {
+                tunnel.ahead(Side::Client).count(bytes.len());
+            }
+        }
         bytes.clear();
     }
     tunnel.draining.set(false);

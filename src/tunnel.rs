@@ -85,10 +85,17 @@ pub struct Ahead {
     pub bytes: RefCell<Vec<u8>>,
     /// What the read after them answered.
     pub end: Cell<Option<Status>>,
-    /// How many bytes the loop has got.
+    /// How many bytes the loop has got, or went past it.
     passed: Cell<u64>,
     /// What the loop's last read answered, if the side has come to its end.
     over: Cell<Option<Status>>,
+}
+
+impl Ahead {
+    /// So many bytes of it went to the other side past the loop.
+    pub fn count(&self, bytes: usize) {
+        self.passed.set(self.passed.get() + bytes as u64);
+    }
 }
 
 impl Tunnel {

@@ -253,7 +253,7 @@ def test_a_client_that_never_ends_holds_no_thread_for_long(h2, server, origins):
         h2.wait_reset()
     assert sorted(h2.resets) == [(stream.number, 0) for stream in tunnels]
     wait.until(lambda: all(logged(server, f"/never/{number}") for number in range(6)), "the tunnels have ended")
-    assert time.monotonic() - begin < 3 + 5
+    assert time.monotonic() - begin < 3 + 15
 
 
 def test_what_a_client_sends_to_a_back_end_that_is_gone_does_not_lengthen_its_time(h2, server, origins):
@@ -264,7 +264,7 @@ def test_what_a_client_sends_to_a_back_end_that_is_gone_does_not_lengthen_its_ti
     while not logged(server, "/gone"):
         stream.send(b"y")
         time.sleep(0.05)
-    assert time.monotonic() - begin < 3 + 5
+    assert time.monotonic() - begin < 3 + 15
 
 
 def test_end_of_the_client_reaches_the_back_end(h2, origins):
