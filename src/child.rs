@@ -287,7 +287,8 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 /// The child ends. Its tunnels go on in a drain process, or end in an orderly
 /// way if the server stops.
 pub fn stop(ending: Ending) {
-    let Some(child) = CHILD.get() else { return };
+    // A process that is forked from the child shares its keeper's eventfd.
+    let Some(child) = CHILD.get().filter(|child| child.pid == std::process::id()) else { return };
     if ending == Ending::InHandler {
         // The slot is given back when the process is found dead.
         if let Some(keeper) = &child.keeper {

@@ -362,9 +362,9 @@ fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
     Ok(values.keep(&values.all().join(" ")))
 }
 
-/// The directives that [`useless_relay`] looks at.
-pub const OF_USELESS_RELAY: [&str; 4] =
-    ["WSForward", "WSForwardRelay", "AllowOverride", "AllowOverrideList"];
+/// The directives that warnings about a configuration look at: [`useless_relay`], and advice.rs.
+pub const ADVISED: [&str; 5] =
+    ["WSForward", "WSForwardRelay", "AllowOverride", "AllowOverrideList", "H2WebSockets"];
 
 /// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
 /// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every

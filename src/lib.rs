@@ -8,6 +8,7 @@
 //! hooks, nothing else.
 
 mod admission;
+mod advice;
 mod bound;
 mod child;
 mod config;
@@ -95,8 +96,14 @@ impl module::Hooks for Hooks {
     }
 
     fn warnings() -> Vec<(ffi::log::Message, String)> {
-        let text = config::useless_relay(&ffi::conftree::directives(&config::OF_USELESS_RELAY));
-        text.into_iter().map(|text| (message::USELESS_RELAY, text)).collect()
+        let directives = ffi::conftree::directives(&config::ADVISED);
+        let useless = config::useless_relay(&directives).into_iter();
+        let streams = advice::streams(&directives).into_iter();
+        useless
+            .map(|text| (message::USELESS_RELAY, text))
+            .chain(streams.map(|text| (message::STREAMS_STAY, text)))
+            .chain(advice::itk().map(|text| (message::ITK_KEEPS, text)))
+            .collect()
     }
 
     fn post_config(main: Server) -> Result<(), String> {

@@ -32,6 +32,10 @@ pub const NOT_SWITCHED: Message = Message(112);
 pub const USELESS_RELAY: Message = Message(114);
 /// The bound of tunnels that the server found for itself.
 pub const BOUND: Message = Message(115);
+/// WebSockets over HTTP/2 are on.
+pub const STREAMS_STAY: Message = Message(120);
+/// A relay is wanted with mpm_itk.
+pub const ITK_KEEPS: Message = Message(121);
 
 /// A tunnel was handed over to the relay.
 pub const HANDED_OVER: Message = Message(200);

@@ -41,6 +41,7 @@ ProxyPass "/" "{origins["http"].url("http")}"
 <Location "/idle">
     WSForwardIdleTimeout {IDLE}s
 </Location>""", tls=True)
+    made.expect_log("WSF0120: H2WebSockets on")
     return made.start()
 
 

@@ -73,6 +73,7 @@ def test_ratelimit_keeps_the_tunnel(httpd, origins, client, mpm):
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 def test_http2_keeps_the_tunnel(httpd, origins, client, certificate, mpm):
     server = httpd(mpm=mpm, extra=["http2"])
+    server.expect_log("WSF0120: H2WebSockets on")
     relaysite.start(server, origins, "Protocols h2 http/1.1\nH2WebSockets on")
     with Http2Client(server.ports["tls"], certificate.client_context("tls1.3", ["h2"])) as h2:
         with relayed.Counted(server, Fallback_http2=1, HandedOver=0):

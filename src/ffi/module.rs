@@ -56,6 +56,12 @@ pub fn most_children() -> u64 {
     u64::try_from(children).unwrap_or(0)
 }
 
+/// Whether a module is loaded, by the name of its source file.
+pub fn is_loaded(name: &CStr) -> bool {
+    // SAFETY: compares names in httpd's list of modules, which nobody changes meanwhile.
+    unsafe { !sys::ap_find_linked_module(name.as_ptr()).is_null() }
+}
+
 /// What the module does at each hook.
 pub trait Hooks {
     /// Configuration of a directory; merged section by section.
