@@ -156,6 +156,15 @@ need_unpacked() {
     printf '%s\n' "$*" >"$stamp"
 }
 
+# list_sources: the files that git does not ignore and that are there, each ended
+# by NUL. One in conflict has several entries, and git before 2.31 no --deduplicate.
+list_sources() {
+    git -C "$ROOT" -c safe.directory="$ROOT" ls-files -z --cached --others --exclude-standard | LC_ALL=C sort -zu |
+        while IFS= read -r -d '' file; do
+            [ ! -e "$ROOT/$file" ] || printf '%s\0' "$file"
+        done
+}
+
 # make_venv REQUIREMENTS...: $ROOT/.venv with all that these files pin. One that
 # was made for more files than these does.
 make_venv() {
