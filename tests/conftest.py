@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import artefacts, paths
+from harness import artefacts, config, paths
 from harness.backend import Backend
 from harness.certs import Certificate
 from harness.httpd import Httpd
@@ -47,7 +47,10 @@ def _servers(certificate, request):
         if "module" not in kwargs:
             # Asked for late: what says module=None runs where the module is not built.
             kwargs["module"] = request.getfixturevalue("module")
-        made.append(Httpd(**kwargs))
+        try:
+            made.append(Httpd(**kwargs))
+        except config.NoSuchMpm as error:
+            pytest.skip(str(error))
         return made[-1]
 
     return made, make

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness import http, steps, wait, websocket
+from harness import config, http, paths, steps, wait, websocket
 from harness.errorlog import ErrorLog
 from harness.libclient import connect
 
@@ -35,6 +35,16 @@ def test_echo_through_stock_httpd(httpd, backend, client, certificate, mpm):
             spoken = ws.transport.get_extra_info("ssl_object").version()
             assert spoken == {"tls1.2": "TLSv1.2", "tls1.3": "TLSv1.3"}[version]
     assert [r.target for r in origin.requests] == ["/", "/a", "/b", "/b"]
+
+
+def test_an_mpm_that_is_built_in_is_not_loaded(monkeypatch):
+    """And what wants another MPM cannot run there."""
+    static = paths.static_modules() | {"worker"}
+    monkeypatch.setattr(paths, "static_modules", lambda: static)
+    assert "mpm_" not in config.load_modules("worker", None, "proxy first", True, (), ())
+    for mpm in ("event", "prefork"):
+        with pytest.raises(config.NoSuchMpm, match=f"the MPM worker built in, not {mpm}"):
+            config.load_modules(mpm, None, "proxy first", True, (), ())
 
 
 def test_backend_kinds(httpd, backend, client):

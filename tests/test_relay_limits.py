@@ -66,7 +66,9 @@ def test_max_tunnels(httpd, backend, client, mpm):
 def test_max_tunnels_is_not_passed_by_many_at_once(httpd, backend, client, mpm):
     """Forty handshakes whose back end takes its time: the limit counts those on their way."""
     origin = backend()
-    server = site(httpd, origin, mpm, "WSForwardMaxTunnels 8")
+    # Each of them has a worker at once: prefork starts new ones slowly, and says so if they do not do.
+    processes = "StartServers 48\nServerLimit 64\nMaxRequestWorkers 64\nMaxSpareServers 64\n" if mpm == "prefork" else ""
+    server = site(httpd, origin, mpm, f"{processes}WSForwardMaxTunnels 8")
     server.expect_log(REFUSED)
     decided = threading.Event()
     origin.answers(steps.wait_for(decided), steps.switch(), steps.websocket_echo, steps.close)

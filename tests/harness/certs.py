@@ -7,6 +7,19 @@ from pathlib import Path
 
 TLS = {"tls1.2": ssl.TLSVersion.TLSv1_2, "tls1.3": ssl.TLSVersion.TLSv1_3}
 
+#: In place of the machine's own, of which some make a CA of it too. mod_ssl compares the host of an
+#: https:// back end with dNSNames only, so the address is one.
+SETTINGS = """[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = localhost
+[extensions]
+subjectAltName = DNS:localhost, DNS:site.test, DNS:127.0.0.1, IP:127.0.0.1
+basicConstraints = critical, CA:FALSE
+"""
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -19,14 +32,14 @@ class Certificate:
     def make(cls, directory):
         """Makes one with the openssl program in `directory`."""
         made = cls(Path(directory) / "cert.pem", Path(directory) / "key.pem")
-        # mod_ssl compares the host of an https:// back end with dNSNames only, so the address is one.
-        names = "subjectAltName=DNS:localhost,DNS:site.test,DNS:127.0.0.1,IP:127.0.0.1"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-             "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", names,
-             "-addext", "basicConstraints=critical,CA:FALSE",
-             "-keyout", made.key, "-out", made.cert],
-            check=True, capture_output=True)  # fmt: skip
+        settings = Path(directory) / "openssl.cnf"
+        settings.write_text(SETTINGS)
+        # genpkey writes PKCS#8 with every OpenSSL, whatever req does.
+        key = ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+               "-pkeyopt", "ec_param_enc:named_curve", "-out", made.key]  # fmt: skip
+        cert = ["req", "-x509", "-new", "-sha256", "-days", "2", "-config", settings, "-key", made.key, "-out", made.cert]
+        for command in (key, cert):
+            subprocess.run(["openssl", *command], check=True, capture_output=True)
         # Read by httpd's parent, which may not be the user that runs the tests' files.
         made.cert.chmod(0o644)
         return made

@@ -38,6 +38,10 @@ MaxSpareServers 32
 }
 
 
+class NoSuchMpm(paths.Missing):
+    """This httpd cannot have that MPM."""
+
+
 def load_modules(mpm, module, order, wstunnel, extra, without):
     """The LoadModule lines: mod_proxy `before` or `after` the module in `module` (None: without)."""
     ours = [f"LoadModule wsforward_module {module}"] if module else []
@@ -45,7 +49,20 @@ def load_modules(mpm, module, order, wstunnel, extra, without):
              if name not in without]
     rest = [_load(name) for name in (*BASE, *extra) if name not in without]
     groups = {"proxy first": [rest, proxy, ours], "proxy last": [rest, ours, proxy], "ours first": [ours, rest, proxy]}[order]
-    return "\n".join(filter(None, [_load(f"mpm_{mpm}"), *(line for group in groups for line in group)]))
+    return "\n".join(filter(None, [_load_mpm(mpm), *(line for group in groups for line in group)]))
+
+
+def _load_mpm(mpm):
+    built_in = static_mpm()
+    if built_in not in (mpm, None):
+        raise NoSuchMpm(f"this httpd has the MPM {built_in} built in, not {mpm}")
+    return "" if built_in else _load(f"mpm_{mpm}")
+
+
+def static_mpm():
+    """The MPM that is compiled into httpd, None where it is a module."""
+    # Listed by the names of their files: event.c, worker.c, prefork.c.
+    return next((mpm for mpm in MPM if mpm in paths.static_modules()), None)
 
 
 def _load(name):

@@ -33,6 +33,8 @@ class Httpd:
 
     def __init__(self, *, module, mpm="event", order="proxy first", wstunnel=True, extra=(),
                  without=(), certificate=None):  # fmt: skip
+        # It may say that there is something missing, before anything is made.
+        self._modules = config.load_modules(mpm, module, order, wstunnel, extra, without)
         self.mpm, self.module, self.certificate = mpm, module, certificate
         self.directory = Path(tempfile.mkdtemp(prefix="wsf-"))
         self.directory.chmod(0o755)
@@ -40,7 +42,6 @@ class Httpd:
         self.htdocs.mkdir()
         self.htdocs.chmod(0o755)
         self.log = ErrorLog(self.directory / "error.log")
-        self._modules = config.load_modules(mpm, module, order, wstunnel, extra, without)
         self._with_status = "status" not in without
         self._directives, self._ports = [], []
         self._status = self._port()
