@@ -108,7 +108,9 @@ def test_line_of_a_tunnel_in_a_thread(httpd, origins, client, mpm, where, end):
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 @pytest.mark.parametrize("by", ["client", "back end"])
 def test_line_of_a_stream_of_http2(httpd, origins, certificate, mpm, by):
-    server = relaysite.start(httpd(mpm=mpm, extra=["http2"]), origins, "Protocols h2 http/1.1\nH2WebSockets on")
+    server = httpd(mpm=mpm, extra=["http2"])
+    server.expect_log("WSF0120: H2WebSockets on")
+    relaysite.start(server, origins, "Protocols h2 http/1.1\nH2WebSockets on")
     if by == "back end":
         origins["tcp"].answers(steps.switch(), b"g" * 777, steps.close)
     with Http2Client(server.ports["tls"], certificate.client_context("tls1.3", ["h2"])) as h2:
