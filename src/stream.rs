@@ -74,18 +74,19 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
     let mut reads = true;
     tunnel.draining.set(true);
     while let Some(left) = until.checked_duration_since(Instant::now()) {
-        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
-        if process::wait([signal.as_raw_fd()], millis) != [true] {
+        let result = client.read_available(&mut bytes, CHUNK);
+        // The end, or the client is gone.
+        if result.is_err_and(|why| !why.is_again()) {
+            break;
+        }
+        // The signal is for what comes after all was read.
+        if bytes.is_empty() {
+            let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
+            process::wait([signal.as_raw_fd()], millis);
             continue;
         }
-        match client.read_available(&mut bytes, CHUNK) {
-            Ok(()) => {}
-            Err(why) if why.is_again() => {}
-            // The end, or the client is gone.
-            Err(_) => break,
-        }
         // Its back end may have closed, not only ended its side.
-        let socket = origin.socket().filter(|_| reads && !bytes.is_empty());
+        let socket = origin.socket().filter(|_| reads);
         if let Some(socket) = socket {
             reads = socket.set_timeout(Some(left)).is_ok() && origin.pass(&bytes).is_ok();
             if reads {

