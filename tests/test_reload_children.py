@@ -103,6 +103,34 @@ def test_limit_by_client_counts_collected_tunnels(site, client):
         tunnels.append(relayed(client, one))
 
 
+def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client):
+    """It waited in the queue, counted for the process that was to take it; the next one counts it anew."""
+    one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 2")
+    relayed(client, one)
+    [collector] = wait.until(one.drains, "a process collects")
+    os.kill(collector, signal.SIGSTOP)
+    handed = len(one.server.log.matching("WSF0200"))
+    waiting = client(one.plain)
+    assert waiting.ask(http.handshake()).status == 101
+    line = one.server.log.wait_for("WSF0200", handed + 1)[-1]
+    child = int(line.split(b"[pid ")[1].split(b":")[0].split(b"]")[0])
+    wait.until(lambda: child not in one.server.children, "its child has ended")
+    assert one.drains() == [collector]
+    os.kill(collector, signal.SIGKILL)
+    # Whoever looks takes back what was counted for it.
+    wait.until(lambda: one.count("Tunnels") == 0, "nothing is counted")
+    relayed(client, one)
+    waiting.echoes()
+    wait.until(lambda: one.count("Tunnels") == 2, "both are counted")
+    one.server.log.expect("WSF0108.*WSForwardMaxTunnelsPerClient 2 is reached")
+    with client(one.plain) as talk:
+        assert talk.ask(http.handshake()).status == 503
+    # And its place is free when it ends.
+    waiting.close()
+    wait.until(lambda: one.count("Tunnels") == 1, "it has ended")
+    relayed(client, one)
+
+
 SHRINK = {
     "event": "StartServers 5\nThreadsPerChild 8\nMinSpareThreads 1\nMaxSpareThreads 9",
     "worker": "StartServers 5\nThreadsPerChild 8\nMinSpareThreads 1\nMaxSpareThreads 9",
