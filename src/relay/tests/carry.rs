@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{By, Side, Tunnel, Why};
+use relay::{Budget, By, Side, Tls, Tunnel, Why};
 
 #[test]
 fn echoes_through_tcp() {
@@ -359,6 +359,70 @@ fn last_words_before_a_reset_arrive() {
     assert_eq!(&got, b"last words");
     expect_reset(&client);
     assert_eq!(ends.wait().why, Why::Reset);
+}
+
+/// A side that is gone, as each write to it says, and whose last words are still to be read: they
+/// came in small pieces.
+struct Gone {
+    pieces: usize,
+}
+
+const PIECE: &[u8] = b"last words";
+
+impl Tls for Gone {
+    fn read(&mut self, buffer: &mut [u8], _: &mut Budget) -> io::Result<usize> {
+        self.pieces = self.pieces.checked_sub(1).ok_or(ErrorKind::WouldBlock)?;
+        buffer[..PIECE.len()].copy_from_slice(PIECE);
+        Ok(PIECE.len())
+    }
+
+    fn closed_cleanly(&self) -> bool {
+        false
+    }
+
+    fn write(&mut self, _: &[u8], _: bool) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::ECONNRESET))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn kept(&self) -> usize {
+        0
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Last words arrive although a write to the side that said them finds it gone before they were
+/// read. Of the client's that takes more of them than are read in one turn, as it is read first.
+#[test]
+fn last_words_of_a_side_that_a_write_finds_gone_arrive() {
+    let (relay, _) = relay(1);
+    for (client_goes, pieces) in [(true, 100), (false, 50)] {
+        let (_gone, inside) = tcp_pair();
+        // Of TCP the reset might overtake them.
+        let (other, other_inside) = unix_pair();
+        let tls: Option<Box<dyn Tls>> = Some(Box::new(Gone { pieces }));
+        let gone = Side { fd: inside.into(), tls, read_ahead: Vec::new() };
+        let other_side =
+            Side { read_ahead: b"hello?".to_vec(), ..Side::plain(other_inside.into()) };
+        let (client, backend) = if client_goes { (gone, other_side) } else { (other_side, gone) };
+        let (record, ends) = record();
+        relay.adopt(Tunnel::new(client, backend, opaque(), None, record)).expect("adopted");
+        let mut got = vec![0; pieces * PIECE.len()];
+        (&other).read_exact(&mut got).expect("the last words");
+        assert_eq!(got, PIECE.repeat(pieces));
+        expect_end(&other);
+        let end = ends.wait();
+        assert_eq!(end.why, Why::Reset);
+        assert_eq!(end.by == By::Client, client_goes);
+        let delivered = if client_goes { end.bytes_up } else { end.bytes_down };
+        assert_eq!(delivered, got.len() as u64);
+    }
 }
 
 /// Buffers of few bytes, so that they are full soon.
