@@ -47,6 +47,12 @@ unsafe impl Send for Session {}
 
 unsafe extern "C" fn no_info(_: *const Ssl, _: c_int, _: c_int) {}
 
+/// A certificate that was asked for before the takeover may come after it. What it could allow has
+/// been decided by then.
+unsafe extern "C" fn no_verification(_: c_int, _: *mut c_void) -> c_int {
+    1
+}
+
 impl Session {
     /// Takes `ssl` over: its BIOs are replaced by one on `fd`, its SSL_CTX and callbacks by
     /// ones that do nothing, `app_data` is put in the place of what the former owner's callbacks
@@ -94,7 +100,10 @@ impl Session {
             (functions.SSL_set_msg_callback)(ssl, ptr::null_mut());
             (functions.SSL_set_ex_data)(ssl, 0, ptr::null_mut());
             (functions.SSL_set_bio)(ssl, bio, bio);
-            (functions.SSL_set_verify)(ssl, 0, ptr::null_mut());
+            // With no callback it would keep the one that it has. New tickets, which follow a
+            // certificate, are made and kept by callbacks of the first SSL_CTX.
+            (functions.SSL_set_verify)(ssl, 0, Some(no_verification));
+            (functions.SSL_set_num_tickets)(ssl, 0);
             (functions.SSL_set_quiet_shutdown)(ssl, 0);
             let shutdown = (functions.SSL_get_shutdown)(ssl);
             (functions.SSL_set_shutdown)(ssl, shutdown & RECEIVED_SHUTDOWN);

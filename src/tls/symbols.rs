@@ -51,6 +51,7 @@ pub(crate) type BioWrite = unsafe extern "C" fn(*mut Bio, *const c_char, c_int) 
 pub(crate) type BioCtrl = unsafe extern "C" fn(*mut Bio, c_int, c_long, *mut c_void) -> c_long;
 pub(crate) type BioCreate = unsafe extern "C" fn(*mut Bio) -> c_int;
 pub(crate) type InfoCallback = unsafe extern "C" fn(*const Ssl, c_int, c_int);
+pub(crate) type VerifyCallback = unsafe extern "C" fn(c_int, *mut c_void) -> c_int;
 
 pub(crate) const ERROR_SSL: c_int = 1;
 pub(crate) const ERROR_WANT_READ: c_int = 2;
@@ -153,7 +154,8 @@ functions! {
     SSL_set_ex_data(*mut Ssl, c_int, *mut c_void) -> c_int;
     SSL_set_info_callback(*mut Ssl, Option<InfoCallback>);
     SSL_set_msg_callback(*mut Ssl, *mut c_void);
-    SSL_set_verify(*mut Ssl, c_int, *mut c_void);
+    SSL_set_num_tickets(*mut Ssl, usize) -> c_int;
+    SSL_set_verify(*mut Ssl, c_int, Option<VerifyCallback>);
     SSL_set_quiet_shutdown(*mut Ssl, c_int);
     SSL_set_read_ahead(*mut Ssl, c_int);
     SSL_set_bio(*mut Ssl, *mut Bio, *mut Bio);

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use openssl::ssl::{SslSessionCacheMode, SslStream, SslVersion};
+use openssl::ssl::{SslRef, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion};
+use openssl::x509::X509StoreContextRef;
 use relay::{Budget, Tls};
 use tls::{Error, Library, Session};
 
@@ -316,6 +317,44 @@ fn post_handshake_authentication_gets_an_empty_certificate() {
     assert_eq!(CALLED.load(Relaxed), 0, "the former owner was called");
 }
 
+/// A client was asked for a certificate before the takeover and answers after it: the former
+/// owner neither verifies it nor keeps a session for it, and the tunnel goes on.
+#[test]
+fn the_former_owners_verification_is_not_called() {
+    static VERIFIED: AtomicUsize = AtomicUsize::new(0);
+    static STORED: AtomicUsize = AtomicUsize::new(0);
+    use foreign_types_shared::ForeignType as _;
+    let mut ours = builder(SslVersion::TLS1_3);
+    ours.set_session_cache_mode(SslSessionCacheMode::SERVER);
+    ours.set_new_session_callback(|_, _| {
+        STORED.fetch_add(1, Relaxed);
+    });
+    let ours = ours.build();
+    let peer = builder(SslVersion::TLS1_3).build();
+    unsafe extern "C" {
+        fn SSL_CTX_set_post_handshake_auth(ctx: *mut openssl_sys::SSL_CTX, on: std::ffi::c_int);
+    }
+    // SAFETY: a live context that nobody else uses yet.
+    unsafe { SSL_CTX_set_post_handshake_auth(peer.as_ptr(), 1) };
+    let (mut peer, mut ours) = connect(&peer, &ours, true);
+    asks(&mut ours, |_, _| {
+        VERIFIED.fetch_add(1, Relaxed);
+        false
+    });
+    let (mut session, _socket) = take_over(ours);
+    // Tickets of the handshake.
+    STORED.store(0, Relaxed);
+    session.write(b"asked", false).expect("write");
+    flush(&mut session);
+    let mut got = [0; 5];
+    peer.read_exact(&mut got).expect("read");
+    assert_eq!(&got, b"asked");
+    peer.write_all(b"answered").expect("write");
+    read_exact(&mut session, b"answered");
+    let called = (VERIFIED.load(Relaxed), STORED.load(Relaxed));
+    assert_eq!(called, (0, 0), "the former owner was called");
+}
+
 /// The former owner may have read ahead of its TLS, to within a record or beyond several.
 #[test]
 fn ciphertext_that_was_read_before_comes_first() {
@@ -343,14 +382,23 @@ fn ciphertext_that_was_read_before_comes_first() {
     }
 }
 
+/// A back end asks for a certificate.
 fn peer_asks(peer: &mut SslStream<TcpStream>) {
-    unsafe extern "C" {
-        fn SSL_set_verify(ssl: *mut c_void, mode: std::ffi::c_int, callback: *mut c_void);
-    }
-    let ssl = peer.ssl().as_raw();
-    // SAFETY: a live server SSL that this thread alone uses; no callback.
+    asks(peer, |_, _| true);
+}
+
+/// A server asks for a certificate after its handshake, which `verify` is to look at.
+fn asks(
+    server: &mut SslStream<TcpStream>,
+    verify: impl Fn(bool, &mut X509StoreContextRef) -> bool + Send + Sync + 'static,
+) {
+    use foreign_types_shared::ForeignTypeRef as _;
+    // SAFETY: a live SSL of ours, which this thread alone uses.
+    let ssl = unsafe { SslRef::from_ptr_mut(server.ssl().as_ptr()) };
+    ssl.set_verify_callback(SslVerifyMode::PEER, verify);
+    let ssl = server.ssl().as_raw();
+    // SAFETY: a live server SSL that this thread alone uses.
     unsafe {
-        SSL_set_verify(ssl, 1, std::ptr::null_mut());
         assert_eq!(
             raw::SSL_verify_client_post_handshake(ssl),
             1,
