@@ -146,8 +146,7 @@ pub fn settings() -> &'static Settings {
 
 /// Whether a relay thread is there to take a tunnel.
 pub fn has_relay() -> bool {
-    relay().is_some_and(|relay| relay.alive() > 0)
-        && CHILD.get().is_some_and(|child| child.pid == std::process::id())
+    here().is_some() && relay().is_some_and(|relay| relay.alive() > 0)
 }
 
 fn relay() -> Option<&'static Relay> {
@@ -174,7 +173,13 @@ pub fn adopt(tunnel: Tunnel) {
 }
 
 fn keeper() -> Option<&'static Keeper> {
-    CHILD.get()?.keeper.as_ref()
+    here()?.keeper.as_ref()
+}
+
+/// What this process has, if it is the child itself: one that is forked from it shares its
+/// keeper's eventfd, and has none of its threads.
+fn here() -> Option<&'static Child> {
+    CHILD.get().filter(|child| child.pid == std::process::id())
 }
 
 /// The server stops while workers of this child may still have their requests.
@@ -287,8 +292,7 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 /// The child ends. Its tunnels go on in a drain process, or end in an orderly
 /// way if the server stops.
 pub fn stop(ending: Ending) {
-    // A process that is forked from the child shares its keeper's eventfd.
-    let Some(child) = CHILD.get().filter(|child| child.pid == std::process::id()) else { return };
+    let Some(child) = here() else { return };
     if ending == Ending::InHandler {
         // The slot is given back when the process is found dead.
         if let Some(keeper) = &child.keeper {
