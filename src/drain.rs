@@ -23,7 +23,7 @@ use crate::errorlog::{self, Kind};
 use crate::ffi::log::Server;
 use crate::ffi::module::most_children;
 use crate::process::{self, Title};
-use crate::registry::{self, Entry, Registry, registry};
+use crate::registry::{self, Drain, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
 use crate::socket::KeepAlive;
 
@@ -34,6 +34,8 @@ pub const GOING_AWAY: u16 = 1001;
 const HANG: u32 = 30;
 /// How often it looks around although nothing happens, in milliseconds.
 const ROUND: i32 = 10_000;
+/// How long the child waits until it can be found, at the most, in milliseconds.
+const FIND: i32 = 1000;
 /// How long peers get to answer a Close, when the server stops.
 const STOP: Duration = Duration::from_millis(500);
 /// The same when the drain's own time is over.
@@ -47,6 +49,8 @@ pub struct Prepared {
     nowhere: OwnedFd,
     /// Raised when a tunnel ends.
     ended: OwnedFd,
+    /// Raised once it can be found.
+    found: OwnedFd,
 }
 
 impl Prepared {
@@ -60,7 +64,8 @@ impl Prepared {
             // In a chroot.
             Err(_) => process::event()?,
         };
-        Ok(Self { server: process::watch(process::parent())?, nowhere, ended: process::event()? })
+        let server = process::watch(process::parent())?;
+        Ok(Self { server, nowhere, ended: process::event()?, found: process::event()? })
     }
 }
 
@@ -166,8 +171,9 @@ pub fn hand_on(
     let mut keep: Vec<RawFd> = sockets
         .iter()
         .copied()
-        .chain([prepared.server.as_raw_fd(), prepared.ended.as_raw_fd()])
+        .chain([&prepared.server, &prepared.ended, &prepared.found].map(AsRawFd::as_raw_fd))
         .chain(lines())
+        .chain(registry::lock_file())
         .chain(claim.as_ref().map(|claim| claim.queue))
         .collect();
     // Room for 0 to 2.
@@ -188,6 +194,7 @@ pub fn hand_on(
             let ended = prepared.ended.as_raw_fd();
             let _ = TOLD.set(Told { ended, ends_are_logged: terms.ends_are_logged });
             let here = Here::take(slot, entry, child);
+            process::raise(prepared.found.as_raw_fd());
             run(prepared, &here, terms, tunnels, claim);
             say_lost_at_last();
             here.leave();
@@ -205,6 +212,8 @@ pub fn hand_on(
             // time to exit.
             std::mem::forget(tunnels);
             sockets.into_iter().for_each(process::close);
+            // The server may stop as soon as this process is gone, and the next look is to count it.
+            process::wait([prepared.found.as_raw_fd()], FIND);
             Ok(make_room(terms.max_processes))
         }
         Err(error) => {
@@ -233,7 +242,7 @@ pub fn automatic() -> usize {
 }
 
 /// Those drain processes that are more than may be, the oldest of them.
-fn surplus(max_processes: usize) -> Vec<u32> {
+fn surplus(max_processes: usize) -> Vec<Drain> {
     let most = max_processes.max(1);
     let Some(registry) = registry().filter(|registry| registry.taken() > most) else {
         return Vec::new();
@@ -242,7 +251,7 @@ fn surplus(max_processes: usize) -> Vec<u32> {
     let surplus = drains.len().saturating_sub(most);
     // The one that collects has the youngest too.
     let collector = shared().map_or(0, collector::pid);
-    drains.sort_by_key(|pid| *pid == collector);
+    drains.sort_by_key(|drain| drain.pid == collector);
     drains.truncate(surplus);
     drains
 }
@@ -251,7 +260,7 @@ fn surplus(max_processes: usize) -> Vec<u32> {
 /// together may not see each other here: each process looks for itself too, when it begins.
 fn make_room(max_processes: usize) -> usize {
     let surplus = surplus(max_processes);
-    surplus.iter().copied().for_each(process::terminate);
+    surplus.iter().copied().for_each(Drain::terminate);
     surplus.len()
 }
 
@@ -271,6 +280,10 @@ impl Here {
         slot.become_drain(child, pid);
         if let Some(entry) = entry {
             entry.pass(child, pid);
+            let held = registry().map(|registry| registry.hold(entry));
+            if let Some(Err(error)) = held {
+                say(Kind::NoProcess, format_args!("a drain process is not counted: {error}"));
+            }
         }
         let is_ours = !slot.is_shared() || slot.pid() == pid;
         Self { slot: if is_ours { slot } else { &UNSEEN }, entry }
@@ -327,7 +340,8 @@ fn run(
     let over = terms.timeout.map(|timeout| Instant::now() + timeout);
     let mut shown = String::new();
     let ended = prepared.ended.as_raw_fd();
-    let mut is_surplus = surplus(terms.max_processes).contains(&std::process::id());
+    let own = std::process::id();
+    let mut is_surplus = surplus(terms.max_processes).iter().any(|drain| drain.pid == own);
     loop {
         if relay.is_responsive() {
             process::end_unless_alive(HANG);
@@ -436,7 +450,7 @@ fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
 
 /// Tells every drain process to end.
 pub fn tell_all() {
-    registry().map(Registry::drains).into_iter().flatten().for_each(process::terminate);
+    registry().map(Registry::drains).into_iter().flatten().for_each(Drain::terminate);
 }
 
 /// The server stops, or restarts without grace: tells every drain process, and
@@ -460,8 +474,8 @@ pub fn end_all(server: Server) {
     loop {
         let drains = registry.drains();
         let Some(first) = drains.first() else { break };
-        drains.iter().copied().for_each(process::terminate);
-        let watched = i32::try_from(*first).map(process::watch);
+        drains.iter().copied().for_each(Drain::terminate);
+        let watched = i32::try_from(first.pid).map(process::watch);
         let ended = watched.as_ref().map_or(-1, |fd| fd.as_ref().map_or(-1, OwnedFd::as_raw_fd));
         let [_, said] = process::wait([ended, lines], ROUND);
         if said {

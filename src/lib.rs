@@ -142,7 +142,8 @@ impl module::Hooks for Hooks {
     }
 
     fn orphans() -> Vec<u32> {
-        registry::registry().map(registry::Registry::drains).unwrap_or_default()
+        let drains = registry::registry().map(registry::Registry::drains);
+        drains.into_iter().flatten().map(|drain| drain.pid).collect()
     }
 
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub mod descriptors;
+pub mod locks;
 pub mod room;
 pub mod stop;
 
@@ -22,8 +23,8 @@ fn owned(result: c_long) -> io::Result<OwnedFd> {
 }
 
 /// `fork()`: the new process's id in the old one, `None` in the new one, which has the calling
-/// thread alone, the name of drain processes, and SIGTERM blocked: from its first moment on it
-/// can be found and told to end.
+/// thread alone, the name of drain processes, and SIGTERM blocked: it can be told to end as soon
+/// as it is found.
 ///
 /// # Errors
 /// There is no process to be had.
@@ -100,14 +101,12 @@ pub fn parent() -> c_int {
 /// What drain processes are named. The kernel keeps 15 bytes.
 pub const DRAIN_NAME: &CStr = c"wsforward-drain";
 
-/// Asks a drain process to end. The number comes from memory that others write
-/// to, and may by now be another process's: nobody else is signalled.
-pub fn terminate(pid: u32) {
-    let Some(pid) = c_int::try_from(pid).ok().filter(|pid| *pid > 1) else { return };
+/// Asks a drain process to end, if that is what it is: the number may by now be another process's.
+pub fn terminate(pid: u32, is_drain: impl FnOnce() -> bool) {
+    let Some(id) = c_int::try_from(pid).ok().filter(|pid| *pid > 1) else { return };
     // From here on the number stands for one process, whether it lives or not.
-    let Ok(process) = watch(pid) else { return };
-    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    if name.strip_suffix(b"\n") != Some(DRAIN_NAME.to_bytes()) {
+    let Ok(process) = watch(id) else { return };
+    if !is_drain() || has_other_name(pid) {
         return;
     }
     let no_info = std::ptr::null::<libc::siginfo_t>();
@@ -218,10 +217,10 @@ pub fn runs(pid: u32) -> bool {
     }
 }
 
-/// Whether it is a drain process as well.
-pub fn is_drain(pid: u32) -> bool {
-    let name = std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.strip_suffix(b"\n") == Some(DRAIN_NAME.to_bytes()) && runs(pid)
+/// Whether a process is known to have another name than drain processes. A chroot may not have /proc.
+fn has_other_name(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.strip_suffix(b"\n") != Some(DRAIN_NAME.to_bytes()))
 }
 
 /// Microseconds of a clock that all processes share and nobody sets.

@@ -1,13 +1,18 @@
 //! Drain processes of every build of this module: whoever stops the server, or bounds them, must
 //! find those too whose other memory is laid out differently.
+//!
+//! Each has a place in shared memory, and holds the lock of the same number. Memory says where to look,
+//! and which is the oldest. Who is there, and whether it lives, the kernel says: children can write to
+//! memory, but take a lock for themselves alone.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::time::{Duration, Instant};
 
-use crate::ffi::shared::{Shareable, retained, retained_pair};
-use crate::process;
+use crate::ffi::shared::{Shareable, retained, retained_descriptors};
+use crate::process::{self, locks};
 
 /// More than WSForwardMaxDrainProcesses can allow.
 const ENTRIES: usize = 2048;
@@ -44,15 +49,25 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
 /// children. Set likewise, and not in shared memory: the parent reads of it.
 static LINES: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 
+/// The file of the locks: open likewise.
+static LOCKS: AtomicI32 = AtomicI32::new(-1);
+
+/// The place of this process, if it is a drain process: it does not see its own lock.
+static OWN: AtomicUsize = AtomicUsize::new(NOWHERE);
+const NOWHERE: usize = usize::MAX;
+
 /// Makes the memory, in the parent.
 ///
 /// # Errors
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let registry: &'static Registry = retained(c"mod_wsforward_drains_1")?;
-    /// Of what goes through the pipe.
+    /// Of what goes through the pipe, and of the numbers of locks.
     const LAYOUT: u64 = 1;
-    let lines = retained_pair(c"mod_wsforward_lines", LAYOUT, process::lines)?;
+    let lines = retained_descriptors(c"mod_wsforward_lines", LAYOUT, process::lines)?;
+    let [locks] =
+        retained_descriptors(c"mod_wsforward_locks", LAYOUT, || locks::file().map(|one| [one]))?;
+    LOCKS.store(locks, Relaxed);
     for (at, end) in LINES.iter().zip(lines) {
         at.store(end, Relaxed);
     }
@@ -72,6 +87,34 @@ pub fn lines() -> Option<[RawFd; 2]> {
     ends.iter().all(|end| *end >= 0).then_some(ends)
 }
 
+/// The file of the locks. Whoever closes a descriptor of it loses the locks that it has.
+pub fn lock_file() -> Option<RawFd> {
+    Some(LOCKS.load(Relaxed)).filter(|fd| *fd >= 0)
+}
+
+/// A drain process that lives, as the kernel knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// Its process id.
+    pub pid: u32,
+    place: usize,
+}
+
+impl Drain {
+    /// Asks it to end. Nobody else is signalled.
+    pub fn terminate(self) {
+        process::terminate(self.pid, || holder(self.place) == Some(self.pid));
+    }
+}
+
+/// The process that holds the lock of a place.
+fn holder(place: usize) -> Option<u32> {
+    if OWN.load(Relaxed) == place {
+        return Some(std::process::id());
+    }
+    locks::holder(lock_file()?, place)
+}
+
 impl Registry {
     /// A place for the process that this one is about to fork. From now on it counts.
     pub fn claim(&self) -> Option<&Entry> {
@@ -89,15 +132,39 @@ impl Registry {
     }
 
     /// Those that live, the oldest first.
-    pub fn drains(&self) -> Vec<u32> {
-        let mut found: Vec<(u64, u32)> = self
+    pub fn drains(&self) -> Vec<Drain> {
+        /// A look at all places takes milliseconds. A child that takes millions of locks can make each
+        /// one slow: what is not found by then is not found.
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let until = Instant::now() + PATIENCE;
+        let mut found: Vec<(u64, Drain)> = self
             .entries
             .iter()
-            .map(|entry| (entry.since.load(Relaxed), entry.pid.load(Acquire)))
-            .filter(|(_, pid)| *pid != 0 && process::is_drain(*pid))
+            .enumerate()
+            .filter(|(_, entry)| entry.pid.load(Acquire) != 0)
+            .take_while(|_| Instant::now() < until)
+            .filter_map(|(place, entry)| {
+                let pid = holder(place)?;
+                Some((entry.since.load(Relaxed), Drain { pid, place }))
+            })
             .collect();
-        found.sort_unstable();
-        found.into_iter().map(|(_, pid)| pid).collect()
+        // Whoever holds several locks is one process.
+        found.sort_unstable_by_key(|(since, drain)| (drain.pid, *since));
+        found.dedup_by_key(|(_, drain)| drain.pid);
+        found.sort_unstable_by_key(|(since, drain)| (*since, drain.pid));
+        found.into_iter().map(|(_, drain)| drain).collect()
+    }
+
+    /// Takes the lock of a place, in the process that has it from now on and to its end.
+    ///
+    /// # Errors
+    /// Nobody finds this process.
+    pub fn hold(&self, entry: &Entry) -> io::Result<()> {
+        let offset = std::ptr::from_ref(entry).addr() - self.entries.as_ptr().addr();
+        let place = offset / size_of::<Entry>();
+        locks::take(lock_file().ok_or(io::ErrorKind::NotFound)?, place)?;
+        OWN.store(place, Relaxed);
+        Ok(())
     }
 }
 
@@ -117,8 +184,12 @@ impl Entry {
         self.replace(from, to);
     }
 
-    /// Gives it back.
+    /// Gives it back, and its lock before: the next one is to have both.
     pub fn release(&self, pid: u32) {
+        let place = OWN.swap(NOWHERE, Relaxed);
+        if let Some(file) = lock_file().filter(|_| place != NOWHERE) {
+            locks::give_back(file, place);
+        }
         if self.pid.load(Acquire) == pid {
             self.since.store(0, Relaxed);
             self.pid.store(0, Release);

@@ -12,7 +12,7 @@ use relay::{Counters, FROZEN_VERSION, Why};
 use siphasher::sip::SipHasher13;
 
 use crate::admission::Refusal;
-use crate::ffi::shared::{Shareable, retained, retained_pair};
+use crate::ffi::shared::{Shareable, retained, retained_descriptors};
 use crate::handover::Fallback;
 use crate::process::descriptors;
 use crate::process::is_alive;
@@ -106,7 +106,7 @@ static QUEUE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
-    let queue = retained_pair(c"mod_wsforward_queue", Shared::LAYOUT, descriptors::pair)?;
+    let queue = retained_descriptors(c"mod_wsforward_queue", Shared::LAYOUT, descriptors::pair)?;
     for (at, end) in QUEUE.iter().zip(queue) {
         at.store(end, Relaxed);
     }

@@ -1,9 +1,13 @@
 """What a child may write to: the parent, which is root, must neither wait nor signal nor trust for it."""
 
+import contextlib
+import fcntl
+import os
 import random
 import signal
 import struct
 import subprocess
+import sys
 
 import pytest
 
@@ -54,6 +58,73 @@ def test_nobody_else_is_signalled(httpd, backend, client):
         server.stop()
         assert other.poll() is None
         other.kill()
+
+
+#: A process that has named itself as drain processes are named.
+NAMED = """import ctypes, time
+ctypes.CDLL(None).prctl(15, b"wsforward-drain")
+print(flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("mpm", MPMS)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP], ids=["stop", "restart"])
+def test_a_name_is_not_enough(httpd, backend, client, mpm, how):
+    """Whoever is named as drain processes are is not signalled for that. The drain process whose place in memory
+    he has is."""
+    server = site(httpd, backend(), mpm)
+    talk = client(server.port)
+    assert talk.ask(http.handshake()).status == 101
+    talk.echoes()
+    server.reload()
+    wait.until(lambda: server.status()["WSForwardDrainProcesses"] == "1", server.status)
+    registry = procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY)
+    with subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        forged = struct.pack("<IIQ", other.pid, 0, 1)
+        registry.write(8, forged * ((procfs.SharedMemory.REGISTRY - 8) // len(forged)))
+        assert server.status()["WSForwardDrainProcesses"] == "1"
+        if how == signal.SIGTERM:
+            server.stop()
+        else:
+            server.reload(how)
+        assert other.poll() is None
+        other.kill()
+    frame = talk.read_frame()
+    assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, struct.pack("!H", 1001))
+
+
+@contextlib.contextmanager
+def every_lock(pid):
+    """Holds all locks of drain processes, as any child could."""
+    [number] = [number for number in procfs.numbers(pid) if "wsforward locks" in os.readlink(f"/proc/{pid}/fd/{number}")]
+    with open(f"/proc/{pid}/fd/{number}", "r+b", buffering=0) as locks:
+        fcntl.lockf(locks, fcntl.LOCK_EX, 1 << 20)
+        yield locks
+
+
+def test_a_lock_is_not_enough(httpd, backend, client):
+    """Whoever has all locks is one process, and not signalled as long as it has another name."""
+    server = site(httpd, backend(), "event")
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+    try:
+        with every_lock(server.pid):
+            procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY).write(0, forged_registry())
+            assert server.status()["WSForwardDrainProcesses"] == "1"
+            server.stop()
+            assert server.stopped_in < 10
+        assert not told
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_nothing_is_written_to_the_file_of_locks(httpd, backend):
+    """What stood there would be nobody's memory."""
+    server = site(httpd, backend(), "event")
+    with every_lock(server.pid) as locks, pytest.raises(PermissionError):
+        locks.write(b"x")
 
 
 @pytest.mark.parametrize("mpm", MPMS)

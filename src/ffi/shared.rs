@@ -66,41 +66,41 @@ pub fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
     Ok(unsafe { memory.as_ref() })
 }
 
-/// Two descriptors that httpd keeps for us likewise.
+/// Descriptors that httpd keeps for us likewise.
 #[repr(C)]
-struct RetainedPair {
+struct RetainedDescriptors<const N: usize> {
     /// 0 if there are none yet.
     layout: u64,
-    fds: [RawFd; 2],
+    fds: [RawFd; N],
 }
 
-/// The two descriptors of this name: those of the last configuration, if what goes through them is
+/// The descriptors of this name: those of the last configuration, if what goes through them is
 /// still of the same `layout`, or new ones by `make`. They stay open in the parent, and so in all
 /// its children. Their numbers are in memory of the parent's own, to which no child can write: it
-/// reads of one of them as root. In the parent, before children are made.
+/// uses some of them as root. In the parent, before children are made.
 ///
 /// # Errors
 /// They cannot be had.
-pub fn retained_pair(
+pub fn retained_descriptors<const N: usize>(
     key: &CStr,
     layout: u64,
-    make: impl FnOnce() -> std::io::Result<[OwnedFd; 2]>,
-) -> std::io::Result<[RawFd; 2]> {
+    make: impl FnOnce() -> std::io::Result<[OwnedFd; N]>,
+) -> std::io::Result<[RawFd; N]> {
     // SAFETY: looks up memory that httpd keeps for the life of the parent.
     let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
     let kept = if kept.is_null() {
         // SAFETY: makes that memory, all zero.
-        unsafe { sys::ap_retained_data_create(key.as_ptr(), size_of::<RetainedPair>()) }
+        unsafe { sys::ap_retained_data_create(key.as_ptr(), size_of::<RetainedDescriptors<N>>()) }
     } else {
         kept
     };
     // SAFETY: made above, now or before, in this size; the parent has one thread.
-    let Some(kept) = (unsafe { kept.cast::<RetainedPair>().as_mut() }) else {
+    let Some(kept) = (unsafe { kept.cast::<RetainedDescriptors<N>>().as_mut() }) else {
         return Err(std::io::ErrorKind::OutOfMemory.into());
     };
     if kept.layout != layout {
         // Those of another layout stay with the processes that still use them.
-        *kept = RetainedPair { layout, fds: make()?.map(IntoRawFd::into_raw_fd) };
+        *kept = RetainedDescriptors { layout, fds: make()?.map(IntoRawFd::into_raw_fd) };
     }
     Ok(kept.fds)
 }
