@@ -49,15 +49,24 @@ def test_server_with_a_forged_registry_stops(httpd, backend, client, mpm, how):
     assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, struct.pack("!H", 1001))
 
 
+@contextlib.contextmanager
+def ended(command, **options):
+    """A process that ends with the block, whatever happens there."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_nobody_else_is_signalled(httpd, backend, client):
     """A process that merely stands in the registry goes on, whoever is told to stop."""
     server = site(httpd, backend(), "event")
-    with subprocess.Popen(["sleep", "300"]) as other:
+    with ended(["sleep", "300"]) as other:
         registry = procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY)
         registry.write(8, struct.pack("<IIQ", other.pid, 0, 1))
         server.stop()
         assert other.poll() is None
-        other.kill()
 
 
 #: A process that has named itself as drain processes are named.
@@ -80,7 +89,7 @@ def test_a_name_is_not_enough(httpd, backend, client, mpm, how):
     server.reload()
     wait.until(lambda: server.status()["WSForwardDrainProcesses"] == "1", server.status)
     registry = procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY)
-    with subprocess.Popen([sys.executable, "-c", NAMED], stdout=subprocess.PIPE) as other:
+    with ended([sys.executable, "-c", NAMED], stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         forged = struct.pack("<IIQ", other.pid, 0, 1)
         registry.write(8, forged * ((procfs.SharedMemory.REGISTRY - 8) // len(forged)))
@@ -90,7 +99,6 @@ def test_a_name_is_not_enough(httpd, backend, client, mpm, how):
         else:
             server.reload(how)
         assert other.poll() is None
-        other.kill()
     frame = talk.read_frame()
     assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, struct.pack("!H", 1001))
 
