@@ -28,3 +28,9 @@ def recipe(name, **ports):
     left = re.findall(r"(?:localhost|127\.0\.0\.1):(\d+)", text)
     assert sorted(left) == sorted(str(port) for port in map(int, left) if port in ports.values()), left
     return text
+
+
+def listing(name, language):
+    """The other listing of this recipe in this language: what goes into the application's own file."""
+    [text] = re.findall(rf"```{language}\n(.*?)^```", sections()[name], re.S | re.M)
+    return text

@@ -1,34 +1,19 @@
 """MQTT over WebSocket: a subscriber of Mosquitto gets what a publisher sends, over one connection each."""
 
-import os
 import queue
-import shutil
-from pathlib import Path
 
 import pytest
 from paho.mqtt.client import CallbackAPIVersion, Client
 
-from harness import paths
-
+from . import debian
 from .conftest import reload_and_stay
-
-#: Where packages are unpacked that are not installed.
-UNPACKED = Path(os.environ.get("WSF_UNPACKED", "/nonexistent"))
-
-
-def mosquitto():
-    """The program: the installed one, else the unpacked one."""
-    found = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:{UNPACKED}/usr/sbin")
-    if not found:
-        raise paths.Missing("mosquitto (Debian: mosquitto)")
-    return found
 
 
 def command(port, home):
     # The unix socket: a 2.0 before 2.0.12 does not start with WebSockets alone.
     (home / "mosquitto.conf").write_text(f"user root\nallow_anonymous true\nlistener 0 {home}/socket\n"
                                          f"listener {port} 127.0.0.1\nprotocol websockets\n")
-    return [mosquitto(), "-c", home / "mosquitto.conf"]
+    return [debian.program("usr/sbin/mosquitto"), "-c", home / "mosquitto.conf"]
 
 
 @pytest.fixture
@@ -56,8 +41,7 @@ def connected(certificate):
 
 
 def test_mosquitto(run, site, connected):
-    libraries = [str(folder) for folder in UNPACKED.glob("usr/lib/*-linux-gnu*")]
-    app = run(command, LD_LIBRARY_PATH=":".join(libraries))
+    app = run(command, **debian.ENVIRONMENT)
     server = site("Mosquitto, MQTT over WebSocket", p9001=app.port)
     port = int(server.local.partition(":")[2])
     subscriber, publisher = connected(port), connected(port)
