@@ -183,3 +183,18 @@ make_venv() {
     "$PYTHON" -m pip install --quiet --disable-pip-version-check "${args[@]}" </dev/null
     cat "$@" >"$stamp"
 }
+
+# need_node_red: Node-RED as tests/recipes pins it, by the npm of .venv; its folder is in $NODE_RED.
+need_node_red() {
+    local pinned=$ROOT/tests/recipes/node-red folder=$TARGET/node-red
+    NODE_RED=$folder/node_modules/node-red
+    ! cmp -s "$pinned/package-lock.json" "$folder/installed.stamp" || return 0
+    say "Fetching Node-RED"
+    mkdir -p "$folder"
+    cp "$pinned"/package*.json "$folder"
+    (
+        cd "$folder"
+        PATH=$ROOT/.venv/bin:$PATH npm ci --silent --ignore-scripts --omit=optional --no-audit --no-fund
+    ) || die "npm could not fetch Node-RED"
+    cp "$pinned/package-lock.json" "$folder/installed.stamp"
+}
