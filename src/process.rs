@@ -168,6 +168,10 @@ pub fn send_line(pipe: RawFd, mut line: String) -> bool {
 /// buffer takes what a pipe can hold, and a read takes all of it.
 pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>) -> &[u8] {
     buffer.clear();
+    // That a read does not wait is a flag that all processes share, and any of them may clear.
+    if wait([pipe], 0) != [true] {
+        return buffer;
+    }
     buffer.reserve_exact(LINES);
     // SAFETY: writes at most as many bytes as are reserved.
     let length = unsafe { libc::read(pipe, buffer.as_mut_ptr().cast(), LINES) };
