@@ -120,10 +120,14 @@ def mapped_inodes(pid, path):
 
 
 def asleep(pid):
-    """True if every thread of the process waits for something, and none runs."""
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+    """True if every thread of the process waits for something, and none runs; also if it has ended."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    for thread in threads:
         try:
-            state = stat.read_text().rpartition(")")[2].split()[0]
+            state = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
         if state != "S":
