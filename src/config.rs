@@ -337,11 +337,11 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
 fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
     match values.all() {
         [auto] if auto.eq_ignore_ascii_case("auto") => Ok(None),
-        [most] => match number(most, 1..=1024) {
+        [most] => match number(most, 1..=1536) {
             Ok(most) => Ok(Some(most as usize)),
-            Err(_) => Err(not_allowed(&[most], &"auto, or a number from 1 to 1024")),
+            Err(_) => Err(not_allowed(&[most], &"auto, or a number from 1 to 1536")),
         },
-        other => Err(not_allowed(other, &"auto, or a number from 1 to 1024")),
+        other => Err(not_allowed(other, &"auto, or a number from 1 to 1536")),
     }
 }
 

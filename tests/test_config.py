@@ -16,7 +16,7 @@ SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
 PREFIXES = "two numbers such as 32 64"
-BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1024"
+BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1536"
 
 WRONG = [
     ("WSForward", None, FLAG),
@@ -67,7 +67,7 @@ WRONG = [
     ("WSForwardClientPrefix /24 64", "/24", "a number from 1 to 32"),
     ("WSForwardMaxDrainProcesses", None, PROCESSES),
     ("WSForwardMaxDrainProcesses 0", "0", PROCESSES),
-    ("WSForwardMaxDrainProcesses 1025", "1025", PROCESSES),
+    ("WSForwardMaxDrainProcesses 1537", "1537", PROCESSES),
     ("WSForwardRelayThreads", None, THREADS),
     ("WSForwardRelayThreads 0", "0", THREADS),
     ("WSForwardRelayThreads 65", "65", THREADS),
