@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import relayed, relaysite
+from harness import http, relayed, relaysite, websocket
 from harness.stresspeer import StressPeer
 
 VERSIONS = ["tls1.2", "tls1.3"]
@@ -45,6 +45,53 @@ SSLProxyMachineCertificateFile {pair}""")
     context = certificate.client_context(version)
     context.load_cert_chain(certificate.cert, certificate.key)
     talks(server, client, context, path)
+
+
+@pytest.mark.parametrize("when", ["in time", "late"])
+@pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
+def test_client_certificate_within_a_request(httpd, origins, client, certificate, mpm, when):
+    """A Location asks for one, which TLS 1.3 does by a message of its own. mod_ssl waits for an answer,
+    but a frame is one too: then the certificate comes to the relay, and mod_ssl must not hear of it."""
+    server = httpd(mpm=mpm)
+    # With no tickets each certificate is followed by a session for mod_ssl to store.
+    relaysite.start(server, origins, f"""LogLevel ssl:trace2
+SSLCACertificateFile {certificate.cert}
+SSLSessionTickets off
+<Location "/">
+    SSLVerifyClient optional
+</Location>""")
+    context = certificate.client_context("tls1.3")
+    context.load_cert_chain(certificate.cert, certificate.key)
+    context.post_handshake_auth = True
+    messages = []
+    context._msg_callback = lambda _tls, way, _version, _content, kind, _data: messages.append((way, getattr(kind, "name", "")))
+    shown, frame = ("write", "CERTIFICATE"), websocket.Frame(websocket.TEXT, b"hello").encode(mask=True)
+    with relayed.Counted(server, HandedOver=1, Ended_closed=1):
+        talk = client(server.ports["tls"], context)
+        # A record of its own: of the first one mod_ssl has decrypted all.
+        talk.send(http.handshake())
+        if when == "late":
+            talk.send(frame)
+        else:
+            assert talk.read_head().status == 101
+        relayed.wait_figure(server, "Tunnels", 1)
+        before = server.log.matching(r"\[ssl:")
+        if when == "late":
+            # What asks for it is read with the 101.
+            assert shown not in messages
+            assert talk.read_head().status == 101
+        else:
+            assert any(b"AH02275: Certificate Verification" in line for line in before)
+            assert any(b"Session Cache: request=SET" in line for line in before)
+            talk.send(frame)
+        assert talk.read_frame().payload == b"hello"
+        assert shown in messages
+        # What is behind it arrives.
+        talk.echoes(b"x" * 100_000)
+        talk.half_close()
+        assert talk.end() == "close_notify"
+        talk.close()
+    assert server.log.matching(r"\[ssl:") == before
 
 
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
