@@ -142,8 +142,8 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
 /// What a tunnel that cannot leave waits for.
 #[derive(Debug, Clone, Copy)]
 pub enum Wait {
-    /// Bytes on their way to a side.
-    Output(Side),
+    /// Answers to requests before this one, on their way to the client.
+    Answers,
     /// The rest of a message of a side's TLS. Nothing else goes on meanwhile: OpenSSL neither
     /// reads nor writes data before it has all of it.
     Message(Side),
@@ -156,7 +156,7 @@ impl fmt::Display for Wait {
             Side::Origin => "the back end",
         };
         match self {
-            Self::Output(side) => write!(f, "{} did not take what was sent to it", whose(side)),
+            Self::Answers => f.write_str("the client did not take what was sent to it"),
             Self::Message(side) => write!(f, "a TLS message of {} was not completed", whose(side)),
         }
     }
@@ -169,8 +169,10 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return false;
     };
-    let (Wait::Output(side) | Wait::Message(side)) = wait;
-    let c = if side == Side::Client { client } else { origin };
+    let c = match wait {
+        Wait::Answers | Wait::Message(Side::Client) => client,
+        Wait::Message(Side::Origin) => origin,
+    };
     let left = || {
         let by = tunnel.leaves_by.get()?;
         Some(by.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
@@ -181,7 +183,7 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
         // The first millisecond after it.
         let millis = c_int::try_from(left.as_millis().saturating_add(1)).unwrap_or(c_int::MAX);
         match wait {
-            Wait::Output(_) => process::wait_for_room(fd.as_raw_fd(), millis),
+            Wait::Answers => process::wait_for_room(fd.as_raw_fd(), millis),
             Wait::Message(_) => drop(process::wait([fd.as_raw_fd()], millis)),
         }
     }
@@ -200,11 +202,11 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     false
 }
 
-/// Writes what is on its way to a side. `false` if it went too slowly.
-pub fn write_pending(serving: &Serving<'_, Handshake>, c: Connection<'_>, side: Side) -> bool {
-    while c.has_pending_output() && !c.is_aborted() {
-        c.write_pending();
-        if c.has_pending_output() && !c.is_aborted() && !wait(serving, Wait::Output(side)) {
+/// Writes what is on its way to the client. `false` if it went too slowly.
+pub fn write_answers(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> bool {
+    while client.has_pending_output() && !client.is_aborted() {
+        client.write_pending();
+        if client.has_pending_output() && !client.is_aborted() && !wait(serving, Wait::Answers) {
             return false;
         }
     }
@@ -231,12 +233,9 @@ pub fn attempt(
         return Attempt::GoOn;
     }
     let mut emptied = [false; 2];
+    // No output is pending: the request and the 101 were flushed, as is all that OpenSSL answers while
+    // it is read, and core's filter writes what is flushed to its end or aborts the connection.
     loop {
-        for (c, side) in [(client, Side::Client), (origin, Side::Origin)] {
-            if !write_pending(serving, c, side) {
-                return Attempt::Leave;
-            }
-        }
         if client.is_aborted() || origin.is_aborted() {
             fall_back(serving, Fallback::Ended, ENDED);
             return Attempt::GoOn;
@@ -255,8 +254,6 @@ pub fn attempt(
         let decrypted = decrypted(serving, side, next, out, [client, origin], &mut emptied);
         tunnel.draining.set(false);
         match decrypted {
-            // Reading may have had something to say.
-            Decrypted::All if client.has_pending_output() || origin.has_pending_output() => {}
             Decrypted::All => return take(serving, client, origin, descriptors),
             Decrypted::NotNow(side) => {
                 if !wait(serving, Wait::Message(side)) {

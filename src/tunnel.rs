@@ -133,7 +133,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     tunnel.leaves_by.set(now.checked_add(allowed));
     // Answers to requests before this one may be very long, and httpd would wait for each part
     // of them anew.
-    if !client.is_secondary() && !handover::write_pending(serving, client, Side::Client) {
+    if !client.is_secondary() && !handover::write_answers(serving, client) {
         return;
     }
     // Without it the tunnel works all the same, in its thread.

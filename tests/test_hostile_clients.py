@@ -19,6 +19,9 @@ TIMEOUT = 2.0
 SLACK = 4.0
 #: A receive window that is soon full.
 TINY = 2048
+#: What of an answer the kernel keeps: not more than a client that sips takes within TIMEOUT, so that it
+#: has room again and again.
+SEND_BUFFER = 16384
 #: Bytes of a KeyUpdate with which OpenSSL has begun to read it.
 PART = 4
 
@@ -49,7 +52,7 @@ def relay(request, shared_httpd, origins, partial):
     made = shared_httpd(mpm=request.param)
     made.page("big", "x" * (4 << 20))
     # A tunnel that holds a place is the only one.
-    made.directives(f"Timeout {TIMEOUT:g}\nProxyTimeout {TIMEOUT:g}\nWSForwardMaxTunnels 1")
+    made.directives(f"Timeout {TIMEOUT:g}\nProxyTimeout {TIMEOUT:g}\nWSForwardMaxTunnels 1\nSendBufferSize {SEND_BUFFER}")
     # Of a file that core sends itself any number of bytes may wait, whatever comes behind it.
     return relaysite.start(made, origins, f"""EnableSendfile On
 ProxyPass "/big" "!"
