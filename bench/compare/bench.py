@@ -141,7 +141,8 @@ def machine():
 
 
 def versions(chosen):
-    """The versions of the programs, by Debian's packages."""
+    """The versions of the programs, by Debian's packages, and of the machine's OpenSSL: the memory
+    of a tunnel with TLS is mostly what its sessions take."""
     found = []
     for package in ("apache2-bin", *(peer.needs for peer in chosen if peer.needs)):
         try:
@@ -150,6 +151,11 @@ def versions(chosen):
             found.append(asked.stdout or package)
         except OSError:
             found.append(package)
+    try:
+        asked = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False)
+        found.append(" ".join(asked.stdout.split()[:2]) or "openssl")
+    except OSError:
+        found.append("openssl")
     return ", ".join(found)
 
 

@@ -9,10 +9,10 @@ use relay::{Budget, Tls};
 
 use crate::context::Context;
 use crate::symbols::{
-    ERROR_SSL, ERROR_SYSCALL, ERROR_WANT_READ, ERROR_WANT_WRITE, ERROR_ZERO_RETURN,
-    MODE_ACCEPT_MOVING_WRITE_BUFFER, MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE,
-    MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS, OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN,
-    Ssl, SslSession,
+    CTRL_GET_PEER_TMP_KEY, CTRL_GET_TMP_KEY, ERROR_SSL, ERROR_SYSCALL, ERROR_WANT_READ,
+    ERROR_WANT_WRITE, ERROR_ZERO_RETURN, EVP_PKEY_RSA, EvpPkey, MODE_ACCEPT_MOVING_WRITE_BUFFER,
+    MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE, MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS,
+    OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN, Ssl, SslSession,
 };
 use crate::wire::{self, Wire};
 
@@ -131,7 +131,27 @@ impl Session {
             (functions.SSL_set_ex_data)(ssl, 0, app_data);
         }
         session.forget_session();
+        session.forget_keys();
         Ok(session)
+    }
+
+    /// Frees the keys of the handshake's key exchange, which nobody asks for any more and OpenSSL
+    /// keeps until the end: 6 to 8 KiB, where they are those of a hybrid exchange (ML-KEM).
+    fn forget_keys(&mut self) {
+        let functions = &self.context.library.functions;
+        for which in [CTRL_GET_PEER_TMP_KEY, CTRL_GET_TMP_KEY] {
+            let mut key: *mut EvpPkey = ptr::null_mut();
+            // SAFETY: a live SSL of ours, which answers with a reference to be given up. The keys
+            // are those of this SSL alone. One that gets another type loses what is in it, and is
+            // a valid one without a key; every OpenSSL has RSA.
+            unsafe {
+                (functions.SSL_ctrl)(self.ssl, which, 0, (&raw mut key).cast());
+                if !key.is_null() {
+                    (functions.EVP_PKEY_set_type)(key, EVP_PKEY_RSA);
+                    (functions.EVP_PKEY_free)(key);
+                }
+            }
+        }
     }
 
     /// Empties the id of the SSL_SESSION. A fatal error would remove the session from the cache

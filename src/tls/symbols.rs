@@ -32,6 +32,13 @@ pub(crate) struct SslSession {
     _opaque: [u8; 0],
 }
 
+/// `EVP_PKEY`
+#[repr(C)]
+#[derive(Debug)]
+pub(crate) struct EvpPkey {
+    _opaque: [u8; 0],
+}
+
 /// `BIO`
 #[repr(C)]
 #[derive(Debug)]
@@ -65,6 +72,10 @@ pub(crate) const RECEIVED_SHUTDOWN: c_int = 2;
 pub(crate) const CTRL_MODE: c_int = 33;
 pub(crate) const CTRL_SET_SESS_CACHE_MODE: c_int = 44;
 pub(crate) const CTRL_CLEAR_MODE: c_int = 78;
+pub(crate) const CTRL_GET_PEER_TMP_KEY: c_int = 109;
+pub(crate) const CTRL_GET_TMP_KEY: c_int = 133;
+
+pub(crate) const EVP_PKEY_RSA: c_int = 6;
 
 pub(crate) const MODE_ENABLE_PARTIAL_WRITE: c_long = 0x1;
 pub(crate) const MODE_ACCEPT_MOVING_WRITE_BUFFER: c_long = 0x2;
@@ -129,6 +140,9 @@ functions! {
     ERR_clear_error();
     ERR_get_error() -> c_ulong;
     ERR_reason_error_string(c_ulong) -> *const c_char;
+
+    EVP_PKEY_set_type(*mut EvpPkey, c_int) -> c_int;
+    EVP_PKEY_free(*mut EvpPkey);
 
     BIO_meth_new(c_int, *const c_char) -> *mut BioMethod;
     BIO_meth_set_read(*mut BioMethod, BioRead) -> c_int;

@@ -409,6 +409,39 @@ fn asks(
     }
 }
 
+/// The keys of the key exchange, where OpenSSL still has them, are not kept for as long as a tunnel
+/// lasts: those of a hybrid exchange take kilobytes.
+#[test]
+fn keys_of_the_handshake_are_freed() {
+    const PEERS: std::ffi::c_int = 109;
+    const OURS: std::ffi::c_int = 133;
+    /// The type of such a key.
+    fn key(ssl: *mut c_void, which: std::ffi::c_int) -> Option<std::ffi::c_int> {
+        let mut key: *mut openssl_sys::EVP_PKEY = std::ptr::null_mut();
+        // SAFETY: a live SSL, which gives a reference that is given up.
+        unsafe {
+            openssl_sys::SSL_ctrl(ssl.cast(), which, 0, (&raw mut key).cast());
+            let found = (!key.is_null()).then(|| openssl_sys::EVP_PKEY_id(key));
+            openssl_sys::EVP_PKEY_free(key);
+            found
+        }
+    }
+    for ours_is_server in [true, false] {
+        let context = builder(SslVersion::TLS1_3).build();
+        let (mut peer, ours) = connect(&context, &context, ours_is_server);
+        let ssl = ours.ssl().as_raw();
+        let before = [PEERS, OURS].map(|which| key(ssl, which));
+        assert!(before.iter().any(Option::is_some), "OpenSSL keeps none");
+        let (mut session, _socket) = take_over(ours);
+        // SSL_get_peer_tmp_key has it still, but it is empty: of a type that no key exchange has.
+        for key in [PEERS, OURS].into_iter().filter_map(|which| key(ssl, which)) {
+            assert_eq!(key, openssl_sys::EVP_PKEY_RSA);
+        }
+        peer.write_all(b"and on").expect("write");
+        read_exact(&mut session, b"and on");
+    }
+}
+
 /// Fatal errors and frees must not remove sessions from the former owner's cache, by calling it.
 #[test]
 fn the_former_owners_session_cache_is_left_alone() {
