@@ -11,6 +11,8 @@ from harness import http, paths
 
 #: Wherever it is relative to: make changes the folder.
 TARGET = paths.ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
+#: The target of Alpine and the like.
+MUSL = "x86_64-unknown-linux-musl"
 #: What to install, on Debian and on RHEL.
 DEVELOPMENT_FILES = ("apache2-dev", "httpd-devel")
 
@@ -130,6 +132,18 @@ def test_build_rs_knows_for_which_httpd_it_builds(tmp_path, version):
 def test_build_rs_refuses_32_bit_systems(tmp_path):
     """Counters of 64 bits in shared memory, and OpenSSL 1.1.1's options, are of another size there."""
     assert "64-bit systems only" in complaint(build_script(tmp_path, CARGO_CFG_TARGET_POINTER_WIDTH="32"))
+
+
+@pytest.mark.timeout(900)
+def test_types_are_those_of_musl_too():
+    """Where its C library differs from glibc in types and calls; nothing is linked or run."""
+    sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+    if not (Path(sysroot) / "lib" / "rustlib" / MUSL).exists():
+        pytest.skip(f"no Rust for it: rustup target add {MUSL}")
+    crates = [word for name in ("allocator", "mod_wsforward", "protocol", "relay", "tls") for word in ("-p", name)]
+    done = subprocess.run(["cargo", "check", "--locked", "--target", MUSL, *crates], cwd=paths.ROOT, capture_output=True, text=True,
+                          env={**os.environ, f"CC_{MUSL.replace('-', '_')}": "cc"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_apxs_make_says_what_to_install():
