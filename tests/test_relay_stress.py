@@ -17,7 +17,8 @@ LONG = os.environ.get("WSF_STRESS") == "long"
 MPMS = ["event", "worker", "prefork"]
 #: Tunnels in all, and at a time.
 COUNT, AT_ONCE = (6000, 600) if LONG else (900, 300)
-SECONDS = 900 if LONG else 80
+#: A third of it is enough on a quiet machine.
+SECONDS = 900 if LONG else 240
 #: Prefork's workers are processes: what is not handed over yet holds one.
 WORKERS = {"event": "", "worker": "", "prefork": "ServerLimit 64\nMaxRequestWorkers 64\nStartServers 16"}
 

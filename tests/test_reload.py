@@ -270,7 +270,9 @@ def test_stop_with_many_tunnels(httpd, certificate, mpm):
         seconds[count] = server.stopped_in
         peer.close()
     print(f"{mpm}: stop takes {seconds[0]:.2f} s, with {MANY} tunnels {seconds[MANY]:.2f} s")
-    assert seconds[MANY] < seconds[0] + 1
+    # A second on a machine that has nothing else to do.
+    share = max(1, os.getloadavg()[0] / os.cpu_count())
+    assert seconds[MANY] < seconds[0] + share
 
 
 @pytest.mark.timeout(60)

@@ -289,7 +289,12 @@ def test_backpressure_reaches_the_client(server, tunnel, kind):
     assert sent < IN_FLIGHT
     assert procfs.private_kib(child) - before < 4096
     go.set()
-    wait.until(lambda: len(talk.origin.received) >= sent, "the bytes flow on")
+    if kind != "plain":
+        # A TLS record that was begun is sent to its end: a client that stops within one is another matter.
+        talk.sock.settimeout(60)
+        talk.sock.send(block)
+        sent += len(block)
+    wait.until(lambda: len(talk.origin.received) >= sent, "the bytes flow on", 60)
     assert talk.origin.received[:sent] == (block * (sent // len(block) + 1))[:sent]
     talk.reset()
 
