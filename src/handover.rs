@@ -319,6 +319,10 @@ fn decrypted(
         }
         let ahead = serving.data.tunnel.ahead(of);
         let mut bytes = ahead.bytes.borrow_mut();
+        // A peer may have sent any number of messages of TLS's own, each of which may have to be
+        // answered, at the pace at which it takes the answers. One is enough: the others go along as
+        // they came.
+        tls::clear_auto_retry(c);
         // The filter that is being read is not entered again.
         let result = if of == side {
             let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK };
@@ -326,6 +330,7 @@ fn decrypted(
         } else {
             c.read_available(&mut bytes, CHUNK)
         };
+        tls::set_auto_retry(c);
         match result {
             Ok(()) => {}
             Err(why) if why.is_again() => {}

@@ -22,6 +22,8 @@ TINY = 2048
 #: What of an answer the kernel keeps: not more than a client that sips takes within TIMEOUT, so that it
 #: has room again and again.
 SEND_BUFFER = 16384
+#: A KeyUpdate that wants one in return, update_requested (RFC 8446 4.6.3).
+ASKING = KEY_UPDATE[:-1] + b"\1"
 #: Bytes of a KeyUpdate with which OpenSSL has begun to read it.
 PART = 4
 
@@ -331,6 +333,25 @@ def test_key_update_and_a_client_that_does_not_read(server, origins, records, pa
     talk, raw = records(receive_buffer=TINY)
     with Held(server):
         raw.sock.sendall(raw.record(http.handshake(path)) + raw.record(KEY_UPDATE[:PART], HANDSHAKE))
+    talk.close()
+
+
+def test_key_updates_whose_answers_are_not_taken(server, origins, records):
+    """httpd would wait for each of them, up to Timeout and anew for each; the relay waits for none."""
+    talk, raw = records(receive_buffer=TINY)
+    bytes_of_it = [raw.record(http.handshake())]
+    # The answers are more than the sockets' buffers.
+    for _ in range(10_000):
+        bytes_of_it.append(raw.record(ASKING, HANDSHAKE))
+        raw.update_key()
+    try:
+        raw.sock.sendall(b"".join(bytes_of_it))
+    except (ConnectionResetError, BrokenPipeError):
+        # The relay keeps only so many.
+        pass
+    server.log.wait_for(relayed.HANDED_OVER)
+    wait.until(lambda: busy(server) == 0, "the worker is back")
+    assert not server.log.matching(relayed.STAYS)
     talk.close()
 
 

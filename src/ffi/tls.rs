@@ -127,6 +127,14 @@ pub fn set_auto_retry(c: Connection<'_>) {
     }
 }
 
+/// Undoes that for one read. What else is there stays in core's filter.
+pub fn clear_auto_retry(c: Connection<'_>) {
+    if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
+        // SAFETY: as in `set_auto_retry`.
+        unsafe { openssl.library.clear_auto_retry(ssl.as_ptr()) };
+    }
+}
+
 /// Sends close_notify on a connection that is still httpd's, if it has TLS: the
 /// peer learns that nothing was cut off (RFC 8446, section 6.1).
 pub fn send_close_notify(c: Connection<'_>) {

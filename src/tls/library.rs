@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::ptr;
 
-use crate::symbols::{CTRL_MODE, Functions, MODE_AUTO_RETRY, Ssl};
+use crate::symbols::{CTRL_CLEAR_MODE, CTRL_MODE, Functions, MODE_AUTO_RETRY, Ssl};
 
 /// 1.1.1, the first with TLS 1.3.
 const OLDEST: std::ffi::c_ulong = 0x1010_1000;
@@ -149,6 +149,17 @@ impl Library {
         unsafe { (self.functions.SSL_ctrl)(ssl, CTRL_MODE, MODE_AUTO_RETRY, ptr::null_mut()) };
     }
 
+    /// Undoes [`Self::set_auto_retry`]: a read comes back behind each record that is no data.
+    ///
+    /// # Safety
+    /// See [`Library`].
+    pub unsafe fn clear_auto_retry(&self, ssl: *mut Ssl) {
+        // SAFETY: a live SSL, by the caller.
+        unsafe {
+            (self.functions.SSL_ctrl)(ssl, CTRL_CLEAR_MODE, MODE_AUTO_RETRY, ptr::null_mut())
+        };
+    }
+
     /// Takes another reference.
     ///
     /// # Safety
@@ -239,7 +250,7 @@ impl Library {
     pub(crate) unsafe fn change_modes(&self, ssl: *mut Ssl, set: c_long, clear: c_long) {
         // SAFETY: a live SSL, by the caller.
         unsafe {
-            (self.functions.SSL_ctrl)(ssl, crate::symbols::CTRL_CLEAR_MODE, clear, ptr::null_mut());
+            (self.functions.SSL_ctrl)(ssl, CTRL_CLEAR_MODE, clear, ptr::null_mut());
             (self.functions.SSL_ctrl)(ssl, CTRL_MODE, set, ptr::null_mut());
         }
     }
