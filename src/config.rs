@@ -1,12 +1,15 @@
 //! The one table of directives, and how sections merge.
 
+pub mod advice;
+pub mod bound;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 
-use crate::bound::Bound;
+use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::conftree::Directive as Section;
 use crate::ffi::pool::PoolText;

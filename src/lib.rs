@@ -1,36 +1,22 @@
 //! mod_wsforward: WebSocket forwarding and relaying for Apache httpd 2.4.
 //!
 //! The way of a request: [`admission`] keeps the limits, [`handler`] decides and has mod_proxy_http serve it,
-//! [`head`] checks the back end's answer on its way in, [`tunnel`] follows the open
-//! tunnel in its thread, [`stream`] one of HTTP/2, [`handover`] takes it out of there, [`child`] has the
-//! relay that carries it to its end, [`drain`] carries on where a child ends before.
+//! [`head`] checks the back end's answer on its way in, [`worker_tunnel`] follows the open
+//! tunnel in its thread, [`request::stream`] one of HTTP/2, [`request::handover`] takes it out of there,
+//! [`child`] has the relay that carries it to its end, [`drain`] carries on where a child ends before.
 //! This file is the module record and its
 //! hooks, nothing else.
 
-mod admission;
-mod advice;
-mod bound;
-mod child;
 mod config;
-mod drain;
-mod errorlog;
 mod ffi;
-mod handler;
-mod handover;
-mod handshake;
-mod head;
-mod keeper;
-mod lines;
-mod logger;
 mod message;
 mod process;
-mod record;
+mod processes;
 mod registry;
+mod request;
 mod shared;
 mod socket;
 mod status;
-mod stream;
-mod tunnel;
 
 use config::{DIRECTIVES, DirConfig};
 use ffi::command;
@@ -40,6 +26,8 @@ use ffi::log::Server;
 use ffi::module::{self, CommandRecord, ModuleRecord, Process, Version};
 use ffi::proxy::{Answer, SchemeCall};
 use ffi::request::Request;
+use processes::{child, drain};
+use request::{admission, handler, handshake, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
@@ -74,7 +62,7 @@ impl module::Hooks for Hooks {
 
     fn register() {
         head::register();
-        tunnel::register();
+        worker_tunnel::register();
     }
 
     fn pre_config(httpd: Version) -> Result<(), String> {
@@ -98,11 +86,11 @@ impl module::Hooks for Hooks {
     fn warnings() -> Vec<(ffi::log::Message, String)> {
         let directives = ffi::conftree::directives(&config::ADVISED);
         let useless = config::useless_relay(&directives).into_iter();
-        let streams = advice::streams(&directives).into_iter();
+        let streams = config::advice::streams(&directives).into_iter();
         useless
             .map(|text| (message::USELESS_RELAY, text))
             .chain(streams.map(|text| (message::STREAMS_STAY, text)))
-            .chain(advice::itk().map(|text| (message::ITK_KEEPS, text)))
+            .chain(config::advice::itk().map(|text| (message::ITK_KEEPS, text)))
             .collect()
     }
 

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 use relay::{Counters, FROZEN_VERSION, Why};
 use siphasher::sip::SipHasher13;
 
-use crate::admission::Refusal;
 use crate::ffi::shared::{Shareable, retained, retained_descriptors};
-use crate::handover::Fallback;
 use crate::process::descriptors;
 use crate::process::is_alive;
+use crate::request::admission::Refusal;
+use crate::request::handover::Fallback;
 
 /// More processes than this go uncounted.
 const SLOTS: usize = 4096;
@@ -66,7 +66,7 @@ pub struct Shared {
     used: AtomicU32,
     /// Raised by each configuration.
     generation: AtomicU32,
-    /// Who empties the queue; see drain/collector.rs.
+    /// Who empties the queue; see processes/collector.rs.
     pub collector: AtomicU64,
     slots: [Slot; SLOTS],
     /// The counts of processes that ended.

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::admission::Refusal;
-use crate::handover::Fallback;
 use crate::registry::registry;
+use crate::request::admission::Refusal;
+use crate::request::handover::Fallback;
 use crate::shared::{ENDED_BY, shared};
 
 /// One figure: its name in `?auto`, its text in HTML, its value.

@@ -102,7 +102,7 @@ def test_default_is_the_same_everywhere(directive):
 
 
 def test_tunnels_by_descriptors_are_those_of_the_code():
-    child, pipe = read("src/child.rs"), read("src/relay/pipe.rs")
+    child, pipe = read("src/processes/child.rs"), read("src/relay/pipe.rs")
     [reserve] = map(int, re.findall(r"RESERVE: u64 = (\d+);", child))
     [for_thread] = map(int, re.findall(r"RESERVE_FOR_THREAD: u64 = (\d+);", child))
     [selectable] = map(int, re.findall(r"SELECTABLE: RawFd = (\d+);", read("src/socket.rs")))
@@ -139,14 +139,14 @@ TEXTS = {
     "src/protocol/upgrade.rs": r'Self::\w+ => "([^"]+)"',
     "src/protocol/head.rs": r'write(?:_str\(|!\(f, )"([^"]+)"',
     "src/protocol/handshake.rs": r'wrong\((?:format!\()?\s*"((?:[^"\\]|\\.)+)"',
-    "src/handler.rs": r'(?:plain|leave)\(&"([^"]+)"\)|format_args!\("([^"]+)"',
-    "src/head.rs": r'format(?:_args)?!\("([^"\\]+)"',
-    "src/admission.rs": r'format!\(\s*"([^"]+)"',
-    "src/handover.rs": r'(?:format(?:_args)?!\(|Fallback::\w+, )"([^"]+)"',
-    "src/child.rs": r'format(?:_args)?!\(\s*"([^"]+)"',
-    "src/drain.rs": r'format(?:_args)?!\("([^"]+ (?:lost|tunnels)[^"]*)"',
-    "src/errorlog.rs": r'format!\("([^"]+)"',
-    "src/drain/collector.rs": r'Lost\("([^"]+)"\)',
+    "src/request/handler.rs": r'(?:plain|leave)\(&"([^"]+)"\)|format_args!\("([^"]+)"',
+    "src/request/head.rs": r'format(?:_args)?!\("([^"\\]+)"',
+    "src/request/admission.rs": r'format!\(\s*"([^"]+)"',
+    "src/request/handover.rs": r'(?:format(?:_args)?!\(|Fallback::\w+, )"([^"]+)"',
+    "src/processes/child.rs": r'format(?:_args)?!\(\s*"([^"]+)"',
+    "src/processes/drain.rs": r'format(?:_args)?!\("([^"]+ (?:lost|tunnels)[^"]*)"',
+    "src/processes/errorlog.rs": r'format!\("([^"]+)"',
+    "src/processes/collector.rs": r'Lost\("([^"]+)"\)',
     "src/lib.rs": r'"(mod_wsforward needs|WSForward On needs mod_proxy and mod_proxy_http)',
     "src/relay/task.rs": r'log::error!\("([^"]+)"',
     "src/relay/thread.rs": r'log::error!\("([^"]+)"',
@@ -176,7 +176,7 @@ def test_every_text_is_documented(file):
 
 def test_every_reason_is_documented():
     messages, reference = read("docs/messages.md"), read("docs/mod_wsforward.md")
-    for file, page in [("src/handover.rs", messages), ("src/handover.rs", reference), ("src/admission.rs", reference)]:
+    for file, page in [("src/request/handover.rs", messages), ("src/request/handover.rs", reference), ("src/request/admission.rs", reference)]:
         [names] = re.findall(r"NAMES: [^=]*=\s*\[([^\]]*)\]", read(file))
         for name in re.findall(r'"([\w-]+)"', names):
             assert re.search(rf"[ (]{name}[,) ]", page), name

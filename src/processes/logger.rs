@@ -6,11 +6,11 @@ use std::{fmt, panic};
 use log::{LevelFilter, Log, Metadata, Record};
 use once_cell::sync::OnceCell;
 
-use crate::child;
-use crate::drain;
-use crate::errorlog::Kind;
 use crate::ffi::log::{Level, Server};
 use crate::message::RELAY;
+use crate::processes::child;
+use crate::processes::drain;
+use crate::processes::errorlog::Kind;
 
 static LOGGER: OnceCell<Logger> = OnceCell::new();
 

@@ -8,7 +8,6 @@ use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{self, NotUpgrade, is_handshake_header};
 
 use crate::Hooks;
-use crate::admission;
 use crate::config::DirConfig;
 use crate::ffi::digest;
 use crate::ffi::guard::poisoned;
@@ -17,9 +16,10 @@ use crate::ffi::module::dir_config;
 use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
-use crate::handshake::{self, Handshake, Stage};
 use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
-use crate::tunnel;
+use crate::request::admission;
+use crate::request::handshake::{self, Handshake, Stage};
+use crate::request::worker_tunnel;
 
 const BAD_GATEWAY: u16 = 502;
 const INTERNAL_SERVER_ERROR: u16 = 500;
@@ -227,7 +227,7 @@ fn delegate(
         // A socket that is gone needs no timeout.
         let _ = socket.set_timeout(client_timeout);
     }
-    tunnel::ended(r, &handshake);
+    worker_tunnel::ended(r, &handshake);
     finish(r, &handshake, answer)
 }
 

@@ -23,20 +23,20 @@ use std::time::Instant;
 
 use relay::{Side as RelaySide, Tls, Tracker};
 
-use crate::admission::{self, Place};
-use crate::child;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Released};
 use crate::ffi::filter::{Mode, Next, Read};
 use crate::ffi::log::{self, Level};
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::handshake::Handshake;
 use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
 use crate::process;
-use crate::record::TunnelRecord;
+use crate::processes::child;
+use crate::processes::record::TunnelRecord;
+use crate::request::admission::{self, Place};
+use crate::request::handshake::Handshake;
+use crate::request::worker_tunnel::{self, Side};
 use crate::socket;
-use crate::tunnel::{self, Side};
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
@@ -109,7 +109,7 @@ pub enum Attempt {
 pub fn begin(serving: &Serving<'_, Handshake>) {
     let handshake = serving.data;
     if !handshake.relay {
-        return tunnel::stays(serving);
+        return worker_tunnel::stays(serving);
     }
     // The loop passes by a rate limit, in the thread as well; a thread that is
     // held is a limit of its own, so such a tunnel is left there.
@@ -133,7 +133,7 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     if !why.is_by_peers() {
         admission::give_back(serving.request);
     }
-    tunnel::stays(serving);
+    worker_tunnel::stays(serving);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);

@@ -14,7 +14,7 @@ use relay::Tunnel;
 
 use crate::process;
 use crate::process::descriptors::{self, MESSAGE};
-use crate::record::TunnelRecord;
+use crate::processes::record::TunnelRecord;
 use crate::shared::{self, Shared, Slot, shared};
 
 /// A child with more plain tunnels than this keeps them together, in a process of their own.

@@ -6,8 +6,6 @@
 //! cleanup of a pool, and leaves by `_exit`. Then it has the relay's thread as well,
 //! which does all the work; the first one watches.
 
-mod collector;
-
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -17,12 +15,12 @@ use std::time::{Duration, Instant};
 use once_cell::sync::OnceCell;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
-use self::collector::{Claim, Received};
-use crate::child;
-use crate::errorlog::{self, Kind};
 use crate::ffi::log::Server;
 use crate::ffi::module::most_children;
 use crate::process::{self, Title};
+use crate::processes::child;
+use crate::processes::collector::{self, Claim, Received};
+use crate::processes::errorlog::{self, Kind};
 use crate::registry::{self, Drain, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
 use crate::socket::KeepAlive;

@@ -11,18 +11,18 @@ use once_cell::sync::OnceCell;
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
-use crate::drain::{self, GOING_AWAY, Prepared, Terms};
-use crate::errorlog::{ErrorLog, Kind};
 use crate::ffi::ending::{Ending, is_threaded};
 use crate::ffi::log::{Level, Message, Server};
 use crate::ffi::module::{Process, Version, version, worker_threads};
-use crate::handover::Fallback;
-use crate::keeper::Keeper;
-use crate::logger;
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::process;
-use crate::record::{EndLine, TunnelRecord};
+use crate::processes::drain::{self, GOING_AWAY, Prepared, Terms};
+use crate::processes::errorlog::{ErrorLog, Kind};
+use crate::processes::keeper::Keeper;
+use crate::processes::logger;
+use crate::processes::record::{EndLine, TunnelRecord};
 use crate::registry;
+use crate::request::handover::Fallback;
 use crate::shared::{Shared, Slot, shared};
 use crate::socket::{self, KeepAlive, SELECTABLE};
 

@@ -12,8 +12,8 @@ use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::log::Message;
 use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
-use crate::head;
-use crate::tunnel::Tunnel;
+use crate::request::head;
+use crate::request::worker_tunnel::Tunnel;
 
 thread_local! {
     static CURRENT: Scope<Handshake> = const { Scope::new() };
@@ -165,7 +165,7 @@ pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
         // mod_proxy has set the worker's timeout on the socket.
         handshake.begin(socket.timeout());
         // What mod_proxy_http had to find at the choice of the connection.
-        crate::handler::unhide(serving.request, handshake);
+        crate::request::handler::unhide(serving.request, handshake);
     });
     if ours.is_some() {
         Scope::set_origin(&CURRENT, c);

@@ -5,8 +5,8 @@ use std::os::fd::BorrowedFd;
 
 use relay::{By, End, Record};
 
-use crate::child;
-use crate::drain;
+use crate::processes::child;
+use crate::processes::drain;
 use crate::shared::{ClientEntry, Slot, shared};
 use crate::socket;
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use relay::{By, End, Why};
 
-use crate::child;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
@@ -15,12 +14,13 @@ use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::ffi::tls;
-use crate::handover::{self, Attempt};
-use crate::handshake::{Handshake, Stage, current};
 use crate::message::TUNNEL_ENDED;
-use crate::record::{EndLine, TunnelRecord};
+use crate::processes::child;
+use crate::processes::record::{EndLine, TunnelRecord};
+use crate::request::handover::{self, Attempt};
+use crate::request::handshake::{Handshake, Stage, current};
+use crate::request::stream;
 use crate::socket;
-use crate::stream;
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
 

@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::child;
 use crate::ffi::log::{Level, Message, Server};
-use crate::lines::{Pushed, Queue};
 use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
 use crate::process;
+use crate::processes::child;
+use crate::processes::lines::{Pushed, Queue};
 
 /// What waits for the log at most, for each relay thread: lines, and their bytes.
 const LINES: usize = 8192;

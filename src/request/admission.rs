@@ -9,14 +9,14 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::Hooks;
-use crate::child;
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log::{self, Level};
 use crate::ffi::module::dir_config;
 use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
-use crate::handler;
 use crate::message::REFUSED;
+use crate::processes::child;
+use crate::request::handler;
 use crate::shared::{ClientEntry, Slot, shared};
 
 const SERVICE_UNAVAILABLE: u16 = 503;

@@ -8,16 +8,16 @@ use memchr::memchr;
 use protocol::handshake::{Right101, check};
 use protocol::head::{Scanner, inspect};
 
-use crate::admission;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
 use crate::ffi::log::{self, Level, Message};
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
-use crate::handshake::{Handshake, Stage, awaits_head, current, keep_for_answer};
 use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
-use crate::tunnel::{self, Side};
+use crate::request::admission;
+use crate::request::handshake::{Handshake, Stage, awaits_head, current, keep_for_answer};
+use crate::request::worker_tunnel::{self, Side};
 
 static DEADLINE: Kind<DeadlineFilter> = Kind::new();
 static HEAD: Kind<HeadFilter> = Kind::new();
@@ -157,7 +157,7 @@ impl InputFilter for HeadFilter {
                 self.consume(served);
                 Ok(())
             }
-            State::Rest => tunnel::read(Side::Origin, origin, next, out, read),
+            State::Rest => worker_tunnel::read(Side::Origin, origin, next, out, read),
             State::Collecting | State::Ended => Err(Status::EOF),
         }
     }
@@ -212,7 +212,7 @@ impl HeadFilter {
                             self.bytes.splice(..end, head);
                         }
                         handshake.reach(Stage::Switched);
-                        tunnel::begin(serving);
+                        worker_tunnel::begin(serving);
                         (left, Then::Rest)
                     }
                     Err(wrong) => {

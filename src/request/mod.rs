@@ -1,0 +1,9 @@
+//! A request, from its arrival to the hand-over of its tunnel to the relay.
+
+pub mod admission;
+pub mod handler;
+pub mod handover;
+pub mod handshake;
+pub mod head;
+pub mod stream;
+pub mod worker_tunnel;
