@@ -10,6 +10,7 @@ import h2.settings
 from .wait import DEADLINE
 
 RST_STREAM = 3
+CANCEL = 8
 
 
 class Http2Client:
@@ -85,7 +86,6 @@ class Http2Client:
                 stream.ended, stream.reset = True, event.error_code
         self._send()
 
-
     def _note_resets(self, data):
         """Goes through the heads of the frames (RFC 9113 4.1)."""
         self._frames += data
@@ -138,6 +138,11 @@ class Stream:
     def end(self):
         """Ends the sending of this stream."""
         self.client.h2.end_stream(self.number)
+        self.client._send()
+
+    def cancel(self):
+        """Ends the stream in both directions: RST_STREAM, CANCEL (RFC 9113 7)."""
+        self.client.h2.reset_stream(self.number, CANCEL)
         self.client._send()
 
     def read_exactly(self, size):

@@ -16,10 +16,13 @@ def origins(make):
     return {"tcp": make(name="tcp"), "tls": make(tls=True, name="tls")}
 
 
-def start(server, origins, more=""):
-    """Configures and starts it; ports are in `ports`, by "plain" and "tls"."""
+def start(server, origins, more="", relay="WSForwardRelay On", ports=None):
+    """Configures and starts it; ports are in `ports`, by "plain" and "tls".
+
+    `more` is for all virtual hosts. `ports` names further ones: `{name: (its directives, whether it has TLS)}`.
+    """
     text = f"""WSForward On
-WSForwardRelay On
+{relay}
 SSLProxyEngine on
 SSLProxyVerify require
 SSLProxyCACertificateFile {server.certificate.cert}
@@ -31,6 +34,8 @@ ProxyPass "/" "{origins["tcp"].url("http")}"
 </LocationMatch>
 """
     server.ports = {"plain": server.vhost(text), "tls": server.vhost(text, tls=True)}
+    for name, (own, tls) in (ports or {}).items():
+        server.ports[name] = server.vhost(f"{own}\n{text}", tls=tls)
     return server.start()
 
 
