@@ -10,7 +10,6 @@
 mod config;
 mod ffi;
 mod message;
-mod process;
 mod processes;
 mod registry;
 mod request;

@@ -11,8 +11,9 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
+use os::{locks, process};
+
 use crate::ffi::shared::{Shareable, retained, retained_descriptors};
-use crate::process::{self, locks};
 
 /// More than WSForwardMaxDrainProcesses can allow.
 const ENTRIES: usize = 2048;

@@ -8,12 +8,12 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 
+use os::fdpass;
+use os::process::is_alive;
 use relay::{Counters, FROZEN_VERSION, Why};
 use siphasher::sip::SipHasher13;
 
 use crate::ffi::shared::{Shareable, retained, retained_descriptors};
-use crate::process::descriptors;
-use crate::process::is_alive;
 use crate::request::admission::Refusal;
 use crate::request::handover::Fallback;
 
@@ -106,7 +106,7 @@ static QUEUE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 /// It cannot be had.
 pub fn create() -> io::Result<()> {
     let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
-    let queue = retained_descriptors(c"mod_wsforward_queue", Shared::LAYOUT, descriptors::pair)?;
+    let queue = retained_descriptors(c"mod_wsforward_queue", Shared::LAYOUT, fdpass::pair)?;
     for (at, end) in QUEUE.iter().zip(queue) {
         at.store(end, Relaxed);
     }

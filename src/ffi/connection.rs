@@ -261,7 +261,7 @@ impl<'c> Connection<'c> {
     /// Whether its socket has something to be read now.
     pub fn is_readable(self) -> bool {
         let Some(socket) = self.socket() else { return false };
-        socket.fd().is_some_and(crate::socket::is_readable)
+        socket.fd().is_some_and(os::descriptors::is_readable)
     }
 
     /// The number that httpd gave the connection.

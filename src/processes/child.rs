@@ -8,6 +8,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
+use os::descriptors::{self, SELECTABLE};
+use os::{process, stop};
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
@@ -15,7 +17,6 @@ use crate::ffi::ending::{Ending, is_threaded};
 use crate::ffi::log::{Level, Message, Server};
 use crate::ffi::module::{Process, Version, version, worker_threads};
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
-use crate::process;
 use crate::processes::drain::{self, GOING_AWAY, Prepared, Terms};
 use crate::processes::errorlog::{ErrorLog, Kind};
 use crate::processes::keeper::Keeper;
@@ -24,7 +25,7 @@ use crate::processes::record::{EndLine, TunnelRecord};
 use crate::registry;
 use crate::request::handover::Fallback;
 use crate::shared::{Shared, Slot, shared};
-use crate::socket::{self, KeepAlive, SELECTABLE};
+use crate::socket::KeepAlive;
 
 /// What a child has. Empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -109,18 +110,18 @@ fn start_relay(
                 version()
             )));
         }
-        let limit = socket::raise_limit()?;
+        let limit = descriptors::raise_limit()?;
         let capacity = capacity(limit, worker_threads(), settings.threads as u64);
         slot.capacity.store(capacity, Relaxed);
         // A child without threads has few tunnels, and there are many of them.
-        socket::make_room(if worker_threads() > 1 { capacity } else { 0 });
+        descriptors::make_room(if worker_threads() > 1 { capacity } else { 0 });
         let lines = registry::lines().map(|[read, _]| read);
         let errorlog = ErrorLog::start(server, lines, settings.threads)?;
         let relay = Relay::start(
             &RelaySettings {
                 threads: settings.threads,
                 buffer_size: settings.buffer_size,
-                lowest_descriptor: socket::lowest(),
+                lowest_descriptor: descriptors::lowest(),
                 patience: settings.keep_alive.map(KeepAlive::patience),
                 ..RelaySettings::default()
             },
@@ -205,14 +206,14 @@ fn begin_stop(everywhere: bool) {
 pub fn watch_stop() {
     if CHILD.get().is_some_and(|child| child.is_threaded && child.keeper.is_some()) {
         // The parent comes to tell drain processes only after the last child.
-        process::stop::watch(|| begin_stop(true));
+        stop::watch(|| begin_stop(true));
     }
 }
 
 /// Whether nothing can come between this child and the order to stop any more.
 fn is_stop_watched() -> bool {
     watch_stop();
-    CHILD.get().is_some_and(|child| !child.is_threaded) || process::stop::is_chained()
+    CHILD.get().is_some_and(|child| !child.is_threaded) || stop::is_chained()
 }
 
 fn count_lost() {
@@ -300,7 +301,7 @@ pub fn stop(ending: Ending) {
         }
         return;
     }
-    process::stop::leave();
+    stop::leave();
     if let Some(keeper) = &child.keeper {
         keeper.stop();
     }

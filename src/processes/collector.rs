@@ -10,10 +10,10 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use os::fdpass::{self, MESSAGE};
+use os::process;
 use relay::Tunnel;
 
-use crate::process;
-use crate::process::descriptors::{self, MESSAGE};
 use crate::processes::record::TunnelRecord;
 use crate::shared::{self, Shared, Slot, shared};
 
@@ -176,7 +176,7 @@ fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
 
 fn send(queue: RawFd, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
     loop {
-        match descriptors::send(queue, message, tunnel.descriptors()) {
+        match fdpass::send(queue, message, tunnel.descriptors()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
@@ -213,7 +213,7 @@ pub fn received(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Received> {
     let most = if process::wait([queue], 0) == [true] { QUEUED } else { 0 };
     let mut buffer = vec![0; if most > 0 { MESSAGE } else { 0 }];
     (0..most).map_while(move |_| {
-        let (length, [client, backend]) = match descriptors::receive(queue, &mut buffer) {
+        let (length, [client, backend]) = match fdpass::receive(queue, &mut buffer) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Some(Received::Lost("no room for its descriptors"));

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
+use os::process::{self, Title};
+use os::room;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
 use crate::ffi::module::most_children;
-use crate::process::{self, Title};
 use crate::processes::child;
 use crate::processes::collector::{self, Claim, Received};
 use crate::processes::errorlog::{self, Kind};
@@ -230,7 +231,7 @@ static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
 
 /// Finds out how many drain processes there may be where the configuration does not say.
 pub fn measure() {
-    let most = process::room::processes(most_children(), registry::MOST as u64);
+    let most = room::processes(most_children(), registry::MOST as u64);
     AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MOST), Relaxed);
 }
 

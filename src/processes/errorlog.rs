@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use os::process;
+
 use crate::ffi::log::{Level, Message, Server};
 use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
-use crate::process;
 use crate::processes::child;
 use crate::processes::lines::{Pushed, Queue};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::process;
+use os::process;
 
 /// How long a signal handler waits for tunnels to end, in milliseconds.
 const PATIENCE: i32 = 1500;

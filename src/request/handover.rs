@@ -21,6 +21,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use os::{descriptors, process};
 use relay::{Side as RelaySide, Tls, Tracker};
 
 use crate::ffi::brigade::Brigade;
@@ -30,13 +31,11 @@ use crate::ffi::log::{self, Level};
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
-use crate::process;
 use crate::processes::child;
 use crate::processes::record::TunnelRecord;
 use crate::request::admission::{self, Place};
 use crate::request::handshake::Handshake;
 use crate::request::worker_tunnel::{self, Side};
-use crate::socket;
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
@@ -366,7 +365,7 @@ impl Descriptors {
         let gone = || io::Error::other("the connection has no socket");
         let duplicate = |c: Connection<'_>| -> io::Result<OwnedFd> {
             let socket = c.socket().ok_or_else(gone)?;
-            socket::duplicate(socket.fd().ok_or_else(gone)?)
+            descriptors::duplicate(socket.fd().ok_or_else(gone)?)
         };
         Ok(Self { client: duplicate(client)?, origin: duplicate(origin)? })
     }

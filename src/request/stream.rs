@@ -6,10 +6,11 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use os::process;
+
 use crate::ffi::connection::Connection;
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
-use crate::process;
 use crate::request::handshake::Handshake;
 use crate::request::worker_tunnel::Side;
 

@@ -42,7 +42,9 @@ fn current() -> io::Result<libc::sigaction> {
     // SAFETY: plain numbers and a pointer, for which zero is valid.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: asks; the structure is ours.
-    super::check(unsafe { libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action) })?;
+    crate::process::check(unsafe {
+        libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action)
+    })?;
     Ok(action)
 }
 

@@ -7,16 +7,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-pub mod descriptors;
-pub mod locks;
-pub mod room;
-pub mod stop;
-
-fn check(result: c_int) -> io::Result<c_int> {
+pub(crate) fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn owned(result: c_long) -> io::Result<OwnedFd> {
+pub(crate) fn owned(result: c_long) -> io::Result<OwnedFd> {
     let fd = check(c_int::try_from(result).unwrap_or(-1))?;
     // SAFETY: the callers pass what a system call has just made for them.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -207,7 +202,7 @@ pub fn descriptor_limit() -> u64 {
 
 /// A limit as a number of 64 bits. Where it has fewer, infinity is no large number.
 #[allow(clippy::useless_conversion, reason = "it has 32 bits on some platforms")]
-fn limit(limit: libc::rlim_t) -> u64 {
+pub(crate) fn limit(limit: libc::rlim_t) -> u64 {
     if limit == libc::RLIM_INFINITY { u64::MAX } else { u64::from(limit) }
 }
 

@@ -36,7 +36,7 @@ fn tasks() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
     // SAFETY: the structure is ours. It stays as it is if the call fails.
     unsafe { libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) };
-    group_limit("pids", ["pids.max", "pids.max"]).min(super::limit(limit.rlim_cur))
+    group_limit("pids", ["pids.max", "pids.max"]).min(crate::process::limit(limit.rlim_cur))
 }
 
 /// The smallest limit of this process's control groups (cgroups(7)): files of version 2 and of

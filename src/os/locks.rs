@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_short};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use super::{check, owned};
+use crate::process::{check, owned};
 
 /// Linux 6.3: a file that is never run. Where it is not known, the flag is left out.
 const MFD_NOEXEC_SEAL: libc::c_uint = 8;
