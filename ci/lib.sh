@@ -106,6 +106,27 @@ build_module() {
     [ -f "$MODULE" ] || die "cargo built no $MODULE"
 }
 
+# build_revision REVISION: the release .so of another revision, by the same compiler and
+# profile; its path is in $BEFORE, what git calls it in $BEFORE_VERSION.
+build_revision() {
+    local commit source build=$TARGET/before/build
+    commit=$(git_of_root rev-parse --verify --quiet "$1^{commit}") || die "git knows no revision $1"
+    BEFORE_VERSION=$(git_of_root describe --always "$commit")
+    say "Building $1 ($BEFORE_VERSION)"
+    # A folder for each: git gives files the time of their commit, by which cargo would take
+    # those of an older one for built.
+    source=$TARGET/before/$commit
+    rm -rf "$source"
+    mkdir -p "$source"
+    git_of_root archive "$commit" | tar -x -C "$source"
+    (cd "$source" && CARGO_TARGET_DIR=$build cargo build --release --locked --quiet) ||
+        die "$1 does not build"
+    BEFORE=$build/$commit.so
+    rm -f "$build"/*.so
+    cp "$build/release/libmod_wsforward.so" "$BEFORE"
+    rm -rf "$source"
+}
+
 # need_novnc: noVNC's page, unpacked from Debian's package without installing
 # it (the package brings a service and Node.js along); its path is in $NOVNC.
 need_novnc() {
@@ -156,10 +177,13 @@ need_unpacked() {
     printf '%s\n' "$*" >"$stamp"
 }
 
+# git_of_root ARGUMENT...: git in the checkout, whoever owns it.
+git_of_root() { git -C "$ROOT" -c safe.directory="$ROOT" "$@"; }
+
 # list_sources: the files that git does not ignore and that are there, each ended
 # by NUL. One in conflict has several entries, and git before 2.31 no --deduplicate.
 list_sources() {
-    git -C "$ROOT" -c safe.directory="$ROOT" ls-files -z --cached --others --exclude-standard | LC_ALL=C sort -zu |
+    git_of_root ls-files -z --cached --others --exclude-standard | LC_ALL=C sort -zu |
         while IFS= read -r -d '' file; do
             [ ! -e "$ROOT/$file" ] || printf '%s\0' "$file"
         done

@@ -1,5 +1,6 @@
 """The benchmark's report: what it makes of figures, and of those it could not get."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness import paths
+
 sys.path.append(str(Path(__file__).parents[1] / "bench" / "compare"))
 
 import bench  # noqa: E402
 import load  # noqa: E402
+import peers  # noqa: E402
 import table  # noqa: E402
 import targets  # noqa: E402
 
@@ -131,3 +135,70 @@ def test_a_cell_has_median_spread_and_ratio():
     assert table.cell([10, 30, 20], [5, 15, 10]) == "20 [10–30] (0.50)"
     assert table.cell([20, 20, None]) == "20"
     assert table.cell([None, None]) == "–"
+
+
+def peers_with(monkeypatch, tmp_path, **before):
+    monkeypatch.setattr(peers.subprocess, "run", lambda *_, **__: None)
+    for name in ("certificate.pem", "key.pem"):
+        (tmp_path / name).write_text("")
+    return peers.all_of(peers.Bench(tmp_path, "/now.so", None, 20000, **before))
+
+
+def test_another_revision_is_one_more_peer(monkeypatch, tmp_path):
+    """Like relay in everything but the module; it is there whichever others are asked for."""
+    every = peers_with(monkeypatch, tmp_path, before="/before.so", before_version="v1-3-gabc")
+    chosen = bench.choose(every, "relay", is_smoke=False)
+    assert [peer.name for peer in chosen] == ["relay", "before"]
+    relay, before = chosen
+    assert "/now.so" in relay.directives
+    assert before.directives == relay.directives.replace("/now.so", "/before.so")
+    assert before.note.endswith("v1-3-gabc")
+    assert len({peer.address for peer in every}) == len(every)
+    run = {"echo ws 1: CPU s per million": {"relay": [9, 9], "before": [10, 10]}}
+    text = table.document(run, ["relay", "before"], {}, [], set(), [])
+    assert "| echo ws 1: CPU s per million | 9 | 10 (0.90) |" in text
+
+
+def test_without_another_revision_there_is_no_such_peer(monkeypatch, tmp_path):
+    every = peers_with(monkeypatch, tmp_path)
+    assert "before" not in [peer.name for peer in every]
+    with pytest.raises(SystemExit, match="known are "):
+        bench.choose(every, "relay,before", is_smoke=False)
+
+
+def test_another_revision_is_built_as_it_was(tmp_path):
+    """Not what the checkout has now; and the checkout stays as it is."""
+    checkout, tools = tmp_path / "check out", tmp_path / "bin"
+    (checkout / "ci").mkdir(parents=True)
+    (checkout / "ci" / "lib.sh").write_text((paths.ROOT / "ci" / "lib.sh").read_text())
+    (checkout / ".gitignore").write_text("/target/\n")
+    tools.mkdir()
+    cargo = tools / "cargo"
+    cargo.write_text('#!/bin/sh\nmkdir -p "$CARGO_TARGET_DIR/release"\n'
+                     'cp source "$CARGO_TARGET_DIR/release/libmod_wsforward.so"\n')
+    cargo.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    environment.pop("CARGO_TARGET_DIR", None)
+
+    def run(*command):
+        return subprocess.run(command, cwd=checkout, env=environment, check=True, text=True, capture_output=True).stdout
+
+    def git(*arguments):
+        return run("git", "-c", "user.name=test", "-c", "user.email=test@site.test", *arguments)
+
+    git("init", "-q")
+    for text in ("one", "two"):
+        (checkout / "source").write_text(text)
+        git("add", ".")
+        git("commit", "-q", "-m", text)
+    (checkout / "source").write_text("three")
+    before = git("status", "--porcelain"), git("worktree", "list")
+    for revision, text in (("HEAD^", "one"), ("HEAD", "two"), ("HEAD^", "one")):
+        said = run("bash", "-c", f'. ci/lib.sh; build_revision {revision}; printf "%s\n" "$BEFORE" "$BEFORE_VERSION"')
+        built, version = said.splitlines()[-2:]
+        assert Path(built).read_text() == text
+        assert version == git("describe", "--always", revision).strip()
+    assert (git("status", "--porcelain"), git("worktree", "list")) == before
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run("bash", "-c", ". ci/lib.sh; build_revision nothing")
+    assert "git knows no revision nothing" in error.value.stderr

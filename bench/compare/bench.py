@@ -189,6 +189,8 @@ def words():
     parser.add_argument("--peers", help="names, separated by commas")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--only", help="measurements whose names contain this")
+    parser.add_argument("--before", help="the module of another revision, as one more peer")
+    parser.add_argument("--before-version", help="what git calls that revision")
     parser.add_argument("--document", type=pathlib.Path, help="put the tables into this file")
     return parser.parse_args()
 
@@ -196,8 +198,10 @@ def words():
 def choose(every, asked, is_smoke):
     """The peers of this run."""
     if asked:
-        chosen = [peer for peer in every if peer.name in asked.split(",")]
-        if len(chosen) != len(asked.split(",")):
+        names = set(asked.split(","))
+        # Named by --against already.
+        chosen = [peer for peer in every if peer.name in names | {peers.Before.name}]
+        if not names <= {peer.name for peer in chosen}:
             sys.exit(f"--peers: known are {', '.join(peer.name for peer in every)}")
     elif is_smoke:
         chosen = [peer for peer in every if peer.is_here()]
@@ -277,8 +281,9 @@ def main():
     try:
         # The servers' workers are another user.
         directory.chmod(0o755)
-        bench = peers.Bench(directory, arguments.module, load, descriptors)
-        every = [kind(bench, index) for index, kind in enumerate(peers.ALL)]
+        bench = peers.Bench(directory, arguments.module, load, descriptors,
+                            arguments.before, arguments.before_version)
+        every = peers.all_of(bench)
         chosen = choose(every, arguments.peers, arguments.mode == "smoke")
         report = Report(arguments, chosen, descriptors, is_own_network, most_tunnels)
         rounds = arguments.rounds or (1 if arguments.mode == "smoke" else 3)

@@ -34,8 +34,10 @@ def http_user():
 class Bench:
     """What the peers share: programs, a limit of descriptors, a certificate, a back end."""
 
-    def __init__(self, directory, module, wsload, descriptors):
+    def __init__(self, directory, module, wsload, descriptors, before=None, before_version=None):
+        """`before` is the module of another revision, if there is one to compare with."""
         self.directory, self.module, self.wsload = directory, module, wsload
+        self.before, self.before_version = before, before_version
         self.descriptors = descriptors
         self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
         subprocess.run(
@@ -276,8 +278,13 @@ class Forward(Apache):
     parameters = ""
 
     @property
+    def module(self):
+        """The .so that it loads."""
+        return self.bench.module
+
+    @property
     def directives(self):
-        return f'LoadModule wsforward_module "{self.bench.module}"\nWSForward On\n'
+        return f'LoadModule wsforward_module "{self.module}"\nWSForward On\n'
 
 
 class Relay(Forward):
@@ -293,6 +300,20 @@ class Relay(Forward):
     @property
     def directives(self):
         return super().directives + "WSForwardRelay On\n"
+
+
+class Before(Relay):
+    """The same with the module of another revision (`--against`)."""
+
+    name = "before"
+
+    @property
+    def note(self):
+        return f"as relay, with mod_wsforward {self.bench.before_version}"
+
+    @property
+    def module(self):
+        return self.bench.before
 
 
 class Nginx(Peer):
@@ -404,4 +425,10 @@ https://:{self.tls_port} {{
                        env=environment)
 
 
-ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Nginx, HAProxy, Caddy)
+def all_of(bench):
+    """Every peer that can be had. An address of its own goes with each one's place."""
+    return [kind(bench, index) for index, kind in enumerate(ALL)
+            if kind is not Before or bench.before]
+
+
+ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Before, Nginx, HAProxy, Caddy)
