@@ -4,11 +4,11 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use crate::budget::{Budget, give_way};
+use crate::buffers::ThreadBuffers;
+use crate::bytes::{Frozen, put_u64};
 use crate::frames::Tracker;
-use crate::freeze::{Frozen, put_u64};
 use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
-use crate::thread::Loan;
 
 /// What a read costs, whatever it brings, see [`Budget`].
 const READ_COST: usize = 4096;
@@ -212,23 +212,23 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        loan: &mut Loan,
+        buffers: &mut ThreadBuffers,
         other: &Flow,
     ) -> Result<(), Fault> {
         let mut budget = Budget::default();
         while !budget.is_spent() {
-            match self.poll_flush(cx, sink, loan) {
+            match self.poll_flush(cx, sink, buffers) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(flushed) => flushed.map_err(Fault::Sink)?,
             }
             if self.stage != Stage::Open {
                 return self.poll_end(cx, sink).map_err(Fault::Sink);
             }
-            let most = loan.buffer.len();
+            let most = buffers.buffer.len();
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
-                self.poll_move(cx, source, sink, most, &mut loan.pipes)?
+                self.poll_move(cx, source, sink, most, &mut buffers.pipes)?
             } else {
-                self.poll_copy(cx, source, sink, loan, &mut budget, other.has_closed())?
+                self.poll_copy(cx, source, sink, buffers, &mut budget, other.has_closed())?
             };
             match taken {
                 Poll::Pending => {
@@ -251,14 +251,14 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        loan: &mut Loan,
+        buffers: &mut ThreadBuffers,
     ) {
         let mut budget = Budget::default();
         while self.is_open()
             && !budget.is_spent()
-            && matches!(self.poll_flush(cx, sink, loan), Poll::Ready(Ok(())))
+            && matches!(self.poll_flush(cx, sink, buffers), Poll::Ready(Ok(())))
         {
-            match self.poll_copy(cx, source, sink, loan, &mut budget, false) {
+            match self.poll_copy(cx, source, sink, buffers, &mut budget, false) {
                 Ok(Poll::Ready(n)) if n > 0 => budget.charge(n + READ_COST),
                 _ => return,
             }
@@ -272,11 +272,11 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        loan: &mut Loan,
+        buffers: &mut ThreadBuffers,
         budget: &mut Budget,
         answers: bool,
     ) -> Result<Poll<usize>, Fault> {
-        let buffer = &mut loan.buffer;
+        let buffer = &mut buffers.buffer;
         let n = match source.poll_read(cx, buffer, budget).map_err(Fault::Source)? {
             Poll::Ready(n) if n > 0 => n,
             ended => return Ok(ended),
@@ -384,7 +384,7 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut Stream,
-        loan: &mut Loan,
+        buffers: &mut ThreadBuffers,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(sink.poll_flush(cx))?;
@@ -394,7 +394,7 @@ impl Flow {
                     // TLS takes all that it is given, so it is given no more than one read's
                     // worth.
                     let rest = &bytes[*sent..];
-                    let most = rest.len().min(loan.buffer.len());
+                    let most = rest.len().min(buffers.buffer.len());
                     let n = ready!(sink.poll_write(cx, &rest[..most]))?;
                     *sent += n;
                     (n, *sent == bytes.len())
@@ -406,7 +406,7 @@ impl Flow {
                 && let Some(kept) = self.kept.take()
                 && let Kept::Piped(pipe) = *kept
             {
-                loan.pipes.give_back(pipe);
+                buffers.pipes.give_back(pipe);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Where WebSocket frames begin and end (RFC 6455 5.2), without looking into them.
 
-use crate::freeze::{Frozen, put_u64};
+use crate::bytes::{Frozen, put_u64};
 
 const OP_CLOSE: u8 = 0x8;
 const FIN: u8 = 0x80;

@@ -4,9 +4,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use crate::bytes::{Frozen, put_u64};
 use crate::end::{By, Record};
 use crate::flow::Flow;
-use crate::tunnel::{Core, Socket, Tunnel};
+use crate::side::Socket;
+use crate::tunnel::{Core, Tunnel};
 
 /// Of the encoding. Whoever changes that raises this.
 pub const FROZEN_VERSION: u16 = 1;
@@ -82,31 +84,4 @@ impl Tunnel {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(NEVER)
-}
-
-pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(&value.to_le_bytes());
-}
-
-/// What is still to be read of a frozen tunnel.
-pub(crate) struct Frozen<'a>(&'a [u8]);
-
-impl<'a> Frozen<'a> {
-    pub fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.bytes(N)?.try_into().ok()
-    }
-
-    pub fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    pub fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
 }

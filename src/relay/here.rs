@@ -13,8 +13,9 @@ use tokio::time::sleep;
 
 use crate::counters::Counters;
 use crate::end::{By, Order};
-use crate::runtime::Settings;
-use crate::thread::{self, Adopted, Message, Shared, Thread};
+use crate::serve::{self, Adopted, Message};
+use crate::settings::Settings;
+use crate::thread::{Shared, Thread};
 use crate::tunnel::Tunnel;
 
 /// How often it is asked whether it is time.
@@ -30,7 +31,7 @@ pub fn end_here(
     mut is_time: impl FnMut() -> bool,
     (order, close_code, within): (Order, Option<u16>, Duration),
 ) {
-    let Ok(runtime) = thread::runtime() else {
+    let Ok(runtime) = serve::runtime() else {
         // Without a descriptor for it: the peers see an end, if not why.
         for tunnel in tunnels {
             counters.count_adopted();
@@ -50,7 +51,7 @@ pub fn end_here(
     }
     let thread = Thread::new(Arc::clone(&shared), counters, settings);
     runtime.block_on(async {
-        let mut serving = pin!(thread.serve(&mut received));
+        let mut serving = pin!(serve::serve(&thread, &mut received));
         let mut all_ended = None;
         while shared.load.load(Relaxed) > 0 {
             if all_ended.is_none() && is_time() {

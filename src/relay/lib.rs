@@ -8,6 +8,8 @@
 //! thread-local with a destructor.
 
 mod budget;
+mod buffers;
+mod bytes;
 mod counters;
 mod end;
 mod flow;
@@ -16,6 +18,9 @@ mod freeze;
 mod here;
 mod pipe;
 mod runtime;
+mod serve;
+mod settings;
+mod side;
 mod socket;
 mod stream;
 mod task;
@@ -32,7 +37,9 @@ pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
 pub use here::end_here;
 pub use pipe::DESCRIPTORS_OF_PIPES;
-pub use runtime::{Relay, Settings, spawn_without_signals};
+pub use runtime::{Relay, spawn_without_signals};
+pub use settings::Settings;
+pub use side::Side;
 pub use tls::Tls;
-pub use tunnel::{Side, Tunnel};
+pub use tunnel::Tunnel;
 pub use watch::Patience;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -14,49 +13,16 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
 use crate::end::Order;
-#[cfg(doc)]
-use crate::end::Record;
-use crate::thread::{self, Adopted, Message, Shared};
+use crate::serve::{self, Adopted, Message};
+use crate::settings::Settings;
+use crate::thread::Shared;
 use crate::tunnel::Tunnel;
-use crate::watch::Patience;
 
 /// A relay thread calls nothing that needs more.
 const STACK_SIZE: usize = 512 * 1024;
 
 /// What [`Relay::end_all`] waits beyond its time for closes to be made.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// How a relay is set up.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Relay threads, at least 1.
-    pub threads: usize,
-    /// The buffer each thread reads into, in bytes, at least 4096; also the bound of what is
-    /// kept per direction of a tunnel.
-    pub buffer_size: usize,
-    /// How long a tunnel ended by its idle timeout waits for its peers to end too.
-    pub linger: Duration,
-    /// How long a tunnel must be carried to be one that lasts, see [`Record::lasts`].
-    pub lasting: Duration,
-    /// How long a peer may acknowledge nothing of what it is sent; none for as long as the kernel
-    /// has patience.
-    pub patience: Option<Patience>,
-    /// Descriptors that the relay makes for itself are not below this, if there is room above.
-    pub lowest_descriptor: RawFd,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Settings {
-            threads: 1,
-            buffer_size: 256 * 1024,
-            linger: Duration::from_secs(2),
-            lasting: Duration::from_secs(3),
-            patience: None,
-            lowest_descriptor: 0,
-        }
-    }
-}
 
 /// One relay thread as seen from outside.
 struct Handle {
@@ -240,7 +206,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
     let settings = settings.clone();
     let thread_shared = Arc::clone(&shared);
     let life = move || {
-        let runtime = match thread::runtime() {
+        let runtime = match serve::runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -250,7 +216,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
         thread_shared.alive.store(true, Relaxed);
         counters.threads.fetch_add(1, Relaxed);
         let _ = ready.send(Ok(()));
-        thread::run(runtime, thread_shared, counters, &settings, received)
+        serve::run(runtime, thread_shared, counters, &settings, received)
     };
     let join = spawn_without_signals(&format!("relay-{index}"), life)?;
     match is_ready.recv() {
@@ -310,8 +276,8 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
     use std::time::{Duration, Instant};
 
-    use super::{Relay, Settings};
-    use crate::{By, Counters, End, Record, Side, Tracker, Tunnel, Why};
+    use super::Relay;
+    use crate::{By, Counters, End, Record, Settings, Side, Tracker, Tunnel, Why};
 
     struct Told(Sender<End>);
 

@@ -9,9 +9,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::budget::{Budget, give_way};
 use crate::pipe::Pipe;
+use crate::side::Socket;
 use crate::socket;
 use crate::tls::Tls;
-use crate::tunnel::Socket;
 
 /// A registered descriptor, plain or with a TLS session on it.
 pub(crate) struct Stream {

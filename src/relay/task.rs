@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
+use crate::buffers::ThreadBuffers;
 use crate::end::{By, Why};
 use crate::flow::{Fault, Flow};
 use crate::stream::Stream;
-use crate::thread::{Command, Loan, Thread};
+use crate::thread::{Command, Thread};
 use crate::tunnel::{Core, Tunnel};
 use crate::watch::{Silence, UnderWay, under_way};
 
@@ -302,7 +303,8 @@ impl Carried {
     /// Carries bytes both ways.
     fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let kept_before = self.client.kept() + self.backend.kept();
-        let (cause, delivered) = self.count(thread, |carried| carried.pump(cx, &mut thread.loan()));
+        let (cause, delivered) =
+            self.count(thread, |carried| carried.pump(cx, &mut thread.buffers()));
         // With TLS a byte counts as delivered once it is encrypted.
         let moved = delivered || self.client.kept() + self.backend.kept() < kept_before;
         if let Some(idle) = self.idle.as_mut().filter(|_| moved) {
@@ -327,21 +329,21 @@ impl Carried {
         (result, up + down > 0)
     }
 
-    fn pump(&mut self, cx: &mut Context<'_>, loan: &mut Loan) -> Poll<Cause> {
+    fn pump(&mut self, cx: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Poll<Cause> {
         let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, loan, &core.down) {
+        if let Err(fault) = core.up.pump(cx, client, backend, buffers, &core.down) {
             if fault.is_of_sink() {
                 // Its last words may be there, and are still for the other side.
-                core.down.carry_rest(cx, backend, client, loan);
+                core.down.carry_rest(cx, backend, client, buffers);
             }
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
         if core.first_end.is_none() && !core.up.is_open() {
             core.first_end = Some((By::Client, core.up.was_closed() || client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, loan, &core.up) {
+        if let Err(fault) = core.down.pump(cx, backend, client, buffers, &core.up) {
             if fault.is_of_sink() {
-                core.up.carry_rest(cx, client, backend, loan);
+                core.up.carry_rest(cx, client, backend, buffers);
             }
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
@@ -355,8 +357,8 @@ impl Carried {
             // and its connection is to be closed at once (RFC 6455 5.5.1).
             core.up.end(None);
             core.down.end(None);
-            is_gone = core.up.pump(cx, client, backend, loan, &core.down).is_err()
-                | core.down.pump(cx, backend, client, loan, &core.up).is_err();
+            is_gone = core.up.pump(cx, client, backend, buffers, &core.down).is_err()
+                | core.down.pump(cx, backend, client, buffers, &core.up).is_err();
         }
         if is_gone || core.up.is_ended() && core.down.is_ended() {
             let (by, clean) = core.first_end.unwrap_or((By::Us, true));
@@ -423,14 +425,14 @@ impl Carried {
     /// Says the last words to both sides and waits until both have ended too.
     fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let (is_over, _) = self.count(thread, |carried| {
-            let loan = &mut *thread.loan();
+            let buffers = &mut *thread.buffers();
             let Carried { client, backend, core, .. } = carried;
             // A side that fails now is gone, which is all that is waited for.
             let mut is_gone =
                 |flow: &mut Flow, other: &Flow, source: &mut Stream, sink: &mut Stream| {
-                    let is_gone = flow.pump(cx, source, sink, loan, other).is_err();
+                    let is_gone = flow.pump(cx, source, sink, buffers, other).is_err();
                     flow.finish(sink);
-                    is_gone || Flow::discard(cx, sink, &mut loan.buffer).unwrap_or(true)
+                    is_gone || Flow::discard(cx, sink, &mut buffers.buffer).unwrap_or(true)
                 };
             let client_gone = is_gone(&mut core.down, &core.up, backend, client);
             let backend_gone = is_gone(&mut core.up, &core.down, client, backend);
