@@ -97,12 +97,12 @@ impl<'c> Connection<'c> {
                 handed_over: Cell::new(None),
                 challenged: Cell::new(false),
             });
-            super::module::set_config_of(self.record().conn_config, state.as_ptr().cast());
+            super::slots::set_config_of(self.record().conn_config, state.as_ptr().cast());
         }
     }
 
     fn state(&self) -> Option<&State> {
-        let state = super::module::config_of(self.record().conn_config).cast::<State>();
+        let state = super::slots::config_of(self.record().conn_config).cast::<State>();
         // SAFETY: NULL, or what `prepare` made, which lives as long as the connection.
         unsafe { state.as_ref() }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use super::guard::guard;
 use super::log::Server;
 use super::module::Hooks;
-use super::{proxy, sys};
+use super::{optional, sys};
 
 /// How a child process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(super) fn register<H: Hooks>() {
         *const *const c_char,
         c_int,
     );
-    let hook = proxy::symbol(c"ap_hook_child_stopping");
+    let hook = optional::symbol(c"ap_hook_child_stopping");
     if hook.is_null() {
         return;
     }

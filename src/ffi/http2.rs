@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::connection::Connection;
-use super::proxy::symbol;
+use super::optional::symbol;
 use super::sys;
 
 type PollfdOf = unsafe extern "C" fn(

@@ -4,8 +4,8 @@
 use std::ffi::{CString, c_int};
 use std::fmt;
 
-use super::module::module_index;
 use super::request::Request;
+use super::slots::module_index;
 use super::sys;
 
 /// httpd's levels, as far as this module uses them.

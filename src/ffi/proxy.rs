@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::guard::guard;
 use super::module::Hooks;
+use super::optional::symbol;
 use super::request::Request;
 use super::sys;
 
@@ -63,11 +64,6 @@ impl Answer {
     pub fn is_status(self, code: u16) -> bool {
         self == Self::status(code)
     }
-}
-
-pub(super) fn symbol(name: &CStr) -> *mut c_void {
-    // SAFETY: looks `name` up in what is loaded; httpd loads modules globally.
-    unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
 /// Registers our scheme handler with mod_proxy, if that is loaded. Hooks are

@@ -210,19 +210,19 @@ impl<'r> Request<'r> {
         let Some(pool) = self.pool() else { return };
         let kept: Box<dyn Any> = Box::new(value);
         let kept = pool.own(kept);
-        super::module::set_config_of(self.record().request_config, kept.as_ptr().cast());
+        super::slots::set_config_of(self.record().request_config, kept.as_ptr().cast());
     }
 
     /// What [`Self::keep`] keeps.
     pub fn kept<T: Any>(&self) -> Option<&T> {
-        let kept = super::module::config_of(self.record().request_config).cast::<Box<dyn Any>>();
+        let kept = super::slots::config_of(self.record().request_config).cast::<Box<dyn Any>>();
         // SAFETY: NULL, or what `keep` put there, which lives as long as the request.
         unsafe { kept.as_ref() }?.downcast_ref()
     }
 
     /// This module's per-directory configuration, after all merging.
     pub(super) fn dir_config_ptr(self) -> *mut std::ffi::c_void {
-        super::module::config_of(self.record().per_dir_config)
+        super::slots::config_of(self.record().per_dir_config)
     }
 
     /// A note of the request, which error pages (`error-notes`) and logs show.
