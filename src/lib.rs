@@ -22,12 +22,13 @@ use ffi::command;
 use ffi::connection::{Connection, Socket};
 use ffi::ending::Ending;
 use ffi::log::Server;
-use ffi::module::{self, CommandRecord, Process, Version};
+use ffi::module::{self, CommandRecord};
 use ffi::proxy::{Answer, SchemeCall};
 use ffi::request::Request;
+use ffi::server::{Process, Version};
+use ffi::slots::ModuleRecord;
 use processes::{child, drain};
 use request::{admission, handler, handshake, head, worker_tunnel};
-use ffi::slots::ModuleRecord;
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 use crate::config;
 use crate::ffi::conftree::Directive;
-use crate::ffi::module;
+use crate::ffi::server;
 
 /// Says where WebSockets over HTTP/2 are on for tunnels of this module: in a virtual host (or
 /// outside of all) for which `H2WebSockets on` and `WSForward On` hold.
@@ -46,7 +46,7 @@ fn is_on(directive: &Directive) -> bool {
 
 /// Says that there will be no relay with mpm_itk, whose processes serve a connection each and end.
 pub fn itk() -> Option<String> {
-    (config::uses_relay() && module::is_loaded(c"mpm_itk.c")).then(|| {
+    (config::uses_relay() && server::is_loaded(c"mpm_itk.c")).then(|| {
         "WSForwardRelay On does nothing with mpm_itk, which has a process for each connection: \
          tunnels stay in theirs"
             .to_owned()

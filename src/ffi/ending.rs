@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use super::guard::guard;
 use super::log::Server;
 use super::module::Hooks;
+use super::server::is_threaded;
 use super::{optional, sys};
 
 /// How a child process ends.
@@ -49,14 +50,6 @@ fn is_blocked(signal: c_int) -> bool {
     let rv = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr()) };
     // SAFETY: written by the call above, which then returned 0.
     rv == 0 && unsafe { libc::sigismember(mask.as_ptr(), signal) } == 1
-}
-
-/// Whether the MPM is one whose children have worker threads: event and worker.
-pub fn is_threaded() -> bool {
-    let mut threaded: c_int = 0;
-    // SAFETY: `threaded` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
-    threaded != 0
 }
 
 unsafe extern "C" fn child_stopping<H: Hooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {

@@ -34,6 +34,7 @@ pub mod pool;
 pub mod proxy;
 pub mod request;
 pub mod scope;
+pub mod server;
 pub mod shared;
 pub mod slots;
 pub mod status;

@@ -1,7 +1,6 @@
 //! The module record, and the hooks that httpd calls.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::fmt;
 
 use super::connection::{Connection, Socket};
 use super::ending::{self, Ending};
@@ -9,57 +8,12 @@ use super::guard::guard;
 use super::pool::Pool;
 use super::proxy::{self, Answer, Names, SchemeCall};
 use super::request::Request;
+use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
 use super::{http2, orphans, statuspage as status, sys, tls};
 
 /// `command_rec` of http_config.h.
 pub type CommandRecord = sys::command_rec;
-
-/// httpd's version as it runs, not as it was built against.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs)]
-pub struct Version {
-    pub major: i32,
-    pub minor: i32,
-    pub patch: i32,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
-}
-
-/// The version of the httpd that runs.
-pub fn version() -> Version {
-    // SAFETY: a plain structure of numbers and a pointer, filled below.
-    let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
-    // SAFETY: fills the structure it is given.
-    unsafe { sys::ap_get_server_revision(&raw mut version) };
-    Version { major: version.major, minor: version.minor, patch: version.patch }
-}
-
-/// Worker threads of each child; 1 where children have none (prefork).
-pub fn worker_threads() -> u64 {
-    let mut threads: c_int = 0;
-    // SAFETY: `threads` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS as c_int, &raw mut threads) };
-    u64::try_from(threads).unwrap_or(0).max(1)
-}
-
-/// The most children that there can be.
-pub fn most_children() -> u64 {
-    let mut children: c_int = 0;
-    // SAFETY: `children` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
-    u64::try_from(children).unwrap_or(0)
-}
-
-/// Whether a module is loaded, by the name of its source file.
-pub fn is_loaded(name: &CStr) -> bool {
-    // SAFETY: compares names in httpd's list of modules, which nobody changes meanwhile.
-    unsafe { !sys::ap_find_linked_module(name.as_ptr()).is_null() }
-}
 
 /// What the module does at each hook.
 pub trait Hooks {
@@ -316,12 +270,9 @@ unsafe extern "C" fn child_init<H: Hooks>(
     server: *mut sys::server_rec,
 ) {
     guard((), || {
-        // SAFETY: httpd passes the child's pool, which lives as long as the child.
-        let Some(process) = (unsafe { Pool::from_raw(pool) }).map(|pool| Process { pool, server })
-        else {
-            return;
-        };
-        tls::init(pool, server);
+        // SAFETY: httpd passes the child's pool and its main server, which live as long as the child.
+        let Some(process) = (unsafe { Process::from_raw(pool, server) }) else { return };
+        tls::init(&process);
         // First of all modules, so that by LIFO it runs last: nobody else's
         // cleanup finds our threads gone, and the workers are joined before.
         // SAFETY: the pool is alive; the callback stays loaded with the child.
@@ -349,19 +300,4 @@ unsafe extern "C" fn pre_close(c: *mut sys::conn_rec) -> c_int {
         }
     });
     OK
-}
-
-/// The child process that httpd has started.
-#[derive(Clone, Copy)]
-pub struct Process<'p> {
-    #[expect(dead_code, reason = "holds the lifetime of `server`")]
-    pool: Pool<'p>,
-    server: *mut sys::server_rec,
-}
-
-impl Process<'_> {
-    /// The main server, for log lines that belong to no request.
-    pub fn main_server(&self) -> super::log::Server {
-        super::log::Server::new(self.server)
-    }
 }

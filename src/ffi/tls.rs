@@ -12,6 +12,7 @@ use tls::{Context, Library, Session, Ssl};
 
 use super::connection::Connection;
 use super::guard::guard;
+use super::server::Process;
 use super::sys;
 
 /// mod_ssl's OpenSSL as one child process sees it.
@@ -63,7 +64,8 @@ unsafe extern "C" fn pre_handshake(
 }
 
 /// Finds mod_ssl's OpenSSL, in a child that has just started.
-pub(super) fn init(pool: *mut sys::apr_pool_t, server: *mut sys::server_rec) {
+pub(super) fn init(child: &Process<'_>) {
+    let (pool, server) = (child.pool().as_ptr(), child.server_ptr());
     OPENSSL.get_or_init(|| {
         // Only mod_ssl has this function; core offers the others of its kind too.
         // SAFETY: looks a name up in APR's table.

@@ -13,9 +13,9 @@ use os::{process, stop};
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
-use crate::ffi::ending::{Ending, is_threaded};
+use crate::ffi::ending::Ending;
 use crate::ffi::log::{Level, Message, Server};
-use crate::ffi::module::{Process, Version, version, worker_threads};
+use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::processes::drain::{self, GOING_AWAY, Prepared, Terms};
 use crate::processes::errorlog::{ErrorLog, Kind};

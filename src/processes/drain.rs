@@ -18,7 +18,7 @@ use os::room;
 use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
-use crate::ffi::module::most_children;
+use crate::ffi::server::most_children;
 use crate::processes::child;
 use crate::processes::collector::{self, Claim, Received};
 use crate::processes::errorlog::{self, Kind};

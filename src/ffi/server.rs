@@ -1,0 +1,96 @@
+//! The httpd that runs: its version, its modules, its processes and threads.
+
+use std::ffi::{CStr, c_int};
+use std::fmt;
+
+use super::log::Server;
+use super::pool::Pool;
+use super::sys;
+
+/// httpd's version as it runs, not as it was built against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub struct Version {
+    pub major: i32,
+    pub minor: i32,
+    pub patch: i32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// The version of the httpd that runs.
+pub fn version() -> Version {
+    // SAFETY: a plain structure of numbers and a pointer, filled below.
+    let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
+    // SAFETY: fills the structure it is given.
+    unsafe { sys::ap_get_server_revision(&raw mut version) };
+    Version { major: version.major, minor: version.minor, patch: version.patch }
+}
+
+/// Worker threads of each child; 1 where children have none (prefork).
+pub fn worker_threads() -> u64 {
+    let mut threads: c_int = 0;
+    // SAFETY: `threads` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS as c_int, &raw mut threads) };
+    u64::try_from(threads).unwrap_or(0).max(1)
+}
+
+/// The most children that there can be.
+pub fn most_children() -> u64 {
+    let mut children: c_int = 0;
+    // SAFETY: `children` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
+    u64::try_from(children).unwrap_or(0)
+}
+
+/// Whether a module is loaded, by the name of its source file.
+pub fn is_loaded(name: &CStr) -> bool {
+    // SAFETY: compares names in httpd's list of modules, which nobody changes meanwhile.
+    unsafe { !sys::ap_find_linked_module(name.as_ptr()).is_null() }
+}
+
+/// Whether the MPM is one whose children have worker threads: event and worker.
+pub fn is_threaded() -> bool {
+    let mut threaded: c_int = 0;
+    // SAFETY: `threaded` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
+    threaded != 0
+}
+
+/// The child process that httpd has started.
+#[derive(Clone, Copy)]
+pub struct Process<'p> {
+    pool: Pool<'p>,
+    server: *mut sys::server_rec,
+}
+
+impl<'p> Process<'p> {
+    /// # Safety
+    /// `pool` and `server` are a child's own, which live as long as the child.
+    pub(super) unsafe fn from_raw(
+        pool: *mut sys::apr_pool_t,
+        server: *mut sys::server_rec,
+    ) -> Option<Self> {
+        // SAFETY: by the caller.
+        unsafe { Pool::from_raw(pool) }.map(|pool| Self { pool, server })
+    }
+
+    /// Lives as long as the child.
+    pub(super) fn pool(&self) -> Pool<'p> {
+        self.pool
+    }
+
+    /// The main server, as httpd has it.
+    pub(super) fn server_ptr(&self) -> *mut sys::server_rec {
+        self.server
+    }
+
+    /// The main server, for log lines that belong to no request.
+    pub fn main_server(&self) -> Server {
+        Server::new(self.server)
+    }
+}
