@@ -12,11 +12,11 @@ from harness import paths
 
 sys.path.append(str(Path(__file__).parents[1] / "bench" / "compare"))
 
-import bench  # noqa: E402
-import load  # noqa: E402
-import peers  # noqa: E402
-import table  # noqa: E402
-import targets  # noqa: E402
+import bench
+import load
+import peers
+import table
+import targets
 
 SIZES = (32, 1024, 16384)
 

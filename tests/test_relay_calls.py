@@ -78,7 +78,7 @@ def traced(thread, path):
 @pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("where", ["child", "drain process"])
-def test_the_relay_s_thread_never_waits(site, client, certificate, tmp_path, where):  # noqa: F811
+def test_the_relay_s_thread_never_waits(site, client, certificate, tmp_path, where):
     one = site("event", "LogLevel wsforward:debug", '<Location "/idle">\nWSForwardIdleTimeout 1s\n</Location>')
     tls = certificate.client_context("tls1.3")
 

@@ -10,6 +10,7 @@ import pytest
 from harness import relayed, relaysite, wait
 from harness.sockets import option, relayed_sockets
 
+
 @pytest.mark.parametrize("line", [
     "WSForwardRelay off", "WSForwardMaxTunnels 0", "WSForwardMaxTunnels 4294967295", "WSForwardMaxTunnelsPerClient 0",
     "WSForwardRelayThreads 1", "WSForwardRelayThreads 64", "WSForwardBufferSize 4096", "WSForwardBufferSize 1048576",

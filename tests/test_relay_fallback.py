@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness import http, paths, procfs, relayed, relaysite, steps, wait, websocket
+from harness import http, procfs, relayed, relaysite, steps, wait, websocket
 from harness.h2client import Http2Client
 from harness.relaysite import CLIENTS
 from harness.tlssocket import TlsSocket

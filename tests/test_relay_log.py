@@ -47,7 +47,7 @@ def briefly(client, one, count):
 
 
 @pytest.fixture
-def piped(site):  # noqa: F811
+def piped(site):
     """Makes servers as `site` does, whose log can stand still."""
     def make(mpm, more=""):
         logs = []

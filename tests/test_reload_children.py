@@ -56,7 +56,7 @@ def test_collecting_process_comes_and_goes(site, client):
         try:
             for _ in range(60):
                 relayed(client, one).echoes().close()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+        except Exception as error:  # whatever it is, the test shows it
             errors.append(error)
 
     threads = [threading.Thread(target=live) for _ in range(4)]
@@ -197,7 +197,7 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
             except (OSError, EOFError, h2.exceptions.ProtocolError):
                 # Its child has served what it may.
                 continue
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 errors.append(error)
                 return
 

@@ -108,7 +108,7 @@ def test_handshake_headers_named_in_connection_arrive(ports, origin, client, nam
     request = http.handshake(connection=f"{name}, Upgrade", fields=END_TO_END)
     answer = client(ports["preserve host"]).ask(request)
     assert answer.status == 101
-    sent = dict((key.lower(), value) for key, value in http.Message(request).fields)
+    sent = {key.lower(): value for key, value in http.Message(request).fields}
     assert origin.request.get(name) == sent[name.lower()]
     assert origin.request.all("Connection") == ["Upgrade"]
 

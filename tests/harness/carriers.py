@@ -28,7 +28,6 @@ files that use it have the fixtures `origins` (relaysite.origins) and `server` (
 """
 
 import functools
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path

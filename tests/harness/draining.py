@@ -12,6 +12,7 @@ import pytest
 
 from . import http, wait
 
+
 class Site:
     """A server with the relay on, and all processes that ever came from it."""
 
@@ -95,7 +96,7 @@ class Traffic(threading.Thread):
                 for talk in self.tunnels:
                     talk.echoes(os.urandom(1 + self.messages * 37 % 5000))
                     self.messages += 1
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test shows it
+        except Exception as error:  # whatever it is, the test shows it
             self.error = error
 
     def end(self):

@@ -3,7 +3,7 @@
 import time
 
 from . import http, procfs, wait, websocket
-from .websocket import CLOSE, CONTINUATION, BINARY, PING, PONG, TEXT, Frame
+from .websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
 
 
 def keep(_connection):

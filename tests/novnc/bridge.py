@@ -17,8 +17,7 @@ import re
 import sys
 
 import gevent
-from flask import (Flask, abort, current_app, redirect, request,
-                   send_from_directory, session)
+from flask import Flask, abort, current_app, redirect, request, send_from_directory, session
 from gevent import socket
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.exceptions import WebSocketError

@@ -9,7 +9,7 @@ import pytest
 from harness import paths, relayed, wait
 from novnc.browser import Browser
 
-from .application import HERE, Application
+from .application import Application
 from .page import recipe
 
 

@@ -6,7 +6,8 @@ from selenium.webdriver.common.by import By
 
 from harness import wait
 
-from .conftest import HERE, reload_and_stay, websockets_of
+from .application import HERE
+from .conftest import reload_and_stay, websockets_of
 
 
 def test_fastapi(run, site, browser):

@@ -9,7 +9,8 @@ import socketio
 
 from harness import wait
 
-from .conftest import HERE, reload_and_stay
+from .application import HERE
+from .conftest import reload_and_stay
 
 CLIENTS = 6
 
