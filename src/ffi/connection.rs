@@ -3,20 +3,14 @@
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use tls::Session;
-
-use super::brigade::Brigade;
-use super::filter::{Mode, Read};
 use super::pool::Pool;
 use super::status::Status;
 use super::sys;
-use super::tls::SslRef;
 
 /// A connection, to a client or to a back end, that lives at least as long as `'c`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +27,7 @@ impl<'c> Connection<'c> {
         self.0.as_ptr()
     }
 
-    fn record(&self) -> &sys::conn_rec {
+    pub(super) fn record(&self) -> &sys::conn_rec {
         // SAFETY: alive for `'c`; nobody writes to it while the borrow lasts,
         // since one thread at a time works on a connection.
         unsafe { self.0.as_ref() }
@@ -94,7 +88,7 @@ impl<'c> Connection<'c> {
         if let Some(pool) = self.pool() {
             let state = pool.own(State {
                 ssl: Cell::new(None),
-                handed_over: Cell::new(None),
+                at_close: Cell::new(None),
                 challenged: Cell::new(false),
             });
             super::slots::set_config_of(self.record().conn_config, state.as_ptr().cast());
@@ -117,26 +111,22 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Takes the socket, and the TLS session, away from httpd: `fd` is a
-    /// duplicate of the socket, `ciphertext` what httpd has read of it and the session
-    /// has not, and `then` is called with both when httpd has closed its own. Until then nobody may touch them. httpd is made to
-    /// believe that the peer is gone, so that it sends no close_notify and does
-    /// no shutdown.
-    pub fn hand_over(&self, fd: OwnedFd, ciphertext: Vec<u8>, then: Released) {
-        // Without a state `then` is dropped, and with it what it was to get.
+    /// Has `last` run when httpd has closed the connection: as the last cleanup of the connection's
+    /// pool, whose memory is still valid then. On a connection that was not
+    /// [prepared](Self::prepare) it is dropped at once instead.
+    pub(super) fn at_close(&self, last: impl FnOnce() + Send + 'static) {
         if let Some(state) = self.state() {
-            let ssl = SslRef::of(*self);
-            state.handed_over.set(Some(HandedOver { fd, ssl, ciphertext, then }));
+            state.at_close.set(Some(Box::new(last)));
         }
     }
 
-    /// Whether the connection was handed over.
-    pub fn is_handed_over(&self) -> bool {
+    /// Whether [`Self::at_close`] has something to run.
+    pub(super) fn has_at_close(&self) -> bool {
         self.state().is_some_and(|state| {
-            let handed_over = state.handed_over.take();
-            let is = handed_over.is_some();
-            state.handed_over.set(handed_over);
-            is
+            let last = state.at_close.take();
+            let has = last.is_some();
+            state.at_close.set(last);
+            has
         })
     }
 
@@ -155,107 +145,6 @@ impl<'c> Connection<'c> {
     /// Whether output waits in the connection's filters.
     pub fn has_pending_output(self) -> bool {
         self.record().data_in_output_filters != 0
-    }
-
-    /// Writes of [`Self::has_pending_output`] what its socket takes now. An error aborts the
-    /// connection.
-    pub fn write_pending(self) {
-        if let Some(mut core) = super::filter::find(self.record().output_filters, c"core") {
-            core.write_pending();
-        }
-    }
-
-    /// A filter of the connection, input or output, whose name is not among those that
-    /// are known.
-    pub fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
-        let record = self.record();
-        let unknown = super::filter::unknown(record.input_filters, known)
-            .or_else(|| super::filter::unknown(record.output_filters, known))?;
-        Some(unknown.to_string_lossy().into_owned())
-    }
-
-    /// Whether it has an input filter of that name.
-    pub fn has_filter(&self, name: &CStr) -> bool {
-        super::filter::find(self.record().input_filters, name).is_some()
-    }
-
-    /// Reads what has arrived, without waiting, through all of the input filters.
-    pub fn read_available(self, to: &mut Vec<u8>, bytes: usize) -> Result<(), Status> {
-        let read = Read { mode: Mode::ReadBytes, block: false, bytes };
-        self.with_brigade(|out| {
-            super::filter::first(self.record().input_filters).read(out, read)?;
-            out.drain_into(to)
-        })
-    }
-
-    /// Takes what httpd has read of the socket and not passed on, as it came (with
-    /// TLS: ciphertext), without reading more. To httpd the connection has ended then
-    /// (core_filters.c, AP_MODE_EXHAUSTIVE).
-    pub fn take_unread(self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let Some(mut core) = super::filter::find(self.record().input_filters, c"core_in") else {
-            return bytes;
-        };
-        let _ = self.with_brigade(|out| {
-            let read = Read { mode: Mode::Exhaustive, block: false, bytes: 0 };
-            // An error is the end of the connection, with which nothing is left.
-            core.read(out, read)?;
-            out.keep_data();
-            out.drain_into(&mut bytes)
-        });
-        bytes
-    }
-
-    /// Writes bytes to the peer, through all of the output filters; waits for the peer as
-    /// long as the socket's timeout allows.
-    pub fn pass(self, bytes: &[u8]) -> Result<(), Status> {
-        self.with_brigade(|out| {
-            out.append(bytes);
-            self.flush(out)
-        })
-    }
-
-    /// Ends the response of a stream of HTTP/2: the client sees the end of the stream.
-    pub fn pass_end(self) -> Result<(), Status> {
-        self.with_brigade(|out| {
-            out.append_end();
-            self.flush(out)
-        })
-    }
-
-    fn flush(self, out: &mut Brigade<'_>) -> Result<(), Status> {
-        // SAFETY: the connection is alive, with its output filters; the brigade is ours.
-        Status::check(unsafe { sys::ap_fflush(self.record().output_filters, out.as_ptr()) })
-    }
-
-    /// What becomes readable when a stream of HTTP/2 has input: a pipe of mod_http2's.
-    pub fn input_signal(&self) -> Option<BorrowedFd<'c>> {
-        // SAFETY: a plain structure of numbers and pointers, filled below.
-        let mut polled: sys::apr_pollfd_t = unsafe { std::mem::zeroed() };
-        super::http2::pollfd_of(*self, &mut polled)?;
-        if polled.desc_type != sys::APR_POLL_FILE {
-            return None;
-        }
-        let mut fd: sys::apr_os_file_t = -1;
-        // SAFETY: the type says that it is a file; `fd` is ours.
-        let rv = unsafe { sys::apr_os_file_get(&raw mut fd, polled.desc.f) };
-        // SAFETY: the pipe is the stream's, and lives as long.
-        (rv == 0 && fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
-    }
-
-    /// Runs `body` with a brigade of its own.
-    fn with_brigade(
-        self,
-        body: impl FnOnce(&mut Brigade<'_>) -> Result<(), Status>,
-    ) -> Result<(), Status> {
-        // SAFETY: pool and allocator live as long as the connection.
-        let bb = unsafe { sys::apr_brigade_create(self.record().pool, self.record().bucket_alloc) };
-        // SAFETY: just made, and ours.
-        let mut brigade = unsafe { Brigade::from_raw(bb) }.ok_or(Status::GENERAL)?;
-        let result = body(&mut brigade);
-        // SAFETY: ours, and not used again.
-        unsafe { sys::apr_brigade_destroy(bb) };
-        result
     }
 
     /// Whether its socket has something to be read now.
@@ -307,34 +196,21 @@ pub(super) fn write_address(f: &mut fmt::Formatter<'_>, ip: &CStr, port: u16) ->
     fmt::Display::fmt(&port, f)
 }
 
-/// What happens to a socket and its TLS session when httpd has let go of both.
-pub type Released = Box<dyn FnOnce(OwnedFd, Option<io::Result<Session>>) + Send>;
+/// What runs when a connection is closed.
+type AtClose = Box<dyn FnOnce() + Send>;
 
 /// This module's state of a connection.
 struct State {
     ssl: Cell<Option<NonNull<tls::Ssl>>>,
-    handed_over: Cell<Option<HandedOver>>,
+    at_close: Cell<Option<AtClose>>,
     challenged: Cell<bool>,
-}
-
-struct HandedOver {
-    fd: OwnedFd,
-    ssl: Option<SslRef>,
-    ciphertext: Vec<u8>,
-    then: Released,
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        let Some(HandedOver { fd, ssl, ciphertext, then }) = self.handed_over.take() else {
-            return;
-        };
-        // SAFETY: this runs as a cleanup of the connection's pool that was
-        // registered before mod_ssl's (`prepare`), so mod_ssl has given up its
-        // reference, and the pool's memory is valid until all cleanups ran. The
-        // session goes where the descriptor goes, and is dropped before it.
-        let session = ssl.map(|ssl| unsafe { ssl.take_over(fd.as_raw_fd(), ciphertext) });
-        then(fd, session);
+        if let Some(last) = self.at_close.take() {
+            last();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Streams of HTTP/2, as far as httpd's core tells of them.
 
 use std::ffi::c_void;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::connection::Connection;
@@ -23,7 +24,7 @@ pub(super) fn register() {
 }
 
 /// Says what to poll for input of a connection.
-pub(super) fn pollfd_of(c: Connection<'_>, polled: &mut sys::apr_pollfd_t) -> Option<()> {
+fn pollfd_of(c: Connection<'_>, polled: &mut sys::apr_pollfd_t) -> Option<()> {
     let function = POLLFD_OF.load(Ordering::Relaxed);
     if function.is_null() {
         return None;
@@ -33,4 +34,21 @@ pub(super) fn pollfd_of(c: Connection<'_>, polled: &mut sys::apr_pollfd_t) -> Op
     // SAFETY: the connection is alive; the record is the caller's; no timeout is asked for.
     let rv = unsafe { pollfd_of(c.as_ptr(), polled, std::ptr::null_mut()) };
     (rv == 0).then_some(())
+}
+
+impl<'c> Connection<'c> {
+    /// What becomes readable when a stream of HTTP/2 has input: a pipe of mod_http2's.
+    pub fn input_signal(&self) -> Option<BorrowedFd<'c>> {
+        // SAFETY: a plain structure of numbers and pointers, filled below.
+        let mut polled: sys::apr_pollfd_t = unsafe { std::mem::zeroed() };
+        pollfd_of(*self, &mut polled)?;
+        if polled.desc_type != sys::APR_POLL_FILE {
+            return None;
+        }
+        let mut fd: sys::apr_os_file_t = -1;
+        // SAFETY: the type says that it is a file; `fd` is ours.
+        let rv = unsafe { sys::apr_os_file_get(&raw mut fd, polled.desc.f) };
+        // SAFETY: the pipe is the stream's, and lives as long.
+        (rv == 0 && fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+    }
 }

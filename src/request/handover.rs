@@ -25,9 +25,10 @@ use os::{descriptors, process};
 use relay::{Side as RelaySide, Tls, Tracker};
 
 use crate::ffi::brigade::Brigade;
-use crate::ffi::connection::{Connection, Released};
+use crate::ffi::connection::Connection;
 use crate::ffi::filter::{Mode, Next, Read};
 use crate::ffi::log::{self, Level};
+use crate::ffi::release::HandedOverTls;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
@@ -436,9 +437,12 @@ struct Waiting {
 }
 
 impl Meeting {
-    fn arrive(meeting: &Arc<Self>, side: Side) -> Released {
+    fn arrive(
+        meeting: &Arc<Self>,
+        side: Side,
+    ) -> impl FnOnce(OwnedFd, HandedOverTls) + Send + use<> {
         let meeting = Arc::clone(meeting);
-        Box::new(move |fd, session| {
+        move |fd, session: HandedOverTls| {
             let tls = match session.transpose() {
                 Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
                 Err(error) => {
@@ -453,7 +457,7 @@ impl Meeting {
             let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.put(side, fd, tls);
             waiting.start_if_complete();
-        })
+        }
     }
 }
 
