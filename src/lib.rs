@@ -20,13 +20,15 @@ mod status;
 use config::{DIRECTIVES, DirConfig};
 use ffi::command;
 use ffi::connection::{Connection, Socket};
-use ffi::ending::Ending;
+use ffi::ending::{EndHooks, Ending};
 use ffi::log::Server;
 use ffi::module::{self, CommandRecord};
-use ffi::proxy::{Answer, SchemeCall};
+use ffi::orphans::OrphanHooks;
+use ffi::proxy::{Answer, ProxyHooks, SchemeCall};
 use ffi::request::Request;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
+use ffi::statuspage::StatusHooks;
 use processes::{child, drain};
 use request::{admission, handler, handshake, head, worker_tunnel};
 
@@ -55,6 +57,8 @@ pub(crate) struct Hooks;
 const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
 
 impl module::Hooks for Hooks {
+    const CANNOT_START: ffi::log::Message = message::CANNOT_START;
+
     type DirConfig = DirConfig;
 
     fn merge(base: &DirConfig, over: &DirConfig) -> DirConfig {
@@ -105,10 +109,6 @@ impl module::Hooks for Hooks {
         created.map_err(|error| format!("no shared memory: {error}"))
     }
 
-    fn status(auto: bool) -> String {
-        status::page(auto)
-    }
-
     fn fixups(r: Request<'_>) -> Result<(), ()> {
         handler::claim(r);
         admission::admit(r)
@@ -118,6 +118,13 @@ impl module::Hooks for Hooks {
         child::start(process);
     }
 
+    fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
+        child::watch_stop();
+        handshake::connected(c, socket);
+    }
+}
+
+impl EndHooks for Hooks {
     fn child_stopping(graceful: bool) {
         child::stopping(graceful);
     }
@@ -129,17 +136,16 @@ impl module::Hooks for Hooks {
     fn parent_ends(main: Server) {
         drain::end_all(main);
     }
+}
 
+impl OrphanHooks for Hooks {
     fn orphans() -> Vec<u32> {
         let drains = registry::registry().map(registry::Registry::drains);
         drains.into_iter().flatten().map(|drain| drain.pid).collect()
     }
+}
 
-    fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
-        child::watch_stop();
-        handshake::connected(c, socket);
-    }
-
+impl ProxyHooks for Hooks {
     fn response_begins(response: Request<'_>) {
         handshake::sent(response);
     }
@@ -150,5 +156,11 @@ impl module::Hooks for Hooks {
 
     fn scheme_handler(call: &SchemeCall<'_>) -> Answer {
         handler::serve(call)
+    }
+}
+
+impl StatusHooks for Hooks {
+    fn status(auto: bool) -> String {
+        status::page(auto)
     }
 }

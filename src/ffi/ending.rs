@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::guard::guard;
 use super::log::Server;
-use super::module::Hooks;
-use super::server::is_threaded;
-use super::{optional, sys};
+use super::server::{Process, is_threaded};
+use super::{optional, pool, sys};
 
 /// How a child process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,24 +21,30 @@ pub enum Ending {
     InHandler,
 }
 
+/// What the module does when processes end.
+pub trait EndHooks {
+    /// A child process begins to end: its workers still run. Not to wait there.
+    fn child_stopping(graceful: bool);
+    /// A child process ends: its workers are gone, its pool is about to be.
+    fn child_exit(ending: Ending);
+    /// The configuration goes away in the parent, because the server stops or
+    /// restarts without grace. Not called for a graceful reload.
+    fn parent_ends(main: Server);
+}
+
 /// Whether the MPM told its child to end gracefully; see `ending`.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
-/// Whether this process ends by [`Ending::InHandler`].
-static IN_HANDLER: AtomicBool = AtomicBool::new(false);
-
-/// Whether this process ends within the handler of a signal.
-pub(super) fn is_in_handler() -> bool {
-    IN_HANDLER.load(Ordering::Relaxed)
-}
-
-pub(super) fn ending() -> Ending {
+fn ending() -> Ending {
     if !is_threaded() {
         // prefork says nothing. It stops within the handler of the signal, which
         // is blocked for as long; a graceful end comes from its main loop.
         let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
-        IN_HANDLER.store(in_handler, Ordering::Relaxed);
-        return if in_handler { Ending::InHandler } else { Ending::Graceful };
+        if !in_handler {
+            return Ending::Graceful;
+        }
+        pool::drop_nothing_more();
+        return Ending::InHandler;
     }
     if GRACEFUL.load(Ordering::Relaxed) { Ending::Graceful } else { Ending::AtOnce }
 }
@@ -52,7 +57,7 @@ fn is_blocked(signal: c_int) -> bool {
     rv == 0 && unsafe { libc::sigismember(mask.as_ptr(), signal) } == 1
 }
 
-unsafe extern "C" fn child_stopping<H: Hooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {
+unsafe extern "C" fn child_stopping<H: EndHooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {
     GRACEFUL.store(graceful != 0, Ordering::Relaxed);
     // prefork's word is no good; see `ending`.
     if is_threaded() {
@@ -61,7 +66,7 @@ unsafe extern "C" fn child_stopping<H: Hooks>(_pool: *mut sys::apr_pool_t, grace
 }
 
 /// httpd has the hook from 2.4.49 on. Without it every end is one at once.
-pub(super) fn register<H: Hooks>() {
+pub(super) fn register<H: EndHooks>() {
     type Register = unsafe extern "C" fn(
         Option<unsafe extern "C" fn(*mut sys::apr_pool_t, c_int)>,
         *const *const c_char,
@@ -79,12 +84,31 @@ pub(super) fn register<H: Hooks>() {
     unsafe { hook(Some(child_stopping::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
 }
 
+/// Has [`EndHooks::child_exit`] called when the child that has just started ends.
+pub(super) fn watch_child<H: EndHooks>(child: &Process<'_>) {
+    // First of all modules, so that by LIFO it runs last: nobody else's cleanup finds our threads
+    // gone, and the workers are joined before.
+    // SAFETY: the pool is alive; the callback stays loaded with the child.
+    unsafe {
+        sys::apr_pool_pre_cleanup_register(
+            child.pool().as_ptr(),
+            std::ptr::null(),
+            Some(child_exit::<H>),
+        );
+    }
+}
+
+unsafe extern "C" fn child_exit<H: EndHooks>(_data: *mut c_void) -> sys::apr_status_t {
+    guard((), || H::child_exit(ending()));
+    sys::APR_SUCCESS as sys::apr_status_t
+}
+
 /// The process that reads the configuration: children inherit its cleanups, and
 /// run them too when they exit.
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
-/// Has [`Hooks::parent_ends`] called when this configuration goes away.
-pub(super) fn watch_config<H: Hooks>(pconf: *mut sys::apr_pool_t, main: *mut sys::server_rec) {
+/// Has [`EndHooks::parent_ends`] called when this configuration goes away.
+pub(super) fn watch_config<H: EndHooks>(pconf: *mut sys::apr_pool_t, main: *mut sys::server_rec) {
     // SAFETY: asks for a number.
     PARENT.store(unsafe { libc::getpid() }, Ordering::Relaxed);
     // Before any cleanup: one of the MPM's forgets what it was told, one of
@@ -104,7 +128,7 @@ fn is_parent() -> bool {
     unsafe { libc::getpid() == PARENT.load(Ordering::Relaxed) }
 }
 
-unsafe extern "C" fn process_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status_t {
+unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
         if is_parent() {
             // The main server, part of the configuration that goes away after this.
@@ -114,7 +138,7 @@ unsafe extern "C" fn process_gone<H: Hooks>(main: *mut c_void) -> sys::apr_statu
     sys::APR_SUCCESS as sys::apr_status_t
 }
 
-unsafe extern "C" fn config_gone<H: Hooks>(main: *mut c_void) -> sys::apr_status_t {
+unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
         if !is_parent() {
             return;

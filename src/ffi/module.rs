@@ -3,20 +3,25 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 
 use super::connection::{Connection, Socket};
-use super::ending::{self, Ending};
+use super::ending::{self, EndHooks};
 use super::guard::guard;
+use super::log::{self, Level, Message, Server};
+use super::orphans::{self, OrphanHooks};
 use super::pool::Pool;
-use super::proxy::{self, Answer, Names, SchemeCall};
+use super::proxy::{self, Names, ProxyHooks};
 use super::request::Request;
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
-use super::{http2, orphans, statuspage as status, sys, tls};
+use super::statuspage::{self, StatusHooks};
+use super::{http2, sys, tls};
 
 /// `command_rec` of http_config.h.
 pub type CommandRecord = sys::command_rec;
 
 /// What the module does at each hook.
-pub trait Hooks {
+pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
+    /// The number of the message that says why the server cannot start.
+    const CANNOT_START: Message;
     /// Configuration of a directory; merged section by section.
     type DirConfig: Copy + Default;
 
@@ -30,32 +35,15 @@ pub trait Hooks {
     fn check_config() -> Result<(), String>;
     /// What is allowed in the configuration and cannot be meant, to be said where the
     /// administrator sees it.
-    fn warnings() -> Vec<(super::log::Message, String)>;
+    fn warnings() -> Vec<(Message, String)>;
     /// The configuration is final. `Err` ends the start. In the parent.
-    fn post_config(main: super::log::Server) -> Result<(), String>;
-    /// What this module adds to mod_status, as HTML or as `?auto`.
-    fn status(auto: bool) -> String;
+    fn post_config(main: Server) -> Result<(), String>;
     /// Before the handler. `Err` answers 503.
     fn fixups(r: Request<'_>) -> Result<(), ()>;
     /// A child process has started, and serves nothing yet.
     fn child_init(process: Process<'_>);
-    /// A child process begins to end: its workers still run. Not to wait there.
-    fn child_stopping(graceful: bool);
-    /// A child process ends: its workers are gone, its pool is about to be.
-    fn child_exit(ending: Ending);
-    /// The configuration goes away in the parent, because the server stops or
-    /// restarts without grace. Not called for a graceful reload.
-    fn parent_ends(main: super::log::Server);
-    /// Processes that became children of httpd's parent without its doing.
-    fn orphans() -> Vec<u32>;
     /// A connection to a client or to a back end is being set up.
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>);
-    /// A request was sent to a back end, whose response is about to be read.
-    fn response_begins(response: Request<'_>);
-    /// mod_proxy is done with a request: the status to be answered, if not the handler's.
-    fn request_status(r: Request<'_>) -> Option<u16>;
-    /// mod_proxy asks who serves a URL.
-    fn scheme_handler(call: &SchemeCall<'_>) -> Answer;
 }
 
 /// The module record for hooks `H`.
@@ -156,7 +144,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
         ending::register::<H>();
         orphans::register::<H>();
         tls::register();
-        status::register::<H>();
+        statuspage::register::<H>();
         H::register();
     });
 }
@@ -175,7 +163,7 @@ unsafe extern "C" fn pre_config<H: Hooks>(
             http2::register();
             OK
         }
-        Err(why) => refuse(&why),
+        Err(why) => refuse::<H>(&why),
     })
 }
 
@@ -193,7 +181,7 @@ unsafe extern "C" fn check_config<H: Hooks>(
             }
             OK
         }
-        Err(why) => refuse(&why),
+        Err(why) => refuse::<H>(&why),
     })
 }
 
@@ -207,7 +195,7 @@ fn is_trial() -> bool {
 
 fn warn<H: Hooks>() {
     for (number, text) in H::warnings() {
-        super::log::startup(super::log::Level::Warn, number, format_args!("{text}"));
+        log::startup(Level::Warn, number, format_args!("{text}"));
     }
 }
 
@@ -223,12 +211,12 @@ unsafe extern "C" fn post_config<H: Hooks>(
         }
         warn::<H>();
         ending::watch_config::<H>(pconf, server);
-        match H::post_config(super::log::Server::new(server)) {
+        match H::post_config(Server::new(server)) {
             Ok(()) => {
                 orphans::begin::<H>(pconf);
                 OK
             }
-            Err(why) => refuse(&why),
+            Err(why) => refuse::<H>(&why),
         }
     })
 }
@@ -244,12 +232,8 @@ unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
 }
 
 /// Ends the start with a reason.
-fn refuse(why: &str) -> c_int {
-    super::log::startup(
-        super::log::Level::Error,
-        crate::message::CANNOT_START,
-        format_args!("{why}"),
-    );
+fn refuse<H: Hooks>(why: &str) -> c_int {
+    log::startup(Level::Error, H::CANNOT_START, format_args!("{why}"));
     FAILED
 }
 
@@ -273,19 +257,9 @@ unsafe extern "C" fn child_init<H: Hooks>(
         // SAFETY: httpd passes the child's pool and its main server, which live as long as the child.
         let Some(process) = (unsafe { Process::from_raw(pool, server) }) else { return };
         tls::init(&process);
-        // First of all modules, so that by LIFO it runs last: nobody else's
-        // cleanup finds our threads gone, and the workers are joined before.
-        // SAFETY: the pool is alive; the callback stays loaded with the child.
-        unsafe {
-            sys::apr_pool_pre_cleanup_register(pool, std::ptr::null(), Some(child_exit::<H>));
-        }
+        ending::watch_child::<H>(&process);
         H::child_init(process);
     });
-}
-
-unsafe extern "C" fn child_exit<H: Hooks>(_data: *mut c_void) -> sys::apr_status_t {
-    guard((), || H::child_exit(ending::ending()));
-    sys::APR_SUCCESS as sys::apr_status_t
 }
 
 /// httpd is about to close a client's connection, or to linger until the client

@@ -5,8 +5,13 @@ use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use super::guard::guard;
-use super::module::Hooks;
 use super::sys;
+
+/// What the module knows of processes that it started.
+pub trait OrphanHooks {
+    /// Processes that became children of httpd's parent without its doing.
+    fn orphans() -> Vec<u32>;
+}
 
 /// Those that httpd knows, in the parent. Empty when a configuration begins.
 static KNOWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -16,19 +21,19 @@ fn change(change: impl FnOnce(&mut Vec<u32>)) {
 }
 
 /// Registers the hook that looks for them.
-pub(super) fn register<H: Hooks>() {
+pub(super) fn register<H: OrphanHooks>() {
     let none = std::ptr::null();
     // SAFETY: httpd copies the pointer; the callback stays loaded for as long as the hook.
     unsafe { sys::ap_hook_monitor(Some(monitor::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
 }
 
 /// A configuration has begun: what httpd knew went with the pool of the one before.
-pub(super) fn begin<H: Hooks>(pconf: *mut sys::apr_pool_t) {
+pub(super) fn begin<H: OrphanHooks>(pconf: *mut sys::apr_pool_t) {
     change(|known| *known = Vec::new());
     look::<H>(pconf);
 }
 
-fn look<H: Hooks>(pconf: *mut sys::apr_pool_t) {
+fn look<H: OrphanHooks>(pconf: *mut sys::apr_pool_t) {
     // SAFETY: asks for a number.
     if unsafe { libc::getpid() } == 1 {
         H::orphans().into_iter().for_each(|pid| adopt(pconf, pid));
@@ -36,7 +41,7 @@ fn look<H: Hooks>(pconf: *mut sys::apr_pool_t) {
 }
 
 /// httpd's parent calls this every ten seconds or so.
-unsafe extern "C" fn monitor<H: Hooks>(
+unsafe extern "C" fn monitor<H: OrphanHooks>(
     pconf: *mut sys::apr_pool_t,
     _server: *mut sys::server_rec,
 ) -> c_int {

@@ -4,9 +4,19 @@
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::guard::guard;
-use super::{ending, sys};
+use super::sys;
+
+/// Set by [`drop_nothing_more`].
+static DROPS_NOTHING: AtomicBool = AtomicBool::new(false);
+
+/// From now on pools leave the values that they [own](Pool::own) alone: the process ends within a
+/// signal handler, which must not wait for the allocator or any other lock.
+pub(super) fn drop_nothing_more() {
+    DROPS_NOTHING.store(true, Ordering::Relaxed);
+}
 
 /// A pool that lives at least as long as `'p`.
 #[derive(Clone, Copy)]
@@ -27,9 +37,7 @@ impl<'p> Pool<'p> {
     /// Gives `value` to the pool, which drops it when it is cleared.
     pub fn own<T>(self, value: T) -> NonNull<T> {
         unsafe extern "C" fn drop_value<T>(data: *mut c_void) -> sys::apr_status_t {
-            if ending::is_in_handler() {
-                // The process ends within the handler of a signal, which must not wait for
-                // the allocator.
+            if DROPS_NOTHING.load(Ordering::Relaxed) {
                 return sys::APR_SUCCESS as sys::apr_status_t;
             }
             guard((), || {

@@ -5,10 +5,19 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::guard::guard;
-use super::module::Hooks;
 use super::optional::symbol;
 use super::request::Request;
 use super::sys;
+
+/// What the module does when mod_proxy serves a request.
+pub trait ProxyHooks {
+    /// A request was sent to a back end, whose response is about to be read.
+    fn response_begins(response: Request<'_>);
+    /// mod_proxy is done with a request: the status to be answered, if not the handler's.
+    fn request_status(r: Request<'_>) -> Option<u16>;
+    /// mod_proxy asks who serves a URL.
+    fn scheme_handler(call: &SchemeCall<'_>) -> Answer;
+}
 
 /// Names for APR's hook sorting, ended by NULL.
 #[repr(transparent)]
@@ -68,7 +77,7 @@ impl Answer {
 
 /// Registers our scheme handler with mod_proxy, if that is loaded. Hooks are
 /// sorted after all pre_config hooks ran, so this is early enough.
-pub(super) fn register<H: Hooks>() {
+pub(super) fn register<H: ProxyHooks>() {
     type Register = unsafe extern "C" fn(
         sys::proxy_HOOK_scheme_handler_t,
         *const *const c_char,
@@ -215,7 +224,7 @@ impl SchemeCall<'_> {
     }
 }
 
-unsafe extern "C" fn scheme_handler<H: Hooks>(
+unsafe extern "C" fn scheme_handler<H: ProxyHooks>(
     r: *mut sys::request_rec,
     worker: *mut sys::proxy_worker,
     conf: *mut sys::proxy_server_conf,
@@ -234,7 +243,7 @@ unsafe extern "C" fn scheme_handler<H: Hooks>(
 }
 
 /// mod_proxy_http has sent a request and made the record that reads its response.
-unsafe extern "C" fn create_req<H: Hooks>(
+unsafe extern "C" fn create_req<H: ProxyHooks>(
     _r: *mut sys::request_rec,
     response: *mut sys::request_rec,
 ) -> c_int {
@@ -248,7 +257,7 @@ unsafe extern "C" fn create_req<H: Hooks>(
 }
 
 /// mod_proxy is done with a request and its worker.
-unsafe extern "C" fn request_status<H: Hooks>(
+unsafe extern "C" fn request_status<H: ProxyHooks>(
     status: *mut c_int,
     r: *mut sys::request_rec,
 ) -> c_int {

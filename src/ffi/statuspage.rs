@@ -3,14 +3,19 @@
 use std::ffi::c_int;
 
 use super::guard::guard;
-use super::module::Hooks;
 use super::sys;
+
+/// What the module shows on the page of mod_status.
+pub trait StatusHooks {
+    /// What this module adds to mod_status, as HTML or as `?auto`.
+    fn status(auto: bool) -> String;
+}
 
 /// `AP_STATUS_SHORT` of mod_status.h: the lines of `?auto`.
 const SHORT: c_int = 1;
 
 /// Adds the module's part to mod_status, should it be loaded.
-pub(super) fn register<H: Hooks>() {
+pub(super) fn register<H: StatusHooks>() {
     type Hook = unsafe extern "C" fn(*mut sys::request_rec, c_int) -> c_int;
     let hook: Hook = page::<H>;
     // SAFETY: APR keeps the pointer and calls it with the arguments that
@@ -26,7 +31,7 @@ pub(super) fn register<H: Hooks>() {
     }
 }
 
-unsafe extern "C" fn page<H: Hooks>(r: *mut sys::request_rec, flags: c_int) -> c_int {
+unsafe extern "C" fn page<H: StatusHooks>(r: *mut sys::request_rec, flags: c_int) -> c_int {
     guard((), || {
         let page = H::status(flags & SHORT != 0);
         if let Ok(length) = c_int::try_from(page.len()) {
