@@ -30,7 +30,7 @@ use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
 use ffi::statuspage::StatusHooks;
 use processes::{child, drain};
-use request::{admission, handler, handshake, head, worker_tunnel};
+use request::{admission, handler, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
@@ -120,7 +120,7 @@ impl module::Hooks for Hooks {
 
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
         child::watch_stop();
-        handshake::connected(c, socket);
+        head::connected(c, socket);
     }
 }
 
@@ -147,7 +147,7 @@ impl OrphanHooks for Hooks {
 
 impl ProxyHooks for Hooks {
     fn response_begins(response: Request<'_>) {
-        handshake::sent(response);
+        head::request_sent(response);
     }
 
     fn request_status(r: Request<'_>) -> Option<u16> {

@@ -18,7 +18,7 @@ use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
 use crate::request::admission;
-use crate::request::handshake::{self, Handshake, Stage};
+use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
 
 const BAD_GATEWAY: u16 = 502;
@@ -27,10 +27,6 @@ const GATEWAY_TIMEOUT: u16 = 504;
 
 /// What makes mod_proxy_http speak HTTP/1.0, without Upgrade.
 const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
-
-/// What makes mod_proxy_http take a fresh connection to the back end, on the
-/// first request of a client's connection: `proxy-initial-not-pooled`.
-const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
 
 /// Serves a request whose URL is at a back end, if it is an upgrade request of ours, or one
 /// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
@@ -174,7 +170,7 @@ fn websocket_url(url: &[u8]) -> Option<Vec<u8>> {
 
 /// Has mod_proxy_http serve the request as an upgrade request. For the length of
 /// its call the headers are those that the back end is to see, and the client's
-/// connection looks like a first request (see [`hide`]).
+/// connection may look like its first request (see [`handshake::force_fresh_connection`]).
 fn delegate(
     call: &SchemeCall<'_>,
     config: &DirConfig,
@@ -212,10 +208,10 @@ fn delegate(
             .any(|name| headers.get(name).is_some());
     r.set_headers_in(upgraded);
     if !is_answer {
-        hide(r, &handshake);
+        handshake::force_fresh_connection(r, &handshake);
     }
     let answer = handshake::enter(r, &handshake, || call.delegate(url));
-    unhide(r, &handshake);
+    handshake::restore_keepalive_count(r, &handshake);
     if let Some(value) = not_pooled {
         env.set(NOT_POOLED, value);
     }
@@ -241,29 +237,6 @@ fn offer(headers: Table<'_>, token: &[u8]) -> Offer {
             .and_then(|key| digest::base64_sha1(&[key, GUID].concat())),
         protocols: copy(c"Sec-WebSocket-Protocol"),
         extensions: copy(c"Sec-WebSocket-Extensions"),
-    }
-}
-
-/// Makes mod_proxy_http take a fresh connection. A pooled one may have just been
-/// closed by the back end, which would cost the client its handshake; there is
-/// no retry. mod_proxy_http looks at the variable only while the client's
-/// connection has served nothing, hence the count of 0.
-fn hide(r: Request<'_>, handshake: &Handshake) {
-    if let (Some(client), Some(env)) = (r.connection(), r.env()) {
-        handshake.hidden.set(true);
-        client.set_keepalives(0);
-        env.set(NOT_POOLED, b"1");
-    }
-}
-
-/// Undoes [`hide`], as soon as the connection is there: the count is in the
-/// response's Keep-Alive.
-pub fn unhide(r: Request<'_>, handshake: &Handshake) {
-    if let (Some(client), Some(env)) = (r.connection(), r.env())
-        && handshake.hidden.replace(false)
-    {
-        env.unset(NOT_POOLED);
-        client.set_keepalives(client.keepalives() + handshake.keepalives);
     }
 }
 

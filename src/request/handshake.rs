@@ -3,17 +3,21 @@
 //! within the handler's call.
 
 use std::cell::Cell;
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use protocol::handshake::{Offer, Rigour};
 
 use crate::config::DirConfig;
-use crate::ffi::connection::{Connection, Socket};
+use crate::ffi::connection::Connection;
 use crate::ffi::log::Message;
 use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
-use crate::request::head;
 use crate::request::worker_tunnel::Tunnel;
+
+/// What makes mod_proxy_http take a fresh connection to the back end, on the
+/// first request of a client's connection: `proxy-initial-not-pooled`.
+pub const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
 
 thread_local! {
     static CURRENT: Scope<Handshake> = const { Scope::new() };
@@ -48,11 +52,10 @@ pub struct Handshake {
     pub relay: bool,
     /// The open tunnel.
     pub tunnel: Tunnel,
-    /// The client connection's count of requests before this one, while it is
-    /// hidden from mod_proxy_http (see handler.rs).
-    pub keepalives: i32,
-    /// Whether it is hidden.
-    pub hidden: Cell<bool>,
+    /// The count of requests that the client's connection had before this one.
+    keepalives: i32,
+    /// Whether mod_proxy_http is shown a count of 0 (see [`force_fresh_connection`]).
+    shows_no_keepalives: Cell<bool>,
     /// The request has a body, for which the back end has to wait.
     has_body: bool,
     /// Its connection to the back end has served a request before.
@@ -89,7 +92,7 @@ impl Handshake {
             relay: config.relay(),
             tunnel: Tunnel::default(),
             keepalives,
-            hidden: Cell::new(false),
+            shows_no_keepalives: Cell::new(false),
             reused: Cell::new(false),
             stage: Cell::new(Stage::Waiting),
             deadline: Cell::new(None),
@@ -127,7 +130,7 @@ impl Handshake {
     }
 
     /// The deadline is set, by the setting or else by the socket's timeout.
-    fn begin(&self, timeout: Option<Duration>) {
+    pub fn begin(&self, timeout: Option<Duration>) {
         if let Some(allowed) = self.timeout.or(timeout) {
             let at = Instant::now().checked_add(allowed);
             self.deadline.set(at.map(|at| Deadline { at, allowed }));
@@ -156,43 +159,37 @@ pub fn current<T>(see: impl for<'s> FnOnce(Serving<'s, Handshake>) -> T) -> Opti
     CURRENT.with(|current| current.look(see))
 }
 
-/// A connection was made, and httpd has not yet read or written on it. If it is
-/// the one of a handshake, its filters go on now: below TLS, so that the
-/// deadline holds for a TLS handshake too, and above, for the head.
-pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
-    let ours = current(|serving| {
-        let handshake = serving.data;
-        // mod_proxy has set the worker's timeout on the socket.
-        handshake.begin(socket.timeout());
-        // What mod_proxy_http had to find at the choice of the connection.
-        crate::request::handler::unhide(serving.request, handshake);
-    });
-    if ours.is_some() {
-        Scope::set_origin(&CURRENT, c);
-        // Not back into the pool: an answer to an upgrade may be followed by bytes that are no
-        // HTTP. Only a challenge needs it, see `keep_for_answer`.
-        c.close_after_request();
-        head::attach(c);
+/// The connection to the back end of the handshake that this thread is in: a fresh one.
+pub fn set_origin(c: Connection<'_>) {
+    Scope::set_origin(&CURRENT, c);
+}
+
+/// The same for one that was kept, which was another handshake's before.
+pub fn set_kept_origin(c: Connection<'_>) {
+    Scope::set_known_origin(&CURRENT, c);
+}
+
+/// Makes mod_proxy_http take a fresh connection. A pooled one may have just been
+/// closed by the back end, which would cost the client its handshake; there is
+/// no retry. mod_proxy_http looks at the variable only while the client's
+/// connection has served nothing, hence the count of 0.
+pub fn force_fresh_connection(r: Request<'_>, handshake: &Handshake) {
+    if let (Some(client), Some(env)) = (r.connection(), r.env()) {
+        handshake.shows_no_keepalives.set(true);
+        client.set_keepalives(0);
+        env.set(NOT_POOLED, b"1");
     }
 }
 
-/// A request was sent, and its response is about to be read. If it is a handshake's and went over
-/// a connection that was kept, its filters go on now, where they are not on it already.
-pub fn sent(response: Request<'_>) {
-    let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
-    let (true, Some(c)) = (is_kept, response.connection()) else { return };
-    if head::is_attached(c) {
-        Scope::set_known_origin(&CURRENT, c);
-    } else {
-        Scope::set_origin(&CURRENT, c);
-        head::attach(c);
-        response.read_from_connection();
+/// Undoes [`force_fresh_connection`], as soon as the connection is there: the count is in the
+/// response's Keep-Alive.
+pub fn restore_keepalive_count(r: Request<'_>, handshake: &Handshake) {
+    if let (Some(client), Some(env)) = (r.connection(), r.env())
+        && handshake.shows_no_keepalives.replace(false)
+    {
+        env.unset(NOT_POOLED);
+        client.set_keepalives(client.keepalives() + handshake.keepalives);
     }
-    c.close_after_request();
-    current(|serving| {
-        serving.data.reused.set(true);
-        serving.data.begin(c.socket().and_then(Socket::timeout));
-    });
 }
 
 /// Whether a connection that was kept has a response head to come.

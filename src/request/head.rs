@@ -9,14 +9,15 @@ use protocol::handshake::{Right101, check};
 use protocol::head::{Scanner, inspect};
 
 use crate::ffi::brigade::Brigade;
-use crate::ffi::connection::Connection;
+use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
 use crate::ffi::log::{self, Level, Message};
+use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::request::admission;
-use crate::request::handshake::{Handshake, Stage, awaits_head, current, keep_for_answer};
+use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
 use crate::request::worker_tunnel::{self, Side};
 
 static DEADLINE: Kind<DeadlineFilter> = Kind::new();
@@ -37,16 +38,53 @@ pub fn register() {
     HEAD.register(c"WSFORWARD_HEAD", Layer::AboveTls);
 }
 
+/// A connection was made, and httpd has not yet read or written on it. If it is
+/// the one of a handshake, its filters go on now: below TLS, so that the
+/// deadline holds for a TLS handshake too, and above, for the head.
+pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
+    let ours = current(|serving| {
+        // mod_proxy has set the worker's timeout on the socket.
+        serving.data.begin(socket.timeout());
+        // What mod_proxy_http had to find at the choice of the connection.
+        handshake::restore_keepalive_count(serving.request, serving.data);
+    });
+    if ours.is_some() {
+        handshake::set_origin(c);
+        // Not back into the pool: an answer to an upgrade may be followed by bytes that are no
+        // HTTP. Only a challenge needs it, see `keep_for_answer`.
+        c.close_after_request();
+        attach(c);
+    }
+}
+
+/// A request was sent, and its response is about to be read. If it is a handshake's and went over
+/// a connection that was kept, its filters go on now, where they are not on it already.
+pub fn request_sent(response: Request<'_>) {
+    let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
+    let (true, Some(c)) = (is_kept, response.connection()) else { return };
+    if is_attached(c) {
+        handshake::set_kept_origin(c);
+    } else {
+        handshake::set_origin(c);
+        attach(c);
+        response.read_from_connection();
+    }
+    c.close_after_request();
+    current(|serving| {
+        serving.data.reused.set(true);
+        serving.data.begin(c.socket().and_then(Socket::timeout));
+    });
+}
+
 /// Puts the filters on the connection to a back end.
-pub fn attach(origin: Connection<'_>) {
-    // Without them the answer is not checked, so there must be none: the pool
-    // is out of memory or the module not registered, and httpd ends on both.
+fn attach(origin: Connection<'_>) {
+    // This fails only without memory or without registration; httpd aborts in both cases.
     let _ = DEADLINE.add(origin, DeadlineFilter);
     let _ = HEAD.add(origin, HeadFilter::default());
 }
 
 /// Whether they are there.
-pub fn is_attached(origin: Connection<'_>) -> bool {
+fn is_attached(origin: Connection<'_>) -> bool {
     origin.has_filter(c"wsforward_head")
 }
 
