@@ -35,8 +35,9 @@ use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
 use crate::processes::child;
 use crate::processes::record::TunnelRecord;
 use crate::request::admission::{self, Place};
-use crate::request::handshake::Handshake;
-use crate::request::worker_tunnel::{self, Side};
+use crate::request::handshake::{Handshake, connections};
+use crate::request::tunnel::Side;
+use crate::socket;
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
@@ -109,7 +110,7 @@ pub enum Attempt {
 pub fn begin(serving: &Serving<'_, Handshake>) {
     let handshake = serving.data;
     if !handshake.relay {
-        return worker_tunnel::stays(serving);
+        return stays(serving);
     }
     // The loop passes by a rate limit, in the thread as well; a thread that is
     // held is a limit of its own, so such a tunnel is left there.
@@ -133,10 +134,22 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     if !why.is_by_peers() {
         admission::give_back(serving.request);
     }
-    worker_tunnel::stays(serving);
+    stays(serving);
     child::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
+}
+
+/// The tunnel stays in its thread: one that may be silent for ever must not be one without a
+/// peer. In the relay only those that last are asked for it, see record.rs.
+fn stays(serving: &Serving<'_, Handshake>) {
+    let Some(settings) = child::settings().keep_alive else { return };
+    for socket in connections(serving).filter_map(Connection::socket) {
+        if let Some(fd) = socket.fd() {
+            // What a kernel does not know of this it does without.
+            let _ = socket::keep_alive(fd, settings);
+        }
+    }
 }
 
 /// What a tunnel that cannot leave waits for.

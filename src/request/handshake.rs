@@ -13,7 +13,7 @@ use crate::ffi::connection::Connection;
 use crate::ffi::log::Message;
 use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
-use crate::request::worker_tunnel::Tunnel;
+use crate::request::tunnel::Tunnel;
 
 /// What makes mod_proxy_http take a fresh connection to the back end, on the
 /// first request of a client's connection: `proxy-initial-not-pooled`.
@@ -216,4 +216,12 @@ pub fn keep_for_answer(serving: &Serving<'_, Handshake>) {
     client.note_challenge(true);
     origin.may_be_kept();
     Scope::forget_origin(&CURRENT);
+}
+
+/// The connections that are the tunnel's alone: a stream of HTTP/2 shares its own with others.
+pub fn connections<'s>(
+    serving: &Serving<'s, Handshake>,
+) -> impl Iterator<Item = Connection<'s>> + use<'s> {
+    let client = serving.request.connection().filter(|client| !client.is_secondary());
+    client.into_iter().chain(serving.origin)
 }

@@ -18,7 +18,8 @@ use crate::ffi::status::Status;
 use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::request::admission;
 use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
-use crate::request::worker_tunnel::{self, Side};
+use crate::request::tunnel::Side;
+use crate::request::worker_tunnel;
 
 static DEADLINE: Kind<DeadlineFilter> = Kind::new();
 static HEAD: Kind<HeadFilter> = Kind::new();

@@ -6,4 +6,5 @@ pub mod handover;
 pub mod handshake;
 pub mod head;
 pub mod stream;
+pub mod tunnel;
 pub mod worker_tunnel;

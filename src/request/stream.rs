@@ -12,7 +12,7 @@ use crate::ffi::connection::Connection;
 use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::request::handshake::Handshake;
-use crate::request::worker_tunnel::Side;
+use crate::request::tunnel::Side;
 
 /// How long a client has for the end of its side once the back end has ended. Browsers need no
 /// more than a round trip; until then the tunnel holds one of mod_http2's threads.

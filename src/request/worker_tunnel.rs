@@ -1,7 +1,6 @@
 //! The open tunnel while mod_proxy's own loop runs it in the worker thread: from
 //! its first read on it may be handed over to the relay.
 
-use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 use relay::{By, End, Why};
@@ -15,12 +14,11 @@ use crate::ffi::scope::Serving;
 use crate::ffi::status::Status;
 use crate::ffi::tls;
 use crate::message::TUNNEL_ENDED;
-use crate::processes::child;
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::request::handover::{self, Attempt};
-use crate::request::handshake::{Handshake, Stage, current};
+use crate::request::handshake::{Handshake, Stage, connections, current};
 use crate::request::stream;
-use crate::socket;
+use crate::request::tunnel::{Closed, Side, Tunnel};
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
 
@@ -32,94 +30,6 @@ const LONGEST: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 /// Makes the filter known to httpd.
 pub fn register() {
     CLIENT.register(c"WSFORWARD_TUNNEL", Layer::AboveTls);
-}
-
-/// Which of the two connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// To the client.
-    Client,
-    /// To the back end.
-    Origin,
-}
-
-impl Side {
-    /// The other one.
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Origin,
-            Self::Origin => Self::Client,
-        }
-    }
-}
-
-/// What the filters know of an open tunnel.
-#[derive(Default)]
-pub struct Tunnel {
-    client: Ahead,
-    origin: Ahead,
-    /// It is to be handed over, at the next read that allows it.
-    pub is_to_leave: Cell<bool>,
-    /// Reads are being passed on: a hand-over empties mod_ssl's filters.
-    pub draining: Cell<bool>,
-    /// When it has to have left, or to have been found unable to.
-    pub leaves_by: Cell<Option<Instant>>,
-    /// It has not, and is ended.
-    pub is_late: Cell<bool>,
-    /// The timeout of the back end's socket, while the loop is shown another.
-    timeout: Cell<Option<Duration>>,
-    /// When the back end switched protocols.
-    began: Cell<Option<Instant>>,
-    /// The side that came to its end first.
-    first: Cell<Option<Side>>,
-    /// What the back end's connection was like when it was closed.
-    closed: RefCell<Option<Closed>>,
-    /// A stream of HTTP/2 has what came with the 101.
-    pub caught_up: Cell<bool>,
-}
-
-/// What was read of a connection: ahead of the loop, and by it.
-#[derive(Default)]
-pub struct Ahead {
-    /// The bytes that the loop has still to get.
-    pub bytes: RefCell<Vec<u8>>,
-    /// What the read after them answered.
-    pub end: Cell<Option<Status>>,
-    /// How many bytes the loop has got, or went past it.
-    passed: Cell<u64>,
-    /// What the loop's last read answered, if the side has come to its end.
-    over: Cell<Option<Status>>,
-}
-
-impl Ahead {
-    /// So many bytes of it went to the other side past the loop.
-    pub fn count(&self, bytes: usize) {
-        self.passed.set(self.passed.get() + bytes as u64);
-    }
-}
-
-impl Tunnel {
-    /// What was read of one side.
-    pub fn ahead(&self, side: Side) -> &Ahead {
-        match side {
-            Side::Client => &self.client,
-            Side::Origin => &self.origin,
-        }
-    }
-
-    /// A read by the loop has its answer.
-    fn note(&self, side: Side, out: &mut Brigade<'_>, result: Result<(), Status>) {
-        let of = self.ahead(side);
-        let bytes = if result.is_ok() { out.length() } else { 0 };
-        of.passed.set(of.passed.get() + bytes);
-        if let Err(end) = result
-            && !end.is_again()
-            && of.over.get().is_none()
-        {
-            of.over.set(Some(end));
-            self.first.set(self.first.get().or(Some(side)));
-        }
-    }
 }
 
 /// A right 101 is about to be served: the tunnel begins.
@@ -166,7 +76,7 @@ fn set_timeouts(serving: &Serving<'_, Handshake>) {
     if let Some(client) = client {
         let _ = client.set_timeout(Some(shorter(client.timeout())));
     }
-    tunnel.timeout.set(Some(shorter(before)));
+    tunnel.origin_timeout.set(Some(shorter(before)));
     let shown = if tunnel.is_to_leave.get() { shorter(stock) } else { idle };
     let _ = origin.set_timeout(Some(shown));
 }
@@ -174,19 +84,11 @@ fn set_timeouts(serving: &Serving<'_, Handshake>) {
 /// The loop has begun and knows how long to wait for bytes: a write that has to wait is given up
 /// as ever.
 fn unset_timeout(serving: &Serving<'_, Handshake>) {
-    if let Some(timeout) = serving.data.tunnel.timeout.take()
+    if let Some(timeout) = serving.data.tunnel.origin_timeout.take()
         && let Some(origin) = serving.origin.and_then(Connection::socket)
     {
         let _ = origin.set_timeout(Some(timeout));
     }
-}
-
-/// The back end's connection as its pool is cleared, which is before the request is over.
-struct Closed {
-    /// Its address.
-    peer: String,
-    /// A write to it has failed.
-    is_aborted: bool,
 }
 
 /// Notes that.
@@ -216,8 +118,8 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
     let closed = tunnel.closed.take();
     let (by, why) = how_it_ended(r, tunnel, client, closed.as_ref());
     let end = End {
-        bytes_up: tunnel.client.passed.get(),
-        bytes_down: tunnel.origin.passed.get(),
+        bytes_up: tunnel.ahead(Side::Client).passed.get(),
+        bytes_down: tunnel.ahead(Side::Origin).passed.get(),
         duration: began.elapsed(),
         by,
         why,
@@ -252,7 +154,7 @@ fn how_it_ended(
             return (by, why);
         }
     }
-    let first = sides.into_iter().find(|(side, _)| tunnel.first.get() == Some(*side));
+    let first = sides.into_iter().find(|(side, _)| tunnel.ended_first.get() == Some(*side));
     let are_both = sides.iter().all(|(side, _)| over(*side).is_some());
     // One end is enough for these.
     let is_one =
@@ -262,30 +164,6 @@ fn how_it_ended(
         _ if client.is_aborted() => (By::Client, Why::Reset),
         _ if closed.is_some_and(|closed| closed.is_aborted) => (By::Backend, Why::Reset),
         _ => (By::Us, Why::IdleTimeout),
-    }
-}
-
-/// The connections that are the tunnel's alone: a stream of HTTP/2 shares its own with others.
-fn connections<'s>(
-    serving: &Serving<'s, Handshake>,
-) -> impl Iterator<Item = Connection<'s>> + use<'s> {
-    let client = serving.request.connection().filter(|client| !client.is_secondary());
-    client.into_iter().chain(serving.origin)
-}
-
-fn sockets<'s>(serving: &Serving<'s, Handshake>) -> impl Iterator<Item = Socket<'s>> + use<'s> {
-    connections(serving).filter_map(Connection::socket)
-}
-
-/// The tunnel stays in its thread: one that may be silent for ever must not be one without a
-/// peer. In the relay only those that last are asked for it, see record.rs.
-pub fn stays(serving: &Serving<'_, Handshake>) {
-    let Some(settings) = child::settings().keep_alive else { return };
-    for socket in sockets(serving) {
-        if let Some(fd) = socket.fd() {
-            // What a kernel does not know of this it does without.
-            let _ = socket::keep_alive(fd, settings);
-        }
     }
 }
 

@@ -1,0 +1,103 @@
+//! What the filters of the two connections know of an open tunnel, while it is in its worker thread.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use crate::ffi::brigade::Brigade;
+use crate::ffi::status::Status;
+
+/// Which of the two connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// To the client.
+    Client,
+    /// To the back end.
+    Origin,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Origin,
+            Self::Origin => Self::Client,
+        }
+    }
+}
+
+/// What the filters know of an open tunnel.
+#[derive(Default)]
+pub struct Tunnel {
+    client: Ahead,
+    origin: Ahead,
+    /// It is to be handed over, at the next read that allows it.
+    pub is_to_leave: Cell<bool>,
+    /// Reads are being passed on: a hand-over empties mod_ssl's filters.
+    pub draining: Cell<bool>,
+    /// When it has to have left, or to have been found unable to.
+    pub leaves_by: Cell<Option<Instant>>,
+    /// It has not, and is ended.
+    pub is_late: Cell<bool>,
+    /// The timeout of the back end's socket, while the loop is shown another.
+    pub origin_timeout: Cell<Option<Duration>>,
+    /// When the back end switched protocols.
+    pub began: Cell<Option<Instant>>,
+    /// The side that came to its end first.
+    pub ended_first: Cell<Option<Side>>,
+    /// What the back end's connection was like when it was closed.
+    pub closed: RefCell<Option<Closed>>,
+    /// A stream of HTTP/2 has what came with the 101.
+    pub caught_up: Cell<bool>,
+}
+
+/// What was read of a connection: ahead of the loop, and by it.
+#[derive(Default)]
+pub struct Ahead {
+    /// The bytes that the loop has still to get.
+    pub bytes: RefCell<Vec<u8>>,
+    /// What the read after them answered.
+    pub end: Cell<Option<Status>>,
+    /// How many bytes the loop has got, or went past it.
+    pub passed: Cell<u64>,
+    /// What the loop's last read answered, if the side has come to its end.
+    pub over: Cell<Option<Status>>,
+}
+
+/// The back end's connection as its pool is cleared, which is before the request is over.
+pub struct Closed {
+    /// Its address.
+    pub peer: String,
+    /// A write to it has failed.
+    pub is_aborted: bool,
+}
+
+impl Ahead {
+    /// So many bytes of it went to the other side past the loop.
+    pub fn count(&self, bytes: usize) {
+        self.passed.set(self.passed.get() + bytes as u64);
+    }
+}
+
+impl Tunnel {
+    /// What was read of one side.
+    pub fn ahead(&self, side: Side) -> &Ahead {
+        match side {
+            Side::Client => &self.client,
+            Side::Origin => &self.origin,
+        }
+    }
+
+    /// A read by the loop has its answer.
+    pub fn note(&self, side: Side, out: &mut Brigade<'_>, result: Result<(), Status>) {
+        let of = self.ahead(side);
+        let bytes = if result.is_ok() { out.length() } else { 0 };
+        of.passed.set(of.passed.get() + bytes);
+        if let Err(end) = result
+            && !end.is_again()
+            && of.over.get().is_none()
+        {
+            of.over.set(Some(end));
+            self.ended_first.set(self.ended_first.get().or(Some(side)));
+        }
+    }
+}
