@@ -1,6 +1,6 @@
 //! mod_wsforward: WebSocket forwarding and relaying for Apache httpd 2.4.
 //!
-//! The way of a request: [`admission`] keeps the limits, [`handler`] decides and has mod_proxy_http serve it,
+//! The way of a request: [`admission`] keeps the limits, [`decision`] says what is ours, [`handler`] has mod_proxy_http serve it,
 //! [`head`] checks the back end's answer on its way in, [`worker_tunnel`] follows the open
 //! tunnel in its thread, [`request::stream`] one of HTTP/2, [`request::handover`] takes it out of there,
 //! [`child`] has the relay that carries it to its end, [`drain`] carries on where a child ends before.
@@ -30,7 +30,7 @@ use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
 use ffi::statuspage::StatusHooks;
 use processes::{child, drain};
-use request::{admission, handler, head, worker_tunnel};
+use request::{admission, decision, handler, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
@@ -110,7 +110,7 @@ impl module::Hooks for Hooks {
     }
 
     fn fixups(r: Request<'_>) -> Result<(), ()> {
-        handler::claim(r);
+        decision::claim(r);
         admission::admit(r)
     }
 

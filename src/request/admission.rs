@@ -16,7 +16,7 @@ use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::message::REFUSED;
 use crate::processes::child;
-use crate::request::handler;
+use crate::request::decision;
 use crate::shared::{ClientEntry, Slot, shared};
 
 const SERVICE_UNAVAILABLE: u16 = 503;
@@ -120,7 +120,7 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
 /// It is to be answered with 503.
 pub fn admit(r: Request<'_>) -> Result<(), ()> {
     let config = dir_config::<Hooks>(r);
-    if !config.forward() || !handler::is_candidate(r, &config) {
+    if !config.forward() || !decision::is_candidate(r, &config) {
         return Ok(());
     }
     reserve(r, &config)

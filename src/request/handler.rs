@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use std::fmt::Display;
 
 use protocol::handshake::{GUID, Offer};
-use protocol::upgrade::{self, NotUpgrade, is_handshake_header};
+use protocol::upgrade::{NotUpgrade, is_handshake_header};
 
 use crate::Hooks;
 use crate::config::DirConfig;
@@ -18,6 +18,7 @@ use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
 use crate::request::admission;
+use crate::request::decision::{asked, decide};
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
 
@@ -105,54 +106,6 @@ fn leave(call: &SchemeCall<'_>, headers: Table<'_>, env: Table<'_>, why: &dyn Di
         log::request(r, Level::Debug, NOT_UPGRADED, why);
     }
     Answer::DECLINED
-}
-
-/// Whether a request looks like an upgrade request of ours before the handler.
-pub fn is_candidate(r: Request<'_>, config: &DirConfig) -> bool {
-    r.status() == 200
-        && !r.is_subrequest()
-        && r.will_be_proxied()
-        && r.connection().is_some_and(|client| !client.is_secondary())
-        && decide(r, config).is_ok()
-}
-
-/// Keeps httpd's core from switching an upgrade request of ours to h2c, where the client offers
-/// that too and `Protocols` has it: core comes before all handlers, and does not without this
-/// field (RFC 7540, section 3.2.1).
-pub fn claim(r: Request<'_>) {
-    const SETTINGS: &CStr = c"HTTP2-Settings";
-    let Some(headers) = r.headers_in() else { return };
-    if headers.get(SETTINGS).is_none() {
-        return;
-    }
-    let config = dir_config::<Hooks>(r);
-    if config.forward() && is_candidate(r, &config) {
-        headers.unset(SETTINGS);
-    }
-}
-
-/// Whether a request is an upgrade request, and to what.
-///
-/// # Errors
-/// Why it is none.
-pub fn decide<'r>(r: Request<'r>, config: &DirConfig) -> Result<&'r [u8], NotUpgrade> {
-    upgrade::decide(&asked(r).ok_or(NotUpgrade::NotAsked)?, config.protocols())
-}
-
-/// What the client asks for.
-fn asked(r: Request<'_>) -> Option<upgrade::Request<'_>> {
-    let headers = r.headers_in()?;
-    // mod_http2 makes an upgrade request of an extended CONNECT (RFC 8441), and
-    // shows the stream's bytes as a chunked body.
-    let is_stream = r.connection().is_some_and(|client| client.is_secondary());
-    Some(upgrade::Request {
-        is_get: r.is_get(),
-        is_http_1_1: r.is_http_1_1(),
-        connection: headers.get(c"Connection"),
-        upgrade: headers.get(c"Upgrade"),
-        content_length: headers.get(c"Content-Length"),
-        transfer_encoding: headers.get(c"Transfer-Encoding").filter(|_| !is_stream),
-    })
 }
 
 /// The ws: or wss: URL, for which mod_proxy_http lets Upgrade pass, of an http:

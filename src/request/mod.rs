@@ -1,6 +1,7 @@
 //! A request, from its arrival to the hand-over of its tunnel to the relay.
 
 pub mod admission;
+pub mod decision;
 pub mod handler;
 pub mod handover;
 pub mod handshake;
