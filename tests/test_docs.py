@@ -149,7 +149,7 @@ TEXTS = {
     "src/processes/collector.rs": r'Lost\("([^"]+)"\)',
     "src/lib.rs": r'"(mod_wsforward needs|WSForward On needs mod_proxy and mod_proxy_http)',
     "src/relay/task.rs": r'log::error!\("([^"]+)"',
-    "src/relay/thread.rs": r'log::error!\("([^"]+)"',
+    "src/relay/serve.rs": r'log::error!\("([^"]+)"',
 }  # fmt: skip
 #: Not logged: such a request is an ordinary one. The title of a process is no line either.
 UNSAID = {"it has no Upgrade header", "mod_wsforward: {open} tunnels of a child that is gone"}
