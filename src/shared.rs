@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
 
 use os::fdpass;
 use os::process::is_alive;
-use relay::{Counters, FROZEN_VERSION, Why};
+use relay::{Counters, FROZEN_VERSION};
+use shared::{Fallbacks, Refusals};
 use siphasher::sip::SipHasher13;
 
 use crate::ffi::shared::{Shareable, retained, retained_descriptors};
-use crate::request::admission::Refusal;
-use crate::request::handover::Fallback;
 
 /// More processes than this go uncounted.
 const SLOTS: usize = 4096;
@@ -52,9 +51,9 @@ pub struct Counts {
     /// Tunnels handed over.
     pub handed_over: AtomicU64,
     /// Tunnels that stayed in their thread, by reason.
-    pub fallen_back: [AtomicU64; Fallback::KINDS],
+    pub fallen_back: Fallbacks,
     /// Upgrade requests refused, by reason.
-    pub refused: [AtomicU64; Refusal::KINDS],
+    pub refused: Refusals,
     /// Lines that the error log did not take in time.
     pub lines_lost: AtomicU64,
 }
@@ -321,8 +320,8 @@ impl Slot {
             counts: Counts {
                 relay: Counters::new(),
                 handed_over: AtomicU64::new(0),
-                fallen_back: [const { AtomicU64::new(0) }; Fallback::KINDS],
-                refused: [const { AtomicU64::new(0) }; Refusal::KINDS],
+                fallen_back: Fallbacks::new(),
+                refused: Refusals::new(),
                 lines_lost: AtomicU64::new(0),
             },
         }
@@ -377,12 +376,9 @@ impl Counts {
             &self.handed_over,
             &self.lines_lost,
         ];
-        all.extend(&relay.ended_by);
-        all.extend(&self.fallen_back);
-        all.extend(&self.refused);
+        all.extend(relay.ended_by.all());
+        all.extend(self.fallen_back.all());
+        all.extend(self.refused.all());
         all
     }
 }
-
-/// The reasons of [`Counters::ended_by`], for status pages.
-pub const ENDED_BY: [&str; Why::KINDS] = Why::NAMES;

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
+use shared::{Ends, Fallbacks, Refusals};
+
 use crate::registry::registry;
-use crate::request::admission::Refusal;
-use crate::request::handover::Fallback;
-use crate::shared::{ENDED_BY, shared};
+use crate::shared::shared;
 
 /// One figure: its name in `?auto`, its text in HTML, its value.
 struct Figure {
@@ -44,16 +44,16 @@ fn figures() -> Vec<Figure> {
     add("DrainProcesses", "Drain processes", drains as u64);
     let lost = shared.total(|c| &c.lines_lost);
     add("LinesLost", "Lines that the error log did not take in time", lost);
-    for (at, name) in Fallback::NAMES.iter().enumerate() {
-        let value = shared.total(|c| &c.fallen_back[at]);
+    for (name, of) in Fallbacks::EACH {
+        let value = shared.total(|c| of(&c.fallen_back));
         add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);
     }
-    for (at, name) in Refusal::NAMES.iter().enumerate() {
-        let value = shared.total(|c| &c.refused[at]);
+    for (name, of) in Refusals::EACH {
+        let value = shared.total(|c| of(&c.refused));
         add(&format!("Refused-{name}"), &format!("Upgrade requests refused: {name}"), value);
     }
-    for (at, name) in ENDED_BY.iter().enumerate() {
-        let value = shared.total(|c| &c.relay.ended_by[at]);
+    for (name, of) in Ends::EACH {
+        let value = shared.total(|c| of(&c.relay.ended_by));
         add(&format!("Ended-{name}"), &format!("Relayed tunnels ended: {name}"), value);
     }
     figures

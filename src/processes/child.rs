@@ -11,6 +11,7 @@ use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::{process, stop};
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
+use shared::Fallback;
 
 use crate::config::{self, Settings};
 use crate::ffi::ending::Ending;
@@ -23,7 +24,6 @@ use crate::processes::keeper::Keeper;
 use crate::processes::logger;
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::registry;
-use crate::request::handover::Fallback;
 use crate::shared::{Shared, Slot, shared};
 use crate::socket::KeepAlive;
 
@@ -265,7 +265,7 @@ pub fn count_handed_over() {
 /// A tunnel stayed in its thread.
 pub fn count_fallback(why: Fallback) {
     if let Some(slot) = slot() {
-        slot.counts.fallen_back[why as usize].fetch_add(1, Relaxed);
+        slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
     }
 }
 

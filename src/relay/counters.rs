@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::end::Why;
+use shared::{Ends, Why};
 
 /// What a relay counts. Made of nothing but atomics, laid out as C would, and valid when all
 /// zero, so that it can live in memory shared by processes: one per process.
@@ -23,8 +23,8 @@ pub struct Counters {
     pub bytes_down: AtomicU64,
     /// Relay threads alive now (a gauge).
     pub threads: AtomicU64,
-    /// `ended` by reason, indexed by [`Why::kind`].
-    pub ended_by: [AtomicU64; Why::KINDS],
+    /// `ended` by reason.
+    pub ended_by: Ends,
 }
 
 impl Counters {
@@ -38,7 +38,7 @@ impl Counters {
             bytes_up: AtomicU64::new(0),
             bytes_down: AtomicU64::new(0),
             threads: AtomicU64::new(0),
-            ended_by: [const { AtomicU64::new(0) }; Why::KINDS],
+            ended_by: Ends::new(),
         }
     }
 
@@ -62,13 +62,13 @@ impl Counters {
     pub fn count_lost(&self) {
         self.adopted.fetch_add(1, Relaxed);
         self.ended.fetch_add(1, Relaxed);
-        self.ended_by[Why::ThreadDied.kind()].fetch_add(1, Relaxed);
+        self.ended_by.of(&Why::ThreadDied).fetch_add(1, Relaxed);
     }
 
     pub(crate) fn count_ended(&self, why: &Why) {
         self.open.fetch_sub(1, Relaxed);
         self.ended.fetch_add(1, Relaxed);
-        self.ended_by[why.kind()].fetch_add(1, Relaxed);
+        self.ended_by.of(why).fetch_add(1, Relaxed);
     }
 }
 

@@ -1,10 +1,10 @@
 //! How a tunnel ended, and who is told.
 
 use std::any::Any;
-use std::fmt;
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
+
+use shared::Why;
 
 /// Who ended a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,97 +26,11 @@ pub enum Order {
     DrainTimeout,
 }
 
-/// Why a tunnel ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Both directions came to their end; the side that ended first said so before, by its Close
-    /// frame or by its TLS's close_notify, if it has TLS.
-    Closed,
-    /// As [`Closed`](Why::Closed), but the TLS side that ended first did so without either
-    /// (RFC 8446 6.1: possibly truncated).
-    Truncated,
-    /// A side was reset or gone when written to.
-    Reset,
-    /// A system call on a side failed with this errno.
-    Error(i32),
-    /// A side's TLS failed; the text is the TLS library's.
-    Tls(String),
-    /// No byte in either direction for the idle timeout.
-    IdleTimeout,
-    /// Ordered, see [`Order::Stop`].
-    Stopped,
-    /// Ordered, see [`Order::DrainTimeout`].
-    DrainTimeout,
-    /// A panic in this tunnel's task. A fault of the program.
-    Panic,
-    /// The relay thread that carried it died. A fault of the program.
-    ThreadDied,
-}
-
-impl Why {
-    /// How many kinds of reasons there are.
-    pub const KINDS: usize = 10;
-
-    /// A short name for each kind, in the order of [`kind`](Self::kind).
-    pub const NAMES: [&'static str; Self::KINDS] = [
-        "closed",
-        "truncated",
-        "reset",
-        "error",
-        "tls",
-        "idle-timeout",
-        "stopped",
-        "drain-timeout",
-        "panic",
-        "thread-died",
-    ];
-
-    /// The index of this reason's kind, below [`KINDS`](Self::KINDS).
-    pub fn kind(&self) -> usize {
-        match self {
-            Why::Closed => 0,
-            Why::Truncated => 1,
-            Why::Reset => 2,
-            Why::Error(_) => 3,
-            Why::Tls(_) => 4,
-            Why::IdleTimeout => 5,
-            Why::Stopped => 6,
-            Why::DrainTimeout => 7,
-            Why::Panic => 8,
-            Why::ThreadDied => 9,
-        }
-    }
-
-    /// The reason behind an I/O error of a side.
-    pub(crate) fn from_error(error: &io::Error) -> Why {
-        match error.raw_os_error() {
-            Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Why::Reset,
-            Some(errno) => Why::Error(errno),
-            None => Why::Tls(error.to_string()),
-        }
-    }
-
-    /// Whether the sides are to see a reset rather than an end.
-    pub(crate) fn is_abrupt(&self) -> bool {
-        matches!(self, Why::Reset | Why::Error(_) | Why::Tls(_) | Why::Panic | Why::ThreadDied)
-    }
-}
-
 impl From<Order> for Why {
     fn from(order: Order) -> Self {
         match order {
             Order::Stop => Why::Stopped,
             Order::DrainTimeout => Why::DrainTimeout,
-        }
-    }
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Why::Error(errno) => write!(f, "error: {}", io::Error::from_raw_os_error(*errno)),
-            Why::Tls(text) => write!(f, "tls: {text}"),
-            other => f.write_str(Why::NAMES[other.kind()]),
         }
     }
 }

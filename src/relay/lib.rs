@@ -32,13 +32,14 @@ mod young;
 
 pub use budget::Budget;
 pub use counters::Counters;
-pub use end::{AsAny, By, End, Order, Record, Why};
+pub use end::{AsAny, By, End, Order, Record};
 pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
 pub use here::end_here;
 pub use pipe::DESCRIPTORS_OF_PIPES;
 pub use runtime::{Relay, spawn_without_signals};
 pub use settings::Settings;
+pub use shared::Why;
 pub use side::Side;
 pub use tls::Tls;
 pub use tunnel::Tunnel;

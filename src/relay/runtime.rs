@@ -387,7 +387,7 @@ mod tests {
         assert_eq!((relay.alive(), relay.open()), (0, 0));
         assert_eq!(counters.open.load(Relaxed), 0);
         assert_eq!(counters.threads.load(Relaxed), 0);
-        let died = counters.ended_by[Why::ThreadDied.kind()].load(Relaxed);
+        let died = counters.ended_by.of(&Why::ThreadDied).load(Relaxed);
         assert_eq!(died, counters.adopted.load(Relaxed));
         for (mut client, mut backend) in peers {
             assert_eq!(client.read(&mut [0]).expect("an end"), 0);

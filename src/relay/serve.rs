@@ -11,12 +11,13 @@ use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use shared::Why;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::counters::Counters;
-use crate::end::{By, Order, Why};
+use crate::end::{By, Order};
 use crate::settings::Settings;
 use crate::task::Task;
 use crate::thread::{Command, Shared, Thread};

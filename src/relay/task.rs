@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use shared::Why;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::buffers::ThreadBuffers;
-use crate::end::{By, Why};
+use crate::end::By;
 use crate::flow::{Fault, Flow};
 use crate::stream::Stream;
 use crate::thread::{Command, Thread};

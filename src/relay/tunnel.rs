@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::end::{By, End, Record, Why};
+use shared::Why;
+
+use crate::end::{By, End, Record};
 use crate::flow::Flow;
 use crate::frames::Tracker;
 use crate::side::{Side, Socket};

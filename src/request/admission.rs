@@ -8,6 +8,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use shared::Refusal;
+
 use crate::Hooks;
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log::{self, Level};
@@ -23,27 +25,6 @@ const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER: &str = "10";
-
-/// Why an upgrade request is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// WSForwardMaxTunnels.
-    Tunnels,
-    /// The limit of descriptors of the process.
-    Descriptors,
-    /// WSForwardMaxTunnelsPerClient.
-    Client,
-    /// What fits the server's memory.
-    Memory,
-}
-
-impl Refusal {
-    /// How many there are.
-    pub const KINDS: usize = 4;
-    /// Their names for status pages, in the order of the variants.
-    pub const NAMES: [&'static str; Self::KINDS] =
-        ["max-tunnels", "descriptors", "max-tunnels-per-client", "memory"];
-}
 
 /// What a request holds until it is over, or until its tunnel does.
 struct Reservation {
@@ -150,7 +131,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig) -> Result<(), ()> {
             Ok(())
         }
         Err((why, text)) => {
-            slot.counts.refused[why as usize].fetch_add(1, Relaxed);
+            slot.counts.refused.of(&why).fetch_add(1, Relaxed);
             let level = if is_first_this_second() { Level::Error } else { Level::Debug };
             let line = format_args!("upgrade request refused with 503: {text}");
             log::request(r, level, REFUSED, line);

@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use os::{descriptors, process};
 use relay::{Side as RelaySide, Tls, Tracker};
+use shared::Fallback;
 
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
@@ -64,36 +65,9 @@ const TLS_FILTER: &CStr = c"ssl/tls filter";
 /// What is said of a tunnel that ends before it can leave.
 const ENDED: &str = "a side has ended already";
 
-/// Why a tunnel stays in its worker thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
-    /// It is a stream of HTTP/2.
-    Http2,
-    /// A connection has a filter that must see its bytes.
-    Filter,
-    /// Its TLS cannot be taken over.
-    Tls,
-    /// No descriptor could be had.
-    Descriptors,
-    /// A side ended before the hand-over.
-    Ended,
-    /// There is no relay in this process.
-    NoRelay,
-}
-
-impl Fallback {
-    /// How many there are.
-    pub const KINDS: usize = 6;
-    /// Their names for status pages, in the order of the variants.
-    pub const NAMES: [&'static str; Self::KINDS] =
-        ["http2", "filter", "tls", "descriptors", "ended", "no-relay"];
-}
-
-impl Fallback {
-    /// Whether a peer can bring it about whenever it likes, rather than the configuration.
-    fn is_by_peers(self) -> bool {
-        matches!(self, Self::Descriptors | Self::Ended)
-    }
+/// Whether a peer can bring it about whenever it likes, rather than the configuration.
+fn is_by_peers(why: Fallback) -> bool {
+    matches!(why, Fallback::Descriptors | Fallback::Ended)
 }
 
 /// What came of an attempt.
@@ -131,7 +105,7 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     serving.data.tunnel.is_to_leave.set(false);
     // It holds a worker, which the MPM counts. But what a client can bring about is held against
     // its limits, until the request is over.
-    if !why.is_by_peers() {
+    if !is_by_peers(why) {
         admission::give_back(serving.request);
     }
     stays(serving);

@@ -36,7 +36,7 @@ fn echoes_through_tcp() {
     assert_eq!((end.by, &end.why), (By::Client, &Why::Closed));
     assert_eq!((end.bytes_up, end.bytes_down), (500, 500));
     until("open is 0", || relay.open() == 0);
-    assert_eq!(counters.ended_by[Why::Closed.kind()].load(Relaxed), 1);
+    assert_eq!(counters.ended_by.of(&Why::Closed).load(Relaxed), 1);
     assert_eq!(counters.bytes_up.load(Relaxed), 500);
     assert_eq!(counters.open.load(Relaxed), 0);
     assert!(relay.stop().is_empty());
@@ -220,7 +220,7 @@ fn a_reset_becomes_a_reset() {
         assert_eq!(end.why, Why::Reset);
         assert_eq!(end.by == By::Client, client_resets);
     }
-    assert_eq!(counters.ended_by[Why::Reset.kind()].load(Relaxed), 2);
+    assert_eq!(counters.ended_by.of(&Why::Reset).load(Relaxed), 2);
 }
 
 /// Writes until the socket takes no more; returns how much went.

@@ -88,7 +88,7 @@ fn a_panic_ends_one_tunnel_only() {
     client.write_all(b"fine").expect("write");
     backend.read_exact(&mut [0; 4]).expect("read");
     assert_eq!(relay.alive(), 1);
-    assert_eq!(counters.ended_by[Why::Panic.kind()].load(Relaxed), 2);
+    assert_eq!(counters.ended_by.of(&Why::Panic).load(Relaxed), 2);
     assert_eq!(counters.open.load(Relaxed), 1);
 }
 
