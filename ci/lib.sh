@@ -1,5 +1,5 @@
 # Helpers of the scripts in ci/. Sourced by them, never run.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what the scripts use
 
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,6 +18,14 @@ BROWSER_PACKAGES=(chromium chromium-driver tigervnc-standalone-server xterm font
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+
+# step COMMAND...: says what runs, and how long it took.
+step() {
+    local begun=$SECONDS
+    say "$*"
+    "$@"
+    echo "   ($((SECONDS - begun)) s)"
+}
 
 can_be_root() { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
 
@@ -191,14 +199,20 @@ list_sources() {
 
 # make_venv REQUIREMENTS...: $ROOT/.venv with all that these files pin. One that
 # was made for more files than these does.
-make_venv() {
-    local venv=$ROOT/.venv stamp file args=()
+make_venv() { make_venv_at "$ROOT/.venv" "$@"; }
+
+# make_venv_at FOLDER REQUIREMENTS...: the same elsewhere; its Python is in $PYTHON.
+make_venv_at() {
+    local venv=$1 stamp file args=()
+    shift
     stamp=$venv/requirements.stamp
     PYTHON=$venv/bin/python
+    # Not grep -q: it would end the pipe before cat has written all.
+    # shellcheck disable=SC2143
     if [ -f "$stamp" ] && [ -z "$(cat "$@" | grep -vxF -f "$stamp")" ] && "$PYTHON" -c '' 2>/dev/null; then
         return
     fi
-    say "Making .venv for the tests"
+    say "Making ${venv#"$ROOT"/} for ${*#"$ROOT"/}"
     for file; do args+=(-r "$file"); done
     # A python3 of one's own on the path may lack ensurepip, Debian's has it
     # by python3-venv.

