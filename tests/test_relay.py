@@ -1,57 +1,10 @@
-"""WSForwardRelay On: every route, on every MPM, for plain and TLS clients, is handed over."""
+"""WSForwardRelay On and Off beside each other, for other protocols, with balancers, without mod_ssl."""
 
 import pytest
 
-from harness import http, relayed, routes, steps, wait, websocket
-from harness.libclient import connect
+from harness import http, relayed, steps, wait, websocket
 
 MPMS = ["event", "worker", "prefork"]
-CLIENTS = ["plain", "tls1.2", "tls1.3"]
-CLOSE_CODE, CLOSE_REASON = 4001, "done"
-
-
-@pytest.fixture(scope="module")
-def backends(shared_backend):
-    return {"tcp": shared_backend(name="tcp"), "tls": shared_backend(tls=True, name="tls"),
-            "unix": shared_backend(unix=True, name="unix")}  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=MPMS)
-def site(request, shared_httpd, backends):
-    """One server with all routes, plain and TLS, and the relay on."""
-    server = shared_httpd(mpm=request.param)
-    text = "WSForward On\nWSForwardRelay On\n" + routes.directives(server, backends)
-    server.ports = {"plain": server.vhost(text), "tls": server.vhost(text.replace(
-        "balancer://", "balancer://tls-"), tls=True)}  # fmt: skip
-    return server.start()
-
-
-@pytest.mark.parametrize("talk", CLIENTS)
-@pytest.mark.parametrize("route", routes.ROUTES, ids=str)
-def test_route(site, backends, certificate, route, talk):
-    """The tunnel is the relay's while it lives: the status page says so, and no worker is busy."""
-    origin = backends[route.to]
-    if talk == "plain":
-        where, options = f"ws://localhost:{site.ports['plain']}", {}
-    else:
-        where, options = f"wss://localhost:{site.ports['tls']}", {"ssl": certificate.client_context(talk)}
-    with relayed.Counted(site, HandedOver=1, Ended=1, Ended_closed=1) as counted:
-        with connect(where + route.path, origin="http://site.test", **options) as ws:
-            ws.send("first")
-            assert ws.recv(10) == "first"
-            counted.wait_for(HandedOver=1, Tunnels=1)
-            site.wait_idle()
-            for message in ("hello", "", "x" * 126, b"\0" * 70_000):
-                ws.send(message)
-                assert ws.recv(10) == message
-            ws.close(CLOSE_CODE, CLOSE_REASON)
-            assert (ws.close_code, ws.close_reason) == (CLOSE_CODE, CLOSE_REASON)
-    [asked] = origin.requests
-    assert (asked.all("Upgrade"), asked.all("Connection")) == (["websocket"], ["Upgrade"])
-    [end] = relayed.ends(site)
-    assert (end.why, end.client_close, end.origin_close) == ("closed", CLOSE_CODE, CLOSE_CODE)
-    assert end.origin == (f"unix:{origin.path}" if route.to == "unix" else origin.authority)
-    assert not site.log.matching(relayed.STAYS)
 
 
 @pytest.mark.parametrize("mpm", MPMS)

@@ -1,8 +1,8 @@
-"""Issue section 1: every route into mod_proxy, on every MPM, for plain and TLS clients."""
+"""Every route into mod_proxy, on every MPM, for plain and TLS clients, to a tunnel in its thread and to the relay."""
 
 import pytest
 
-from harness import http, routes, websocket
+from harness import http, relayed, routes, websocket
 from harness.libclient import connect
 from harness.routestable import CLIENTS, MPMS
 
@@ -15,32 +15,41 @@ def backends(shared_backend):
             "unix": shared_backend(unix=True, name="unix")}  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=MPMS)
-def site(request, shared_httpd, backends):
+@pytest.fixture(scope="module")
+def site(carrier, shared_httpd, backends):
     """One server with all routes, plain and TLS."""
-    server = shared_httpd(mpm=request.param)
-    text = "WSForward On\n" + routes.directives(server, backends)
+    server = carrier.httpd(shared_httpd)
+    text = f"WSForward On\n{carrier.directives}\n" + routes.directives(server, backends)
     server.ports = {"plain": server.vhost(text), "tls": server.vhost(text.replace(
         "balancer://", "balancer://tls-"), tls=True)}  # fmt: skip
     return server.start()
 
 
-@pytest.mark.parametrize("talk", CLIENTS)
+@pytest.mark.carriers("thread", "relay", mpms=MPMS)
+@pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize("route", routes.ROUTES, ids=str)
-def test_route(site, backends, certificate, record_property, route, talk):
-    """The handshake, messages of several sizes both ways, and the close code get through."""
-    record_property("route", (route.name, talk, site.mpm))
+def test_route(site, carrier, backends, certificate, record_property, route, kind):
+    """The handshake, messages of several sizes both ways, and the close code get through; the tunnel is the
+    relay's while it lives if it is to be: the status page says so, and no worker is busy."""
+    record_property("route", (route.name, kind, site.mpm))
     origin = backends[route.to]
-    if talk == "plain":
+    if kind == "plain":
         where, options = f"ws://localhost:{site.ports['plain']}", {}
     else:
-        where, options = f"wss://localhost:{site.ports['tls']}", {"ssl": certificate.client_context(talk)}
-    with connect(where + route.path, origin="http://site.test", **options) as ws:
-        for message in ("hello", "", "x" * 126, b"\0" * 70_000):
-            ws.send(message)
-            assert ws.recv(10) == message
-        ws.close(CLOSE_CODE, CLOSE_REASON)
-        assert (ws.close_code, ws.close_reason) == (CLOSE_CODE, CLOSE_REASON)
+        where, options = f"wss://localhost:{site.ports['tls']}", {"ssl": certificate.client_context(kind)}
+    figures = {"HandedOver": 1, "Ended": 1, "Ended_closed": 1} if carrier.is_relay else {"HandedOver": 0}
+    with relayed.Counted(site, **figures) as counted:
+        with connect(where + route.path, origin="http://site.test", **options) as ws:
+            if carrier.is_relay:
+                ws.send("first")
+                assert ws.recv() == "first"
+                counted.wait_for(HandedOver=1, Tunnels=1)
+                site.wait_idle()
+            for message in ("hello", "", "x" * 126, b"\0" * 70_000):
+                ws.send(message)
+                assert ws.recv() == message
+            ws.close(CLOSE_CODE, CLOSE_REASON)
+            assert (ws.close_code, ws.close_reason) == (CLOSE_CODE, CLOSE_REASON)
     [asked] = origin.requests
     assert asked.all("Upgrade") == ["websocket"]
     assert asked.all("Connection") == ["Upgrade"]
@@ -49,8 +58,14 @@ def test_route(site, backends, certificate, record_property, route, talk):
         assert asked.target == route.target
     else:
         assert asked.target.endswith(route.path)
+    [end] = relayed.ends(site)
+    assert (end.why, end.where) == ("closed", carrier.where)
+    assert end.origin == (f"unix:{origin.path}" if route.to == "unix" else origin.authority)
+    assert (end.client_close, end.origin_close) == ((CLOSE_CODE, CLOSE_CODE) if carrier.is_relay else (None, None))
+    assert not site.log.matching(relayed.STAYS)
 
 
+@pytest.mark.carriers("thread", mpms=MPMS)
 @pytest.mark.parametrize("route", [r for r in routes.ROUTES if "ws" not in r.path.split("/")[1]], ids=str)
 def test_plain_request_on_the_same_route(site, backends, client, route):
     """What is not an upgrade request is proxied as ever, keep-alive included."""

@@ -125,6 +125,11 @@ class Connection:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._close()
 
+    def wait_closed(self, seconds=5.0):
+        """Waits until this end of it is closed, by the end of the script: where the machine has nothing else
+        to do, within so many seconds."""
+        wait.until(self.closed.is_set, lambda: f"the connection at {self.backend.name} is over", seconds)
+
     def _close(self):
         self.sock.close()
         self.closed.set()

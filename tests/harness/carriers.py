@@ -46,6 +46,8 @@ CARRIERS = {
     "http2": ["event", "worker"],
 }
 DEFAULT = ("thread", "relay")
+#: What mod_proxy's tunnel says when a client goes while its bytes wait.
+FLUSHING_FAILED = "AH10221: proxy: websocket: client flushing failed|AH03307: ap_proxy_transfer_between_connections"
 
 
 @dataclass(frozen=True)

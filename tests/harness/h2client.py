@@ -7,7 +7,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
-from .wait import DEADLINE
+from .wait import PATIENCE
 
 RST_STREAM = 3
 CANCEL = 8
@@ -17,7 +17,7 @@ class Http2Client:
     """One connection, ALPN h2, with as many streams as a test wants."""
 
     def __init__(self, port, context):
-        sock = socket.create_connection(("127.0.0.1", port), DEADLINE)
+        sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.sock = context.wrap_socket(sock, server_hostname="localhost")
         assert self.sock.selected_alpn_protocol() == "h2"
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")

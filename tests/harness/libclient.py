@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from websockets.asyncio.client import connect as connect_async
 
+from .wait import PATIENCE
+
 
 class Connection:
     """An open WebSocket, driven from the outside by `loop`."""
@@ -20,14 +22,14 @@ class Connection:
     def __getattr__(self, name):
         return getattr(self._ws, name)
 
-    def _run(self, what, timeout=10):
+    def _run(self, what, timeout=PATIENCE):
         return self._loop.run_until_complete(asyncio.wait_for(what, timeout))
 
     def send(self, message):
         """Sends a message, text or bytes."""
         self._run(self._ws.send(message))
 
-    def recv(self, timeout=10):
+    def recv(self, timeout=PATIENCE):
         """The next message, TimeoutError after `timeout` seconds."""
         return self._run(self._ws.recv(), timeout)
 

@@ -7,7 +7,7 @@ import struct
 from . import websocket
 from .http import Response
 from .tlssocket import TlsSocket
-from .wait import DEADLINE
+from .wait import PATIENCE
 
 BODILESS = (204, 304)
 
@@ -18,7 +18,7 @@ class RawClient:
     #: Clients of the running test: its end closes them.
     living = []
 
-    def __init__(self, port, tls=None, timeout=DEADLINE, receive_buffer=None, host="127.0.0.1"):
+    def __init__(self, port, tls=None, timeout=PATIENCE, receive_buffer=None, host="127.0.0.1"):
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

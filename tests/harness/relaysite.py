@@ -1,9 +1,8 @@
-"""A server with the relay on, plain and TLS clients, plain and TLS back ends, and its tunnels."""
+"""A server with the relay on, plain and TLS clients, plain and TLS back ends, and the end of its tunnels."""
 
 import re
-import threading
 
-from . import relayed, steps, wait
+from . import relayed, wait
 
 CLIENTS = ["plain", "tls1.2", "tls1.3"]
 ORIGINS = ["tcp", "tls"]
@@ -37,21 +36,6 @@ ProxyPass "/" "{origins["tcp"].url("http")}"
     for name, (own, tls) in (ports or {}).items():
         server.ports[name] = server.vhost(f"{own}\n{text}", tls=tls)
     return server.start()
-
-
-def opener(server, origins, client, certificate):
-    """`tunnel(kind of client, kind of back end, steps)`: opens one, the steps run when it is the relay's."""
-    def open_one(kind="plain", to="tcp", *script, path="/", **options):
-        handed_over = threading.Event()
-        origins[to].answers(steps.switch(), steps.wait_for(handed_over),
-                            *(script or (steps.websocket_echo, steps.close)))  # fmt: skip
-        tls = certificate.client_context(kind) if kind != "plain" else None
-        talk = client(server.ports["tls" if tls else "plain"], tls, **options)
-        relayed.opened(server, talk, path if to == "tcp" else f"/tls{path}")
-        handed_over.set()
-        talk.origin = origins[to].connections[-1]
-        return talk
-    return open_one
 
 
 def ended(server, talk, by, why):

@@ -3,11 +3,12 @@
 import ctypes
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from . import procfs
+from . import procfs, wait
 
 SYS_PIDFD_GETFD = 438
 
@@ -45,3 +46,8 @@ def relayed_sockets(server):
 
 def option(sock, name, level=socket.IPPROTO_TCP):
     return sock.getsockopt(level, getattr(socket, name))
+
+
+def held_back(count):
+    """Waits until a sender can send no more, by the number of bytes that `count` returns, and returns it."""
+    return wait.steady(lambda: count() or time.monotonic(), 0.5, 30)
