@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
+use relay::KeepAlive;
 
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::conftree::Directive as Section;
 use crate::ffi::pool::PoolText;
-use crate::socket::KeepAlive;
 
 /// Settings of a directory, location or server. A field that was not set is
 /// `None`, which is not the same as its default: it lets an outer section decide.
@@ -114,7 +114,7 @@ pub struct Settings {
 pub const DEFAULTS: Settings = Settings {
     threads: 1,
     buffer_size: 262144,
-    keep_alive: Some(KeepAlive { idle: 60, interval: 20, count: 3 }),
+    keep_alive: Some(KeepAlive { idle_seconds: 60, interval_seconds: 20, probes: 3 }),
     max_tunnels: None,
     by_memory: None,
     bound_is_set: false,
@@ -318,9 +318,9 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
     match values.all() {
         [off] if off.eq_ignore_ascii_case("off") => Ok(None),
         [idle, interval, count] => Ok(Some(KeepAlive {
-            idle: number(idle, 1..=32767)?,
-            interval: number(interval, 1..=32767)?,
-            count: number(count, 1..=127)?,
+            idle_seconds: number(idle, 1..=32767)?,
+            interval_seconds: number(interval, 1..=32767)?,
+            probes: number(count, 1..=127)?,
         })),
         other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
     }

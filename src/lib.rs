@@ -14,7 +14,6 @@ mod processes;
 mod registry;
 mod request;
 mod shared;
-mod socket;
 mod status;
 
 use config::{DIRECTIVES, DirConfig};

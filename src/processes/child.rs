@@ -25,7 +25,6 @@ use crate::processes::logger;
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::registry;
 use crate::shared::{Shared, Slot, shared};
-use crate::socket::KeepAlive;
 
 /// What a child has. Empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -122,7 +121,7 @@ fn start_relay(
                 threads: settings.threads,
                 buffer_size: settings.buffer_size,
                 lowest_descriptor: descriptors::lowest(),
-                patience: settings.keep_alive.map(KeepAlive::patience),
+                keep_alive: settings.keep_alive,
                 ..RelaySettings::default()
             },
             &slot.counts.relay,
@@ -366,7 +365,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     };
     let relay_settings = RelaySettings {
         buffer_size: settings.buffer_size,
-        patience: settings.keep_alive.map(KeepAlive::patience),
+        keep_alive: settings.keep_alive,
         ..RelaySettings::default()
     };
     let counters = &child.slot.counts.relay;

@@ -24,7 +24,6 @@ use crate::processes::collector::{self, Claim, Received};
 use crate::processes::errorlog::{self, Kind};
 use crate::registry::{self, Drain, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
-use crate::socket::KeepAlive;
 
 /// "Going away" (RFC 6455, section 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
@@ -311,7 +310,7 @@ fn run(
     let settings = RelaySettings {
         threads: 1,
         buffer_size: terms.buffer_size,
-        patience: child::settings().keep_alive.map(KeepAlive::patience),
+        keep_alive: child::settings().keep_alive,
         ..RelaySettings::default()
     };
     let started = process::own_signals()

@@ -1,14 +1,12 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
 use std::fmt::{self, Write};
-use std::os::fd::BorrowedFd;
 
 use relay::{By, End, Record};
 
 use crate::processes::child;
 use crate::processes::drain;
 use crate::shared::{ClientEntry, Slot, shared};
-use crate::socket;
 
 /// A label is seldom longer.
 const LIKELY: usize = 96;
@@ -71,16 +69,6 @@ impl fmt::Display for TunnelRecord {
 }
 
 impl Record for TunnelRecord {
-    /// A peer that is gone without a word is found out. For a tunnel of a moment that is ten
-    /// system calls too many.
-    fn lasts(&mut self, client: BorrowedFd<'_>, origin: BorrowedFd<'_>) {
-        let Some(settings) = child::settings().keep_alive else { return };
-        for fd in [client, origin] {
-            // What a kernel does not know of this it does without.
-            let _ = socket::keep_alive(fd, settings);
-        }
-    }
-
     fn ended(&mut self, end: &End) {
         child::ended(self, end);
     }

@@ -1,7 +1,6 @@
 //! How a tunnel ended, and who is told.
 
 use std::any::Any;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use shared::Why;
@@ -56,11 +55,6 @@ pub struct End {
 
 /// Identifies a tunnel for whoever made it, and is told of its end.
 pub trait Record: AsAny + Send {
-    /// Called at most once on each thread that carries the tunnel, when it has been carried
-    /// there for [`Settings::lasting`](crate::Settings::lasting): what is worth doing for such a
-    /// tunnel alone. With the descriptors of client and back end. Must not block.
-    fn lasts(&mut self, _client: BorrowedFd<'_>, _backend: BorrowedFd<'_>) {}
-
     /// Called exactly once when the tunnel has ended, on a relay thread; not for tunnels that
     /// [`Relay::stop`](crate::Relay::stop) gives back. Must not block.
     fn ended(&mut self, end: &End);

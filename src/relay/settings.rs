@@ -3,9 +3,7 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-#[cfg(doc)]
-use crate::end::Record;
-use crate::watch::Patience;
+use crate::keepalive::KeepAlive;
 
 /// How a relay is set up.
 #[derive(Clone, Debug)]
@@ -17,11 +15,12 @@ pub struct Settings {
     pub buffer_size: usize,
     /// How long a tunnel ended by its idle timeout waits for its peers to end too.
     pub linger: Duration,
-    /// How long a tunnel must be carried to be one that lasts, see [`Record::lasts`].
-    pub lasting: Duration,
-    /// How long a peer may acknowledge nothing of what it is sent; none for as long as the kernel
-    /// has patience.
-    pub patience: Option<Patience>,
+    /// How peers are found out that are gone without a word. Without it only the kernel's patience
+    /// with what was sent ends their tunnels.
+    pub keep_alive: Option<KeepAlive>,
+    /// How long a thread must have carried a tunnel before keepalive is turned on for it. Most
+    /// short tunnels end before this, and are spared the system calls.
+    pub probation: Duration,
     /// Descriptors that the relay makes for itself are not below this, if there is room above.
     pub lowest_descriptor: RawFd,
 }
@@ -32,8 +31,8 @@ impl Default for Settings {
             threads: 1,
             buffer_size: 256 * 1024,
             linger: Duration::from_secs(2),
-            lasting: Duration::from_secs(3),
-            patience: None,
+            keep_alive: None,
+            probation: Duration::from_secs(3),
             lowest_descriptor: 0,
         }
     }

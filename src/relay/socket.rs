@@ -1,9 +1,12 @@
 //! The system calls on a side's descriptor.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
-use libc::{c_int, c_void, socklen_t};
+use libc::{c_int, c_void};
+use socket2::SockRef;
 
 /// Receives what is there, without waiting. `Ok(0)` is the end.
 ///
@@ -84,8 +87,7 @@ pub(crate) fn returned(n: isize) -> Option<io::Result<usize>> {
 
 /// Sends a FIN. That it cannot (a peer already gone) shows at the next read.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
-    // SAFETY: a system call on an open descriptor, no memory involved.
-    unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+    let _ = SockRef::from(&fd).shutdown(Shutdown::Write);
 }
 
 /// Has calls without a flag of their own not wait.
@@ -97,34 +99,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) {
 
 /// Makes the close that follows a reset. Sockets that know no reset just close.
 pub(crate) fn reset_on_close(fd: BorrowedFd<'_>) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // SAFETY: the kernel reads size_of::<linger>() bytes of linger, which lives on the stack.
-    unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast::<c_void>(),
-            size_of::<libc::linger>() as socklen_t,
-        )
-    };
+    let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
 }
 
 /// Takes the error that is pending on the socket.
 pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
-    let mut error: c_int = 0;
-    let mut length = size_of::<c_int>() as socklen_t;
-    // SAFETY: the kernel writes at most length bytes into error, both live on the stack.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast::<c_void>(),
-            &raw mut length,
-        )
-    };
-    (result == 0 && error != 0).then(|| io::Error::from_raw_os_error(error))
+    SockRef::from(&fd).take_error().ok().flatten()
 }
 
 /// Four unpredictable bytes (RFC 6455 5.3).

@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::buffers::ThreadBuffers;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
+use crate::keepalive::KeepAlive;
 use crate::stream::Stream;
 use crate::thread::{Command, Thread};
 use crate::tunnel::{Core, Tunnel};
@@ -208,7 +209,9 @@ impl Future for Task {
         let thread = &*this.thread;
         if this.young.is_some_and(|number| thread.young.has_lasted(number)) {
             this.young = None;
-            carried.lasts();
+            if let Some(keep_alive) = thread.keep_alive {
+                carried.turn_on(keep_alive);
+            }
         }
         let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
         match polled {
@@ -273,12 +276,10 @@ impl Carried {
         cause.map(Some)
     }
 
-    /// Tells the record that the tunnel lasts.
-    fn lasts(&mut self) {
-        let Carried { client, backend, core, .. } = self;
-        let tell = AssertUnwindSafe(|| core.record.lasts(client.fd(), backend.fd()));
-        if catch_unwind(tell).is_err() {
-            log::error!("a tunnel's record panicked");
+    fn turn_on(&self, keep_alive: KeepAlive) {
+        for side in [&self.client, &self.backend] {
+            // What a kernel does not know of this it does without.
+            let _ = keep_alive.turn_on(side.fd());
         }
     }
 

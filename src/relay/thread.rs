@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::buffers::ThreadBuffers;
 use crate::counters::Counters;
 use crate::end::Order;
+use crate::keepalive::KeepAlive;
 use crate::pipe::Pipes;
 use crate::settings::Settings;
 use crate::tunnel::Tunnel;
@@ -47,6 +48,7 @@ pub(crate) struct Thread {
     pub counters: &'static Counters,
     /// How long an idle tunnel that was ended waits for its peers.
     pub linger: Duration,
+    pub keep_alive: Option<KeepAlive>,
     shared: Arc<Shared>,
     buffers: RefCell<ThreadBuffers>,
     command: Cell<Command>,
@@ -76,6 +78,7 @@ impl Thread {
         Rc::new(Thread {
             counters,
             linger: settings.linger,
+            keep_alive: settings.keep_alive,
             shared,
             buffers: RefCell::new(ThreadBuffers {
                 buffer: vec![0; settings.buffer_size.max(4096)].into_boxed_slice(),
@@ -83,8 +86,8 @@ impl Thread {
             }),
             command: Cell::new(Command::Carry),
             seats: RefCell::default(),
-            young: Young::new(settings.lasting),
-            watch: Watch::new(settings.patience),
+            young: Young::new(settings.probation),
+            watch: Watch::new(settings.keep_alive.map(KeepAlive::patience)),
             own: RefCell::default(),
             returned: RefCell::default(),
         })

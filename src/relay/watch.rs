@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 
 /// How long a peer may leave without an answer what TCP has sent it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Patience {
+pub(crate) struct Patience {
     /// How often a tunnel is looked at for which something is under way.
     pub interval: Duration,
     /// After how long without an answer a peer counts as gone; up to an interval later in fact.

@@ -38,7 +38,6 @@ use crate::processes::record::TunnelRecord;
 use crate::request::admission::{self, Place};
 use crate::request::handshake::{Handshake, connections};
 use crate::request::tunnel::Side;
-use crate::socket;
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK: usize = 64 * 1024;
@@ -115,13 +114,13 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
 }
 
 /// The tunnel stays in its thread: one that may be silent for ever must not be one without a
-/// peer. In the relay only those that last are asked for it, see record.rs.
+/// peer. The relay does the same for those that outlive their probation.
 fn stays(serving: &Serving<'_, Handshake>) {
-    let Some(settings) = child::settings().keep_alive else { return };
+    let Some(keep_alive) = child::settings().keep_alive else { return };
     for socket in connections(serving).filter_map(Connection::socket) {
         if let Some(fd) = socket.fd() {
             // What a kernel does not know of this it does without.
-            let _ = socket::keep_alive(fd, settings);
+            let _ = keep_alive.turn_on(fd);
         }
     }
 }
