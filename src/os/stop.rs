@@ -7,7 +7,7 @@ use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-/// What is to be done: a function for signal handlers.
+/// What is to be done: a function for signal handlers, which is told who sent the signal.
 static STOP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The MPM's own handler, 0 if it has none.
@@ -16,14 +16,30 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// What there was before this module's handler, for as long as that is there.
 static BEFORE: Mutex<Option<libc::sigaction>> = Mutex::new(None);
 
+/// Who sent the signal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// httpd's parent.
+    Parent,
+    /// The process itself: the MPM's listener wakes the main thread when it ends. The parent's
+    /// signal may have been lost to this one, since the kernel keeps one that waits, not two.
+    Itself,
+}
+
 extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
-    // SAFETY: the handler may ask for numbers; the kernel passes what it says of the signal.
-    let from_parent = unsafe { (*info).si_pid() == libc::getppid() };
+    // SAFETY: the kernel passes what it says of the signal, the number that it has for this one.
+    let from = unsafe { (*info).si_pid() };
+    // SAFETY: these ask for numbers, which a handler may.
+    let sender = match unsafe { (libc::getppid(), libc::getpid()) } {
+        (parent, _) if from == parent => Some(Sender::Parent),
+        (_, own) if from == own => Some(Sender::Itself),
+        _ => None,
+    };
     let stop = STOP.load(SeqCst);
-    if from_parent && !stop.is_null() {
+    if let (Some(sender), false) = (sender, stop.is_null()) {
         // SAFETY: `watch` stored a function of this type.
-        let stop: fn() = unsafe { std::mem::transmute(stop) };
-        stop();
+        let stop: fn(Sender) = unsafe { std::mem::transmute(stop) };
+        stop(sender);
     }
     let next = NEXT.load(SeqCst);
     if next != 0 {
@@ -48,10 +64,10 @@ fn current() -> io::Result<libc::sigaction> {
     Ok(action)
 }
 
-/// Has `stop` called, in the handler of the signal, when the parent sends SIGTERM. The MPM sets
+/// Has `stop` called, in the handler of the signal, when the parent or this process sends SIGTERM. The MPM sets
 /// its own handler while the first workers run already: this is to be called again, at times
 /// when it matters, and does nothing while all is as it should be.
-pub fn watch(stop: fn()) {
+pub fn watch(stop: fn(Sender)) {
     let ours: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigterm;
     let is_ours = |action: &libc::sigaction| action.sa_sigaction == ours as libc::sighandler_t;
     let Ok(now) = current() else { return };

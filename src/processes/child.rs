@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
-use os::{process, stop};
+use os::process;
+use os::stop::{self, Sender};
 use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 use shared::Fallback;
 
@@ -185,11 +186,27 @@ fn here() -> Option<&'static Child> {
 /// The server stops while workers of this child may still have their requests.
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
+/// The MPM's listener has ended, which sends this process a SIGTERM.
+static LISTENER_ENDED: AtomicBool = AtomicBool::new(false);
+
 /// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,
 /// workers may have to be killed.
 pub fn stopping(graceful: bool) {
     if !graceful {
-        begin_stop(false);
+        STOPPING.store(true, SeqCst);
+        // If the listener has ended it is the server that stops: a child that could not start has none.
+        begin_stop(LISTENER_ENDED.load(SeqCst));
+    }
+}
+
+/// A SIGTERM came. In its handler.
+fn signalled(by: Sender) {
+    if by == Sender::Itself {
+        LISTENER_ENDED.store(true, SeqCst);
+    }
+    // With the listener's signal the parent's may have been lost.
+    if by == Sender::Parent || STOPPING.load(SeqCst) {
+        begin_stop(true);
     }
 }
 
@@ -205,7 +222,7 @@ fn begin_stop(everywhere: bool) {
 pub fn watch_stop() {
     if CHILD.get().is_some_and(|child| child.is_threaded && child.keeper.is_some()) {
         // The parent comes to tell drain processes only after the last child.
-        stop::watch(|| begin_stop(true));
+        stop::watch(signalled);
     }
 }
 
