@@ -13,24 +13,26 @@ use relay::KeepAlive;
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::conftree::Directive as Section;
-use crate::ffi::pool::PoolText;
+use crate::ffi::request::Request;
+use crate::ffi::section::{self, SectionConfig};
 
 /// Settings of a directory, location or server. A field that was not set is
 /// `None`, which is not the same as its default: it lets an outer section decide.
 #[derive(Clone, Copy, Default)]
-pub struct DirConfig {
+pub struct DirConfig<'p> {
     forward: Option<bool>,
     relay: Option<bool>,
-    protocols: Option<PoolText>,
+    protocols: Option<&'p [u8]>,
     rigour: Option<Rigour>,
     handshake_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
 }
 
-impl DirConfig {
-    /// Settings of a section within another.
-    pub fn merge(base: &Self, over: &Self) -> Self {
-        Self {
+impl SectionConfig for DirConfig<'static> {
+    type In<'p> = DirConfig<'p>;
+
+    fn merge<'p>(base: &Self::In<'p>, over: &Self::In<'p>) -> Self::In<'p> {
+        DirConfig {
             forward: over.forward.or(base.forward),
             relay: over.relay.or(base.relay),
             protocols: over.protocols.or(base.protocols),
@@ -38,6 +40,13 @@ impl DirConfig {
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             idle_timeout: over.idle_timeout.or(base.idle_timeout),
         }
+    }
+}
+
+impl<'p> DirConfig<'p> {
+    /// Those that hold for a request.
+    pub fn of(r: Request<'p>) -> Self {
+        section::config::<DirConfig<'static>>(r)
     }
 
     /// WSForward: take upgrade requests that are proxied from here.
@@ -51,8 +60,8 @@ impl DirConfig {
     }
 
     /// WSForwardProtocols: the Upgrade tokens that are taken, split by spaces.
-    pub fn protocols(&self) -> &[u8] {
-        self.protocols.as_ref().map_or(WEBSOCKET, PoolText::as_bytes)
+    pub fn protocols(&self) -> &'p [u8] {
+        self.protocols.unwrap_or(WEBSOCKET)
     }
 
     /// WSForwardCheck: how much of RFC 6455 a 101 must keep to.
@@ -165,7 +174,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig>; 14] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 14] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -348,7 +357,7 @@ fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
     }
 }
 
-fn protocols(values: &Arguments<'_>) -> Result<PoolText, String> {
+fn protocols<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "Upgrade tokens such as websocket";
     if values.all().is_empty() {
         return Err(not_allowed(&[], &expected));

@@ -17,11 +17,13 @@ mod shared;
 mod status;
 
 use config::{DIRECTIVES, DirConfig};
-use ffi::command;
+use ffi::command::Commands;
+use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
 use ffi::ending::{EndHooks, Ending};
+use ffi::filter::Loading;
 use ffi::log::Server;
-use ffi::module::{self, CommandRecord};
+use ffi::module;
 use ffi::orphans::OrphanHooks;
 use ffi::proxy::{Answer, ProxyHooks, SchemeCall};
 use ffi::request::Request;
@@ -38,17 +40,10 @@ static MEMORY: allocator::Memory = allocator::Memory;
 /// The module record that LoadModule looks for.
 #[unsafe(no_mangle)]
 pub static mut wsforward_module: ModuleRecord =
-    module::record::<Hooks>(c"mod_wsforward.c", (&raw const COMMANDS).cast());
+    module::record::<Hooks, _>(c"mod_wsforward.c", &COMMANDS);
 
-static mut COMMANDS: [CommandRecord; DIRECTIVES.len() + 1] = {
-    let mut commands = [command::END; DIRECTIVES.len() + 1];
-    let mut at = 0;
-    while at < DIRECTIVES.len() {
-        commands[at] = command::entry(&DIRECTIVES[at]);
-        at += 1;
-    }
-    commands
-};
+static COMMANDS: Commands<DirConfig<'static>, { DIRECTIVES.len() + 1 }> =
+    Commands::new(&DIRECTIVES);
 
 pub(crate) struct Hooks;
 
@@ -58,15 +53,11 @@ const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
 impl module::Hooks for Hooks {
     const CANNOT_START: ffi::log::Message = message::CANNOT_START;
 
-    type DirConfig = DirConfig;
+    type Section = DirConfig<'static>;
 
-    fn merge(base: &DirConfig, over: &DirConfig) -> DirConfig {
-        DirConfig::merge(base, over)
-    }
-
-    fn register() {
-        head::register();
-        worker_tunnel::register();
+    fn register(loading: &Loading) {
+        head::register(loading);
+        worker_tunnel::register(loading);
     }
 
     fn pre_config(httpd: Version) -> Result<(), String> {
@@ -87,8 +78,8 @@ impl module::Hooks for Hooks {
         Ok(())
     }
 
-    fn warnings() -> Vec<(ffi::log::Message, String)> {
-        let directives = ffi::conftree::directives(&config::ADVISED);
+    fn warnings(files: Tree<'_>) -> Vec<(ffi::log::Message, String)> {
+        let directives = files.directives(&config::ADVISED);
         let useless = config::useless_relay(&directives).into_iter();
         let streams = config::advice::streams(&directives).into_iter();
         useless

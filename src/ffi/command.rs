@@ -2,11 +2,13 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::guard::guard;
-use super::pool::{Pool, PoolText, c_string};
+use super::pool::{Pool, c_string};
+use super::section::{SectionConfig, stored};
 use super::sys;
 
 /// Where a directive may stand.
@@ -31,9 +33,9 @@ impl Context {
     }
 }
 
-/// One directive: how it is spelt and what it does to the configuration `C` of
-/// the section that it stands in.
-pub struct Directive<C: 'static> {
+/// One directive: how it is spelt and what it does to the configuration of the section that it
+/// stands in.
+pub struct Directive<C: SectionConfig> {
     /// As users type it.
     pub name: &'static CStr,
     /// Where it may stand.
@@ -41,23 +43,23 @@ pub struct Directive<C: 'static> {
     /// What it takes and is for; mod_info and error messages show it.
     pub usage: &'static CStr,
     /// Stores the values, or says what is allowed.
-    pub set: fn(&mut C, &Arguments<'_>) -> Result<(), String>,
+    pub set: for<'p> fn(&mut C::In<'p>, &Arguments<'p>) -> Result<(), String>,
 }
 
-/// What stands behind a directive.
-pub struct Arguments<'a> {
-    values: Vec<&'a str>,
-    pool: Pool<'a>,
+/// What stands behind a directive. `'p` is the life of the configuration that it goes into.
+pub struct Arguments<'p> {
+    values: Vec<&'p str>,
+    pool: Pool<'p>,
 }
 
-impl<'a> Arguments<'a> {
+impl<'p> Arguments<'p> {
     /// All values.
-    pub fn all(&self) -> &[&'a str] {
+    pub fn all(&self) -> &[&'p str] {
         &self.values
     }
 
     /// The value of a directive that takes exactly one, which is `expected`.
-    pub fn one(&self, expected: &dyn fmt::Display) -> Result<&'a str, String> {
+    pub fn one(&self, expected: &dyn fmt::Display) -> Result<&'p str, String> {
         match self.values[..] {
             [value] => Ok(value),
             _ => Err(not_allowed(&self.values, expected)),
@@ -103,8 +105,8 @@ impl<'a> Arguments<'a> {
     }
 
     /// Keeps a text for as long as the configuration lives.
-    pub fn keep(&self, text: &str) -> PoolText {
-        self.pool.text(text)
+    pub fn keep(&self, text: &str) -> &'p [u8] {
+        self.pool.text(text.as_bytes())
     }
 }
 
@@ -126,8 +128,31 @@ pub fn not_allowed(values: &[&str], expected: &dyn fmt::Display) -> String {
     format!("\"{}\" is not allowed, expected {expected}", values.join(" "))
 }
 
-/// The entry of httpd's command table for a directive.
-pub const fn entry<C: 'static>(directive: &'static Directive<C>) -> sys::command_rec {
+/// httpd's command table: directives, and an entry that ends it.
+pub struct Commands<C: SectionConfig, const N: usize>([sys::command_rec; N], PhantomData<fn(C)>);
+
+// SAFETY: its pointers lead to statics that are only read.
+unsafe impl<C: SectionConfig, const N: usize> Sync for Commands<C, N> {}
+
+impl<C: SectionConfig, const N: usize> Commands<C, N> {
+    /// The table of these directives: `N` is one more than there are.
+    pub const fn new<const M: usize>(directives: &'static [Directive<C>; M]) -> Self {
+        assert!(N == M + 1, "one entry for each directive, and one for the end");
+        let mut entries = [END; N];
+        let mut at = 0;
+        while at < M {
+            entries[at] = entry(&directives[at]);
+            at += 1;
+        }
+        Self(entries, PhantomData)
+    }
+
+    pub(super) const fn as_ptr(&'static self) -> *const sys::command_rec {
+        self.0.as_ptr()
+    }
+}
+
+const fn entry<C: SectionConfig>(directive: &'static Directive<C>) -> sys::command_rec {
     sys::command_rec {
         name: directive.name.as_ptr(),
         func: sys::cmd_func { take_argv: Some(set::<C>) },
@@ -139,7 +164,7 @@ pub const fn entry<C: 'static>(directive: &'static Directive<C>) -> sys::command
 }
 
 /// The entry that ends httpd's command table.
-pub const END: sys::command_rec = sys::command_rec {
+const END: sys::command_rec = sys::command_rec {
     name: std::ptr::null(),
     func: sys::cmd_func { take_argv: None },
     cmd_data: std::ptr::null_mut(),
@@ -148,14 +173,17 @@ pub const END: sys::command_rec = sys::command_rec {
     errmsg: std::ptr::null(),
 };
 
+/// What `configtest` says if this module fails in a way that no directive can cause.
+const BUG: &CStr = c"mod_wsforward: a bug in a directive";
+
 /// What httpd calls for each directive of the table. NULL means success.
-unsafe extern "C" fn set<C: 'static>(
+unsafe extern "C" fn set<C: SectionConfig>(
     parms: *mut sys::cmd_parms,
     config: *mut c_void,
     argc: c_int,
     argv: *const *mut c_char,
 ) -> *const c_char {
-    guard(c"mod_wsforward: a bug in a directive".as_ptr(), || {
+    guard(BUG.as_ptr(), || {
         // SAFETY: httpd passes its own parms, whose info is `entry`'s cmd_data.
         let (parms, directive) = unsafe { (&*parms, &*(*parms).info.cast::<Directive<C>>()) };
         if matches!(directive.context, Context::Server) {
@@ -166,13 +194,15 @@ unsafe extern "C" fn set<C: 'static>(
                 return wrong;
             }
         }
-        // SAFETY: httpd passes what this module's create_dir_config made: a C.
-        let config = unsafe { &mut *config.cast::<C>() };
-        // SAFETY: the configuration's pool outlives it.
-        let Some(pool) = (unsafe { Pool::from_raw(parms.pool) }) else { return std::ptr::null() };
+        // SAFETY: the pool that the configuration is in, which is used by this thread alone.
+        let Some(pool) = (unsafe { Pool::from_raw(parms.pool) }) else { return BUG.as_ptr() };
+        // SAFETY: httpd passes what `create` made in that pool, and uses it in this thread alone
+        // until all of its directives are read.
+        let config = unsafe { stored::<C>(config).map(|mut config| config.as_mut()) };
+        let Some(config) = config else { return BUG.as_ptr() };
         let mut values = Vec::new();
         for at in 0..usize::try_from(argc).unwrap_or(0) {
-            // SAFETY: argv holds argc NUL-terminated strings.
+            // SAFETY: argv holds argc NUL-terminated strings of the same pool.
             let value = unsafe { CStr::from_ptr(*argv.add(at)) };
             match value.to_str() {
                 Ok(value) => values.push(value),

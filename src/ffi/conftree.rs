@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
+use std::marker::PhantomData;
 
 use super::sys;
 
@@ -17,13 +18,24 @@ pub struct Directive {
     pub place: String,
 }
 
-/// The directives of these names, in the order of the files. In the parent, while the
-/// configuration is checked.
-pub fn directives(names: &[&str]) -> Vec<Directive> {
-    let mut found = Vec::new();
-    // SAFETY: httpd's own list of what it has just read; nobody changes it meanwhile.
-    walk(unsafe { (&raw const sys::ap_conftree).read() }, None, names, &mut found);
-    found
+/// The files as httpd has just read them.
+#[derive(Clone, Copy)]
+pub struct Tree<'t>(*const sys::ap_directive_t, PhantomData<&'t ()>);
+
+impl Tree<'_> {
+    /// # Safety
+    /// httpd keeps the tree, and does not change it, for at least as long as the result lives.
+    pub(super) unsafe fn read() -> Self {
+        // SAFETY: by the caller.
+        Self(unsafe { (&raw const sys::ap_conftree).read() }, PhantomData)
+    }
+
+    /// The directives of these names, in the order of the files.
+    pub fn directives(self, names: &[&str]) -> Vec<Directive> {
+        let mut found = Vec::new();
+        walk(self.0, None, names, &mut found);
+        found
+    }
 }
 
 fn walk(

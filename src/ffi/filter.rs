@@ -92,6 +92,16 @@ impl Next<'_> {
     }
 }
 
+/// This module is being loaded, which is when its kinds of filters are made known to httpd: later
+/// other threads look at the list of them.
+pub struct Loading(());
+
+impl Loading {
+    pub(super) fn new() -> Self {
+        Self(())
+    }
+}
+
 /// A kind of filter, known to httpd from [`Kind::register`] on.
 pub struct Kind<F>(AtomicPtr<sys::ap_filter_rec_t>, PhantomData<fn() -> F>);
 
@@ -101,9 +111,8 @@ impl<F: InputFilter> Kind<F> {
         Self(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
     }
 
-    /// Makes the filter known to httpd, under a name for its logs. Once per
-    /// load of the module, from `register_hooks`.
-    pub fn register(&self, name: &'static CStr, layer: Layer) {
+    /// Makes the filter known to httpd, under a name for its logs.
+    pub fn register(&self, _: &Loading, name: &'static CStr, layer: Layer) {
         let kind = match layer {
             // mod_ssl's filter is CONNECTION + 5, core's socket filter NETWORK.
             Layer::AboveTls => sys::AP_FTYPE_CONNECTION,

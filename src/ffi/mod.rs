@@ -36,6 +36,7 @@ pub mod proxy;
 pub mod release;
 pub mod request;
 pub mod scope;
+pub mod section;
 pub mod server;
 pub mod shared;
 pub mod slots;

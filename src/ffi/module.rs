@@ -1,41 +1,39 @@
 //! The module record, and the hooks that httpd calls.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
+use super::command::Commands;
+use super::conftree::Tree;
 use super::connection::{Connection, Socket};
 use super::ending::{self, EndHooks};
+use super::filter::Loading;
 use super::guard::guard;
 use super::log::{self, Level, Message, Server};
 use super::orphans::{self, OrphanHooks};
-use super::pool::Pool;
 use super::proxy::{self, Names, ProxyHooks};
 use super::request::Request;
+use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
 use super::statuspage::{self, StatusHooks};
 use super::{http2, sys, tls};
 
-/// `command_rec` of http_config.h.
-pub type CommandRecord = sys::command_rec;
-
 /// What the module does at each hook.
 pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: Message;
-    /// Configuration of a directory; merged section by section.
-    type DirConfig: Copy + Default;
+    /// What is set in a section of the configuration.
+    type Section: SectionConfig;
 
-    /// What holds in a section `over` within (or after) `base`.
-    fn merge(base: &Self::DirConfig, over: &Self::DirConfig) -> Self::DirConfig;
-    /// Filters and the like, once per load of the module.
-    fn register();
+    /// Filters and the like.
+    fn register(loading: &Loading);
     /// Before the configuration is read. `Err` ends the start.
     fn pre_config(httpd: Version) -> Result<(), String>;
     /// After the configuration was read. `Err` fails `configtest`.
     fn check_config() -> Result<(), String>;
     /// What is allowed in the configuration and cannot be meant, to be said where the
     /// administrator sees it.
-    fn warnings() -> Vec<(Message, String)>;
+    fn warnings(files: Tree<'_>) -> Vec<(Message, String)>;
     /// The configuration is final. `Err` ends the start. In the parent.
     fn post_config(main: Server) -> Result<(), String>;
     /// Before the handler. `Err` answers 503.
@@ -47,7 +45,10 @@ pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
 }
 
 /// The module record for hooks `H`.
-pub const fn record<H: Hooks>(name: &'static CStr, commands: *const CommandRecord) -> ModuleRecord {
+pub const fn record<H: Hooks, const N: usize>(
+    name: &'static CStr,
+    commands: &'static Commands<H::Section, N>,
+) -> ModuleRecord {
     ModuleRecord {
         version: sys::MODULE_MAGIC_NUMBER_MAJOR as c_int,
         minor_version: sys::MODULE_MAGIC_NUMBER_MINOR as c_int,
@@ -57,51 +58,14 @@ pub const fn record<H: Hooks>(name: &'static CStr, commands: *const CommandRecor
         next: std::ptr::null_mut(),
         magic: sys::MODULE_MAGIC_COOKIE as std::ffi::c_ulong,
         rewrite_args: None,
-        create_dir_config: Some(create_dir_config::<H>),
-        merge_dir_config: Some(merge_dir_config::<H>),
+        create_dir_config: Some(section::create::<H::Section>),
+        merge_dir_config: Some(section::merge::<H::Section>),
         create_server_config: None,
         merge_server_config: None,
-        cmds: commands,
+        cmds: commands.as_ptr(),
         register_hooks: Some(register_hooks::<H>),
         flags: 0,
     }
-}
-
-/// This module's configuration for a request.
-pub fn dir_config<H: Hooks>(r: Request<'_>) -> H::DirConfig {
-    let config = r.dir_config_ptr().cast::<H::DirConfig>();
-    // SAFETY: NULL, or made by create_dir_config or merge_dir_config below.
-    unsafe { config.as_ref() }.copied().unwrap_or_default()
-}
-
-unsafe extern "C" fn create_dir_config<H: Hooks>(
-    pool: *mut sys::apr_pool_t,
-    _directory: *mut c_char,
-) -> *mut c_void {
-    guard(std::ptr::null_mut(), || {
-        // SAFETY: httpd passes the pool that the configuration is to live in.
-        match unsafe { Pool::from_raw(pool) } {
-            Some(pool) => pool.alloc(H::DirConfig::default()).as_ptr().cast(),
-            None => std::ptr::null_mut(),
-        }
-    })
-}
-
-unsafe extern "C" fn merge_dir_config<H: Hooks>(
-    pool: *mut sys::apr_pool_t,
-    base: *mut c_void,
-    over: *mut c_void,
-) -> *mut c_void {
-    guard(base, || {
-        // SAFETY: both were made by these two functions.
-        let (base, over) =
-            unsafe { (&*base.cast::<H::DirConfig>(), &*over.cast::<H::DirConfig>()) };
-        // SAFETY: httpd passes the pool that the configuration is to live in.
-        match unsafe { Pool::from_raw(pool) } {
-            Some(pool) => pool.alloc(H::merge(base, over)).as_ptr().cast(),
-            None => std::ptr::null_mut(),
-        }
-    })
 }
 
 unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
@@ -145,7 +109,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
         orphans::register::<H>();
         tls::register();
         statuspage::register::<H>();
-        H::register();
+        H::register(&Loading::new());
     });
 }
 
@@ -194,7 +158,10 @@ fn is_trial() -> bool {
 }
 
 fn warn<H: Hooks>() {
-    for (number, text) in H::warnings() {
+    // SAFETY: httpd has just read its files, in its only thread, and runs no other code of its own
+    // while `warnings` looks at what it read.
+    let files = unsafe { Tree::read() };
+    for (number, text) in H::warnings(files) {
         log::startup(Level::Warn, number, format_args!("{text}"));
     }
 }

@@ -61,12 +61,8 @@ impl<'p> Pool<'p> {
         value
     }
 
-    /// A plain value in pool memory. `T: Copy` has no drop to forget.
-    pub fn alloc<T: Copy>(self, value: T) -> NonNull<T> {
-        self.write(value)
-    }
-
-    fn write<T>(self, value: T) -> NonNull<T> {
+    /// A value in pool memory that is never dropped.
+    pub(super) fn write<T>(self, value: T) -> NonNull<T> {
         const { assert!(align_of::<T>() <= 8, "APR aligns to 8 bytes") };
         // SAFETY: the pool is alive; APR aborts the process rather than return
         // NULL (httpd sets an abort function on its pools).
@@ -81,7 +77,7 @@ impl<'p> Pool<'p> {
     pub(super) fn copy(self, text: &[u8]) -> NonNull<c_char> {
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         // SAFETY: the pool is alive; `text` is readable for its length. The copy
-        // is never NULL, as in `alloc`.
+        // is never NULL, as in `write`.
         unsafe {
             NonNull::new_unchecked(sys::apr_pstrmemdup(
                 self.as_ptr(),
@@ -91,29 +87,12 @@ impl<'p> Pool<'p> {
         }
     }
 
-    /// A copy of `text` that lives as long as the pool.
-    pub fn text(self, text: &str) -> PoolText {
-        PoolText(self.copy(text.as_bytes()))
+    /// A copy of `text` that lives as long as the pool, cut at its first NUL.
+    pub fn text(self, text: &[u8]) -> &'p [u8] {
+        // SAFETY: NUL-terminated by `copy`, in a pool that lives for `'p`, and nobody writes to it.
+        unsafe { CStr::from_ptr(self.copy(text).as_ptr()) }.to_bytes()
     }
 }
-
-/// Text in a pool that outlives whoever holds this: configuration.
-#[derive(Clone, Copy)]
-pub struct PoolText(NonNull<c_char>);
-
-impl PoolText {
-    /// The text.
-    pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: NUL-terminated by `Pool::copy`; its pool outlives the
-        // configuration that holds it, by `Pool::text`'s callers in config.rs.
-        unsafe { CStr::from_ptr(self.0.as_ptr()) }.to_bytes()
-    }
-}
-
-// SAFETY: read-only text; the pool is not used through it.
-unsafe impl Send for PoolText {}
-// SAFETY: as above.
-unsafe impl Sync for PoolText {}
 
 /// `text` as a C string, without the NUL bytes that it cannot hold.
 pub fn c_string(text: &str) -> CString {

@@ -10,10 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use shared::Refusal;
 
-use crate::Hooks;
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log::{self, Level};
-use crate::ffi::module::dir_config;
 use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::message::REFUSED;
@@ -100,7 +98,7 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
 /// # Errors
 /// It is to be answered with 503.
 pub fn admit(r: Request<'_>) -> Result<(), ()> {
-    let config = dir_config::<Hooks>(r);
+    let config = DirConfig::of(r);
     if !config.forward() || !decision::is_candidate(r, &config) {
         return Ok(());
     }
@@ -112,7 +110,7 @@ pub fn admit(r: Request<'_>) -> Result<(), ()> {
 ///
 /// # Errors
 /// It is to be answered with 503.
-pub fn reserve(r: Request<'_>, config: &DirConfig) -> Result<(), ()> {
+pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
     // A stream of HTTP/2 never leaves its thread.
     let is_stream = r.connection().is_none_or(|client| client.is_secondary());
     if !config.relay() || is_stream || !child::has_relay() {

@@ -5,13 +5,11 @@ use std::ffi::CStr;
 
 use protocol::upgrade::{self, NotUpgrade};
 
-use crate::Hooks;
 use crate::config::DirConfig;
-use crate::ffi::module::dir_config;
 use crate::ffi::request::Request;
 
 /// Whether a request looks like an upgrade request of ours before the handler.
-pub fn is_candidate(r: Request<'_>, config: &DirConfig) -> bool {
+pub fn is_candidate(r: Request<'_>, config: &DirConfig<'_>) -> bool {
     r.status() == 200
         && !r.is_subrequest()
         && r.will_be_proxied()
@@ -28,7 +26,7 @@ pub fn claim(r: Request<'_>) {
     if headers.get(SETTINGS).is_none() {
         return;
     }
-    let config = dir_config::<Hooks>(r);
+    let config = DirConfig::of(r);
     if config.forward() && is_candidate(r, &config) {
         headers.unset(SETTINGS);
     }
@@ -38,7 +36,7 @@ pub fn claim(r: Request<'_>) {
 ///
 /// # Errors
 /// Why it is none.
-pub fn decide<'r>(r: Request<'r>, config: &DirConfig) -> Result<&'r [u8], NotUpgrade> {
+pub fn decide<'r>(r: Request<'r>, config: &DirConfig<'_>) -> Result<&'r [u8], NotUpgrade> {
     upgrade::decide(&asked(r).ok_or(NotUpgrade::NotAsked)?, config.protocols())
 }
 

@@ -7,12 +7,10 @@ use std::fmt::Display;
 use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{NotUpgrade, is_handshake_header};
 
-use crate::Hooks;
 use crate::config::DirConfig;
 use crate::ffi::digest;
 use crate::ffi::guard::poisoned;
 use crate::ffi::log::{self, Level};
-use crate::ffi::module::dir_config;
 use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
@@ -33,7 +31,7 @@ const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
 /// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
 pub fn serve(call: &SchemeCall<'_>) -> Answer {
     let r = call.request;
-    let config = dir_config::<Hooks>(r);
+    let config = DirConfig::of(r);
     // Forward proxying and ProxyRemote are not ours.
     if !config.forward() || !r.is_reverse_proxied() || call.is_through_proxy() || poisoned() {
         return Answer::DECLINED;
@@ -126,7 +124,7 @@ fn websocket_url(url: &[u8]) -> Option<Vec<u8>> {
 /// connection may look like its first request (see [`handshake::force_fresh_connection`]).
 fn delegate(
     call: &SchemeCall<'_>,
-    config: &DirConfig,
+    config: &DirConfig<'_>,
     headers: Table<'_>,
     env: Table<'_>,
     token: &[u8],

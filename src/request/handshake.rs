@@ -82,7 +82,7 @@ impl Deadline {
 
 impl Handshake {
     /// A handshake that has not begun.
-    pub fn new(offer: Offer, has_body: bool, config: &DirConfig, keepalives: i32) -> Self {
+    pub fn new(offer: Offer, has_body: bool, config: &DirConfig<'_>, keepalives: i32) -> Self {
         Self {
             offer,
             has_body,

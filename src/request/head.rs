@@ -10,7 +10,7 @@ use protocol::head::{Scanner, inspect};
 
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
-use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
+use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log::{self, Level, Message};
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
@@ -34,9 +34,9 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 const CHALLENGES: [u16; 2] = [401, 407];
 
 /// Makes the filters known to httpd.
-pub fn register() {
-    DEADLINE.register(c"WSFORWARD_DEADLINE", Layer::BelowTls);
-    HEAD.register(c"WSFORWARD_HEAD", Layer::AboveTls);
+pub fn register(loading: &Loading) {
+    DEADLINE.register(loading, c"WSFORWARD_DEADLINE", Layer::BelowTls);
+    HEAD.register(loading, c"WSFORWARD_HEAD", Layer::AboveTls);
 }
 
 /// A connection was made, and httpd has not yet read or written on it. If it is

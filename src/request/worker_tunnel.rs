@@ -7,7 +7,7 @@ use relay::{By, End, Why};
 
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
-use crate::ffi::filter::{InputFilter, Kind, Layer, Mode, Next, Read};
+use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log::{self, Level};
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
@@ -28,8 +28,8 @@ static CLIENT: Kind<ClientFilter> = Kind::new();
 const LONGEST: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 
 /// Makes the filter known to httpd.
-pub fn register() {
-    CLIENT.register(c"WSFORWARD_TUNNEL", Layer::AboveTls);
+pub fn register(loading: &Loading) {
+    CLIENT.register(loading, c"WSFORWARD_TUNNEL", Layer::AboveTls);
 }
 
 /// A right 101 is about to be served: the tunnel begins.
