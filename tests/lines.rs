@@ -1,7 +1,7 @@
 //! The queue of lines. It is a file of its own because the module's symbols come from httpd, so
 //! that no test can link it.
 
-#[path = "../src/processes/lines.rs"]
+#[path = "../src/processes/line_queue.rs"]
 mod lines;
 
 use lines::{Pushed, Queue};

@@ -1,6 +1,5 @@
 //! One child process: its relay, from the first request to the process's end.
 
-use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicBool;
@@ -11,21 +10,19 @@ use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::process;
 use os::stop::{self, Sender};
-use relay::{DESCRIPTORS_OF_PIPES, End, Order, Relay, Settings as RelaySettings, Tunnel, Why};
-use shared::Fallback;
+use relay::{DESCRIPTORS_OF_PIPES, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
 use crate::ffi::ending::Ending;
-use crate::ffi::log::{Level, Message, Server};
+use crate::ffi::log::{Level, Server};
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::processes::drain::{self, GOING_AWAY, Prepared, Terms};
-use crate::processes::errorlog::{ErrorLog, Kind};
+use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::logger;
-use crate::processes::record::{EndLine, TunnelRecord};
+use crate::processes::{lines, logger, own_slot};
 use crate::registry;
-use crate::shared::{Shared, Slot, shared};
+use crate::shared::Slot;
 
 /// What a child has. Empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -38,8 +35,6 @@ struct Child {
     settings: Settings,
     server: Server,
     relay: Option<Relay>,
-    /// For threads that must not wait for the log. With the relay.
-    errorlog: Option<ErrorLog>,
     slot: &'static Slot,
     /// What a drain process will need.
     prepared: io::Result<Prepared>,
@@ -49,9 +44,6 @@ struct Child {
 /// Before it mod_proxy_http takes the end of its loop for the request's status, 500, which
 /// balancers may hold against the back end.
 const RELAY_NEEDS: Version = Version { major: 2, minor: 4, patch: 52 };
-
-/// Where a process counts for which no slot is left.
-static UNSHARED: Slot = Slot::new();
 
 /// Descriptors that stay for httpd at least: listeners, logs, files, connections.
 const RESERVE: u64 = 256;
@@ -76,9 +68,10 @@ pub fn start(process: Process<'_>) {
     let settings = config::settings();
     let server = process.main_server();
     logger::install(server);
-    let slot = shared().and_then(Shared::claim).unwrap_or(&UNSHARED);
+    let slot = own_slot::claim();
     let started = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
     let (errorlog, relay) = started.unzip();
+    lines::install_in_child(server, errorlog);
     let prepared = match relay {
         Some(_) => Prepared::new(),
         None => Err(io::ErrorKind::Unsupported.into()),
@@ -93,8 +86,7 @@ pub fn start(process: Process<'_>) {
     // A child starts once.
     let pid = std::process::id();
     let is_threaded = is_threaded();
-    let child =
-        Child { pid, is_threaded, settings, server, relay, errorlog, slot, prepared, keeper };
+    let child = Child { pid, is_threaded, settings, server, relay, slot, prepared, keeper };
     let _ = CHILD.set(child);
 }
 
@@ -161,7 +153,7 @@ pub fn adopt(tunnel: Tunnel) {
         None => Err(tunnel),
     };
     if let Err(tunnel) = refused {
-        count_lost();
+        own_slot::count_lost();
         tunnel.end(relay::By::Us, Why::ThreadDied);
     }
     watch_stop();
@@ -232,72 +224,6 @@ fn is_stop_watched() -> bool {
     CHILD.get().is_some_and(|child| !child.is_threaded) || stop::is_chained()
 }
 
-fn count_lost() {
-    if let Some(slot) = slot() {
-        slot.counts.relay.count_lost();
-    }
-}
-
-/// A tunnel was lost on its way to the relay.
-pub fn lost(record: &TunnelRecord, why: &str) {
-    forget(record);
-    count_lost();
-    say_of(Kind::Lost, format_args!("tunnel {record} lost: {why}"));
-}
-
-fn say_of(kind: Kind, text: fmt::Arguments<'_>) {
-    let (level, number) = kind.form();
-    say(level, number, text);
-}
-
-/// Has a line logged, from any thread. One of the relay's is never held up for it.
-pub fn say(level: Level, number: Message, text: fmt::Arguments<'_>) {
-    let Some(child) = CHILD.get() else { return };
-    match &child.errorlog {
-        Some(errorlog) => errorlog.say(level, number, text),
-        None => child.server.log(level, number, text),
-    }
-}
-
-/// A tunnel's client has one less.
-fn forget(record: &TunnelRecord) {
-    if let (Some(entry), Some(shared)) = (record.client_entry(), shared()) {
-        shared.forget_client(entry);
-    }
-}
-
-/// The process's place in shared memory.
-pub fn slot() -> Option<&'static Slot> {
-    Some(CHILD.get()?.slot)
-}
-
-/// A tunnel was handed over.
-pub fn count_handed_over() {
-    if let Some(slot) = slot() {
-        slot.counts.handed_over.fetch_add(1, Relaxed);
-    }
-}
-
-/// A tunnel stayed in its thread.
-pub fn count_fallback(why: Fallback) {
-    if let Some(slot) = slot() {
-        slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
-    }
-}
-
-/// A relayed tunnel ended, in a child or in a drain process.
-pub fn ended(record: &TunnelRecord, end: &End) {
-    forget(record);
-    let line = EndLine(record, end);
-    let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
-    let kind = if is_bug { Kind::Bug } else { Kind::Ended };
-    if drain::is_here() {
-        drain::say(kind, format_args!("{line}"));
-    } else {
-        say_of(kind, format_args!("{line}"));
-    }
-}
-
 /// How long tunnels go on in a child that ends and has no process to leave them to,
 /// at the most.
 const IN_PLACE: Duration = Duration::from_secs(30);
@@ -331,9 +257,7 @@ pub fn stop(ending: Ending) {
         }
     }
     // After the fork, so that no tunnel waits for the log.
-    if let Some(errorlog) = &child.errorlog {
-        errorlog.finish();
-    }
+    lines::finish();
     // Does nothing if the slot is a drain process's by now.
     child.slot.release();
 }
@@ -344,8 +268,8 @@ fn end_tunnels(ends_here: bool) {
     if let Some(relay) = relay() {
         relay.end_all(Order::Stop, Some(GOING_AWAY), AT_ONCE);
     }
-    if ends_here && let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {
-        errorlog.finish();
+    if ends_here {
+        lines::finish();
     }
 }
 
@@ -354,6 +278,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     let stops = ending != Ending::Graceful;
     let terms = Terms {
         buffer_size: settings.buffer_size,
+        keep_alive: settings.keep_alive,
         timeout: settings.drain_timeout,
         // They all end now.
         max_processes: if stops {
@@ -375,7 +300,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
             let text = format_args!(
                 "WSForwardMaxDrainProcesses {auto}{most}: tunnels of the {evicted} oldest drain processes end"
             );
-            say(Level::Warn, DRAIN_EVICTED, text);
+            lines::log(Level::Warn, DRAIN_EVICTED, text);
             return;
         }
         Err(left) => left,
@@ -398,7 +323,7 @@ fn drain(child: &Child, relay: &Relay, ending: Ending) {
     let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
     let text =
         format_args!("no process for {count} tunnels, they end here after {within:?}: {error}");
-    say(Level::Error, NO_DRAIN, text);
+    lines::log(Level::Error, NO_DRAIN, text);
     let until = Instant::now() + within;
     // A stop is not to wait for them.
     let stopped = process::sigterm().ok();

@@ -6,22 +6,20 @@
 //! cleanup of a pool, and leaves by `_exit`. Then it has the relay's thread as well,
 //! which does all the work; the first one watches.
 
-use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use once_cell::sync::OnceCell;
 use os::process::{self, Title};
 use os::room;
-use relay::{Order, Relay, Settings as RelaySettings, Tunnel};
+use relay::{KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
 use crate::ffi::server::most_children;
-use crate::processes::child;
 use crate::processes::collector::{self, Claim, Received};
-use crate::processes::errorlog::{self, Kind};
+use crate::processes::line_kind::{self, Kind};
+use crate::processes::{lines, record};
 use crate::registry::{self, Drain, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
 
@@ -67,80 +65,13 @@ impl Prepared {
     }
 }
 
-/// Set if this is a drain process.
-static TOLD: OnceCell<Told> = OnceCell::new();
-
-/// How a drain process is told of its tunnels.
-struct Told {
-    /// [`Prepared::ended`].
-    ended: RawFd,
-    /// Whether lines of usual ends are logged, as far as is known: else nobody misses them.
-    ends_are_logged: bool,
-}
-
-/// Whether this is a drain process.
-pub fn is_here() -> bool {
-    TOLD.get().is_some()
-}
-
-/// A tunnel ended and is no longer the relay's: a drain process looks whether it was the last.
-pub fn look() {
-    if let Some(told) = TOLD.get() {
-        process::raise(told.ended);
-    }
-}
-
-/// Where lines go.
-fn lines() -> Option<RawFd> {
-    registry::lines().map(|[_, write]| write)
-}
-
-/// Lines that the pipe did not take, and that nobody has been told of.
-static LOST: AtomicU64 = AtomicU64::new(0);
-
-/// Has a child log a line of a kind. A pipe that is full loses it.
-pub fn say(kind: Kind, line: fmt::Arguments<'_>) {
-    let Some(lines) = lines() else { return };
-    say_lost(lines);
-    let is_missed = kind != Kind::Ended || TOLD.get().is_none_or(|told| told.ends_are_logged);
-    if !send(lines, kind, line) && is_missed {
-        LOST.fetch_add(1, Relaxed);
-        errorlog::count_lost(1);
-    }
-}
-
-fn send(lines: RawFd, kind: Kind, line: fmt::Arguments<'_>) -> bool {
-    process::send_line(lines, format!("{}{line}", char::from(kind as u8)))
-}
-
-/// Says how many lines were lost, if the pipe takes that.
-fn say_lost(lines: RawFd) {
-    let lost = LOST.swap(0, Relaxed);
-    if lost == 0 {
-        return;
-    }
-    if !send(lines, Kind::LinesLost, format_args!("{}", errorlog::lost_text(lost))) {
-        LOST.fetch_add(lost, Relaxed);
-    }
-}
-
-/// The same before the process ends, which waits for a while for room.
-fn say_lost_at_last() {
-    /// In milliseconds.
-    const PATIENCE: i32 = 1000;
-    if let Some(lines) = lines()
-        && LOST.load(Relaxed) > 0
-    {
-        process::wait_for_room(lines, PATIENCE);
-        say_lost(lines);
-    }
-}
-
 /// How tunnels are to go on.
 #[derive(Clone, Copy)]
 pub struct Terms {
     /// For each relay thread.
     pub buffer_size: usize,
+    /// WSForwardKeepAlive.
+    pub keep_alive: Option<KeepAlive>,
     /// WSForwardDrainTimeout; `None` is until they end.
     pub timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses.
@@ -170,7 +101,7 @@ pub fn hand_on(
         .iter()
         .copied()
         .chain([&prepared.server, &prepared.ended, &prepared.found].map(AsRawFd::as_raw_fd))
-        .chain(lines())
+        .chain(registry::lines().map(|[_, write]| write))
         .chain(registry::lock_file())
         .chain(claim.as_ref().map(|claim| claim.queue))
         .collect();
@@ -189,12 +120,12 @@ pub fn hand_on(
             process::close_all_but(&mut keep, &prepared.nowhere);
             drop(keep);
             // Before anything that might have something to say.
-            let ended = prepared.ended.as_raw_fd();
-            let _ = TOLD.set(Told { ended, ends_are_logged: terms.ends_are_logged });
+            lines::install_in_drain_process(terms.ends_are_logged);
+            record::signal_ends(prepared.ended.as_raw_fd());
             let here = Here::take(slot, entry, child);
             process::raise(prepared.found.as_raw_fd());
             run(prepared, &here, terms, tunnels, claim);
-            say_lost_at_last();
+            lines::finish();
             here.leave();
         }),
         Ok(Some(pid)) => {
@@ -280,7 +211,10 @@ impl Here {
             entry.pass(child, pid);
             let held = registry().map(|registry| registry.hold(entry));
             if let Some(Err(error)) = held {
-                say(Kind::NoProcess, format_args!("a drain process is not counted: {error}"));
+                lines::say(
+                    Kind::NoProcess,
+                    format_args!("a drain process is not counted: {error}"),
+                );
             }
         }
         let is_ours = !slot.is_shared() || slot.pid() == pid;
@@ -310,7 +244,7 @@ fn run(
     let settings = RelaySettings {
         threads: 1,
         buffer_size: terms.buffer_size,
-        keep_alive: child::settings().keep_alive,
+        keep_alive: terms.keep_alive,
         ..RelaySettings::default()
     };
     let started = process::own_signals()
@@ -322,7 +256,7 @@ fn run(
             tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             let count = tunnels.len();
             let text = format_args!("no process for {count} tunnels, they end: {error}");
-            say(Kind::NoProcess, text);
+            lines::say(Kind::NoProcess, text);
             let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
             let counters = &slot.counts.relay;
             return relay::end_here(&settings, counters, tunnels, || true, how);
@@ -440,7 +374,7 @@ fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
         Received::Lost(why) => {
-            say(Kind::Lost, format_args!("a tunnel of another child lost: {why}"));
+            lines::say(Kind::Lost, format_args!("a tunnel of another child lost: {why}"));
             None
         }
     })
@@ -461,11 +395,11 @@ pub fn end_all(server: Server) {
     /// have been found.
     const ROUND: i32 = 50;
     let Some(registry) = registry() else { return };
-    let lines = registry::lines().map_or(-1, |[read, _]| read);
+    let pipe = registry::lines().map_or(-1, |[read, _]| read);
     let until = Instant::now() + PATIENCE;
     let mut buffer = Vec::new();
     let mut log = || {
-        errorlog::read_lines(lines, &mut buffer, |level, number, text| {
+        line_kind::read_lines(pipe, &mut buffer, |level, number, text| {
             server.log(level, number, format_args!("{text}"));
         });
     };
@@ -475,7 +409,7 @@ pub fn end_all(server: Server) {
         drains.iter().copied().for_each(Drain::terminate);
         let watched = i32::try_from(first.pid).map(process::watch);
         let ended = watched.as_ref().map_or(-1, |fd| fd.as_ref().map_or(-1, OwnedFd::as_raw_fd));
-        let [_, said] = process::wait([ended, lines], ROUND);
+        let [_, said] = process::wait([ended, pipe], ROUND);
         if said {
             log();
         }

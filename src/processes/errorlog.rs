@@ -5,7 +5,6 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,9 +12,9 @@ use std::time::Duration;
 use os::process;
 
 use crate::ffi::log::{Level, Message, Server};
-use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
-use crate::processes::child;
-use crate::processes::lines::{Pushed, Queue};
+use crate::processes::line_kind::{Kind, lost_text, read_lines};
+use crate::processes::line_queue::{Pushed, Queue};
+use crate::processes::own_slot::count_lost_lines;
 
 /// What waits for the log at most, for each relay thread: lines, and their bytes.
 const LINES: usize = 8192;
@@ -23,58 +22,6 @@ const BYTES: usize = 2 << 20;
 
 /// How long a child that ends waits for the log.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// What kind of line it is, by its first byte in the pipe from drain processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// A tunnel ended,
-    Ended = b'i',
-    /// by a bug of this module.
-    Bug = b'b',
-    /// A tunnel was lost.
-    Lost = b'l',
-    /// Tunnels end because a process cannot carry them.
-    NoProcess = b'n',
-    /// What the relay itself has to say.
-    Relay = b'r',
-    /// So many lines were lost.
-    LinesLost = b'm',
-}
-
-impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Ended, Self::Bug, Self::Lost, Self::NoProcess, Self::Relay, Self::LinesLost];
-
-    /// The level and the number of such lines.
-    pub fn form(self) -> (Level, Message) {
-        match self {
-            Self::Ended => (Level::Info, TUNNEL_ENDED),
-            Self::Bug => (Level::Error, TUNNEL_ENDED),
-            Self::Lost => (Level::Error, TUNNEL_LOST),
-            Self::NoProcess => (Level::Error, NO_DRAIN),
-            Self::Relay => (Level::Error, RELAY),
-            Self::LinesLost => (Level::Warn, LINES_LOST),
-        }
-    }
-}
-
-/// What drain processes have said, line by line.
-pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>, mut each: impl FnMut(Level, Message, &str)) {
-    let lines = String::from_utf8_lossy(process::read_lines(pipe, buffer));
-    for line in lines.lines() {
-        let Some((first, text)) = line.split_at_checked(1) else { continue };
-        let kind = Kind::ALL.into_iter().find(|kind| first.as_bytes() == [*kind as u8]);
-        let Some(kind) = kind else { continue };
-        let (level, number) = kind.form();
-        each(level, number, text);
-    }
-}
-
-/// The text of [`Kind::LinesLost`].
-pub fn lost_text(lines: u64) -> String {
-    format!("{lines} lines about tunnels were lost: the error log did not take them in time")
-}
 
 /// The way to the error log of a child.
 pub struct ErrorLog {
@@ -128,7 +75,7 @@ impl ErrorLog {
             let _ = thread.join();
         } else {
             // With the one that it is at.
-            count_lost(queue.len() as u64 + 1);
+            count_lost_lines(queue.len() as u64 + 1);
         }
     }
 }
@@ -141,7 +88,7 @@ impl Shared {
         match self.queue.push((level, number), text.to_string()) {
             Pushed::First => process::raise(self.wake.as_raw_fd()),
             Pushed::Behind => {}
-            Pushed::Lost => count_lost(1),
+            Pushed::Lost => count_lost_lines(1),
         }
     }
 
@@ -151,7 +98,7 @@ impl Shared {
             if self.server.is_logged(level)
                 && self.queue.push_own((level, number), text.to_owned()) == Pushed::Lost
             {
-                count_lost(1);
+                count_lost_lines(1);
             }
         });
     }
@@ -177,12 +124,5 @@ impl Shared {
                 }
             }
         }
-    }
-}
-
-/// Lines were lost.
-pub fn count_lost(lines: u64) {
-    if let Some(slot) = child::slot() {
-        slot.counts.lines_lost.fetch_add(lines, Relaxed);
     }
 }

@@ -1,108 +1,126 @@
-//! A queue of lines between threads that must not wait and the one that writes them: it holds so
-//! many and no more, however long that one takes.
+//! Where lines about tunnels go: from a child to httpd's error log, in which no thread of the relay
+//! waits; from a drain process through a pipe, to a child that logs them. The process that starts
+//! says once which it is.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Lines that wait for their writer.
-pub struct Queue<T> {
-    waiting: Mutex<Waiting<T>>,
-    /// Bounds.
-    most_lines: usize,
-    most_bytes: usize,
+use once_cell::sync::OnceCell;
+use os::process;
+
+use crate::ffi::log::{Level, Message, Server};
+use crate::processes::errorlog::ErrorLog;
+use crate::processes::line_kind::{Kind, lost_text};
+use crate::processes::own_slot;
+use crate::registry;
+
+/// The sink of a child. Set once, when it starts.
+static CHILD: OnceCell<ChildLines> = OnceCell::new();
+
+struct ChildLines {
+    server: Server,
+    /// For threads that must not wait for the log. With the relay.
+    errorlog: Option<ErrorLog>,
 }
 
-struct Waiting<T> {
-    lines: VecDeque<(T, Box<str>)>,
-    bytes: usize,
-    /// Refused since the writer was told last.
-    lost: u64,
-    is_closed: bool,
+/// The sink of a drain process, before that of the child that it was forked from. Set once, when it
+/// starts.
+static DRAIN: OnceCell<DrainLines> = OnceCell::new();
+
+struct DrainLines {
+    /// Whether lines of usual ends are logged, as far as is known: else nobody misses them.
+    ends_are_logged: bool,
+    /// Lines that the pipe did not take, and that nobody has been told of.
+    lost: AtomicU64,
 }
 
-/// What became of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
-    /// It waits, and it is alone: the writer may be asleep.
-    First,
-    /// It waits behind others.
-    Behind,
-    /// There is no room.
-    Lost,
+/// A child starts. `errorlog` is that of one with a relay.
+pub fn install_in_child(server: Server, errorlog: Option<ErrorLog>) {
+    // A child starts once.
+    let _ = CHILD.set(ChildLines { server, errorlog });
 }
 
-impl<T> Queue<T> {
-    /// A queue of at most so many lines, and so many bytes of them. It has no memory before it
-    /// has lines, and none after them.
-    pub fn new(most_lines: usize, most_bytes: usize) -> Self {
-        let waiting = Waiting { lines: VecDeque::new(), bytes: 0, lost: 0, is_closed: false };
-        Self { waiting: Mutex::new(waiting), most_lines, most_bytes }
-    }
+/// A drain process starts.
+pub fn install_in_drain_process(ends_are_logged: bool) {
+    // So does a drain process.
+    let _ = DRAIN.set(DrainLines { ends_are_logged, lost: AtomicU64::new(0) });
+}
 
-    /// Held for as long as it takes to move a line, never while one is written.
-    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Whether this is a drain process, which has no log of its own.
+pub fn is_drain_process() -> bool {
+    DRAIN.get().is_some()
+}
 
-    /// Adds a line, if there is room and it is not closed.
-    pub fn push(&self, about: T, line: String) -> Pushed {
-        self.add(about, line, false)
-    }
-
-    /// The same for the writer itself, which may yet have lines when others may not.
-    pub fn push_own(&self, about: T, line: String) -> Pushed {
-        self.add(about, line, true)
-    }
-
-    fn add(&self, about: T, line: String, is_own: bool) -> Pushed {
-        let line = line.into_boxed_str();
-        let mut waiting = self.waiting();
-        let has_room = waiting.lines.len() < self.most_lines
-            && waiting.bytes.saturating_add(line.len()) <= self.most_bytes;
-        if (waiting.is_closed && !is_own) || !has_room {
-            waiting.lost += 1;
-            return Pushed::Lost;
+/// Has a line of a kind logged, from any thread of a child or of a drain process.
+pub fn say(kind: Kind, text: fmt::Arguments<'_>) {
+    match DRAIN.get() {
+        Some(drain) => drain.say(kind, text),
+        None => {
+            let (level, number) = kind.form();
+            log(level, number, text);
         }
-        waiting.bytes += line.len();
-        waiting.lines.push_back((about, line));
-        if waiting.lines.len() == 1 { Pushed::First } else { Pushed::Behind }
     }
+}
 
-    /// The oldest line.
-    pub fn pop(&self) -> Option<(T, Box<str>)> {
-        let mut waiting = self.waiting();
-        let (about, line) = waiting.lines.pop_front()?;
-        waiting.bytes -= line.len();
-        if waiting.lines.is_empty() {
-            // What a crowd once needed is given back.
-            waiting.lines = VecDeque::new();
+/// Has a line logged, from any thread of a child. One of the relay's is never held up for it.
+pub fn log(level: Level, number: Message, text: fmt::Arguments<'_>) {
+    let Some(child) = CHILD.get() else { return };
+    match &child.errorlog {
+        Some(errorlog) => errorlog.say(level, number, text),
+        None => child.server.log(level, number, text),
+    }
+}
+
+/// The process ends: what waits is logged, if the log takes it now.
+pub fn finish() {
+    if let Some(drain) = DRAIN.get() {
+        drain.finish();
+    } else if let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {
+        errorlog.finish();
+    }
+}
+
+/// The end of the pipe where drain processes write.
+fn pipe() -> Option<RawFd> {
+    registry::lines().map(|[_, write]| write)
+}
+
+impl DrainLines {
+    /// Has a child log a line of a kind. A pipe that is full loses it.
+    fn say(&self, kind: Kind, line: fmt::Arguments<'_>) {
+        let Some(pipe) = pipe() else { return };
+        self.say_lost(pipe);
+        let is_missed = kind != Kind::Ended || self.ends_are_logged;
+        if !send(pipe, kind, line) && is_missed {
+            self.lost.fetch_add(1, Relaxed);
+            own_slot::count_lost_lines(1);
         }
-        Some((about, line))
     }
 
-    /// How many lines were refused since this was asked last.
-    pub fn take_lost(&self) -> u64 {
-        std::mem::take(&mut self.waiting().lost)
+    /// Says how many lines were lost, if the pipe takes that.
+    fn say_lost(&self, pipe: RawFd) {
+        let lost = self.lost.swap(0, Relaxed);
+        if lost == 0 {
+            return;
+        }
+        if !send(pipe, Kind::LinesLost, format_args!("{}", lost_text(lost))) {
+            self.lost.fetch_add(lost, Relaxed);
+        }
     }
 
-    /// No line is taken any more.
-    pub fn close(&self) {
-        self.waiting().is_closed = true;
+    /// The same before the process ends, which waits for a while for room.
+    fn finish(&self) {
+        const WAIT_MILLIS: i32 = 1000;
+        if let Some(pipe) = pipe()
+            && self.lost.load(Relaxed) > 0
+        {
+            process::wait_for_room(pipe, WAIT_MILLIS);
+            self.say_lost(pipe);
+        }
     }
+}
 
-    /// Whether lines are still taken.
-    pub fn is_open(&self) -> bool {
-        !self.waiting().is_closed
-    }
-
-    /// Whether it was closed, and has nothing left.
-    pub fn is_over(&self) -> bool {
-        let waiting = self.waiting();
-        waiting.is_closed && waiting.lines.is_empty()
-    }
-
-    /// How many lines wait.
-    pub fn len(&self) -> usize {
-        self.waiting().lines.len()
-    }
+fn send(pipe: RawFd, kind: Kind, line: fmt::Arguments<'_>) -> bool {
+    process::send_line(pipe, format!("{}{line}", char::from(kind as u8)))
 }

@@ -8,9 +8,8 @@ use once_cell::sync::OnceCell;
 
 use crate::ffi::log::{Level, Server};
 use crate::message::RELAY;
-use crate::processes::child;
-use crate::processes::drain;
-use crate::processes::errorlog::Kind;
+use crate::processes::line_kind::Kind;
+use crate::processes::lines;
 
 static LOGGER: OnceCell<Logger> = OnceCell::new();
 
@@ -40,14 +39,14 @@ fn name() -> Option<String> {
 
 /// Whether this thread must not wait: it is the relay's, or has no log.
 fn is_of_relay() -> bool {
-    drain::is_here() || name().is_some_and(|name| name.starts_with("relay-"))
+    lines::is_drain_process() || name().is_some_and(|name| name.starts_with("relay-"))
 }
 
 fn say(level: Level, text: fmt::Arguments<'_>) {
-    if drain::is_here() {
-        drain::say(Kind::Relay, text);
+    if lines::is_drain_process() {
+        lines::say(Kind::Relay, text);
     } else {
-        child::say(level, RELAY, text);
+        lines::log(level, RELAY, text);
     }
 }
 
@@ -68,7 +67,7 @@ impl Log for Logger {
         let level = level(metadata.level());
         // A drain process calls nothing of httpd, and says what matters.
         let is_logged =
-            if drain::is_here() { level <= Level::Error } else { self.0.is_logged(level) };
+            if lines::is_drain_process() { level <= Level::Error } else { self.0.is_logged(level) };
         ours.contains(&target) && is_logged
     }
 

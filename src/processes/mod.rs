@@ -3,8 +3,11 @@
 pub mod child;
 mod collector;
 pub mod drain;
-pub mod errorlog;
+mod errorlog;
 mod keeper;
+mod line_kind;
+mod line_queue;
 mod lines;
 mod logger;
+pub mod own_slot;
 pub mod record;

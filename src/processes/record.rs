@@ -1,15 +1,28 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
 use std::fmt::{self, Write};
+use std::os::fd::RawFd;
 
-use relay::{By, End, Record};
+use once_cell::sync::OnceCell;
+use os::process;
+use relay::{By, End, Record, Why};
 
-use crate::processes::child;
-use crate::processes::drain;
+use crate::processes::line_kind::Kind;
+use crate::processes::{lines, own_slot};
 use crate::shared::{ClientEntry, Slot, shared};
 
 /// A label is seldom longer.
 const LIKELY: usize = 96;
+
+/// Signalled when a tunnel has ended and is no longer the relay's. Set once, by a drain process when
+/// it starts: it looks whether that was the last.
+static END_EVENT: OnceCell<RawFd> = OnceCell::new();
+
+/// Has an event signalled for each tunnel that ends.
+pub fn signal_ends(event: RawFd) {
+    // A drain process starts once.
+    let _ = END_EVENT.set(event);
+}
 
 /// Identifies a tunnel in the log.
 pub struct TunnelRecord {
@@ -56,9 +69,18 @@ impl TunnelRecord {
         }
     }
 
-    /// Where its client is counted in shared memory.
-    pub fn client_entry(&self) -> Option<ClientEntry> {
-        self.client_entry
+    /// Its client has one tunnel less.
+    fn forget_client(&self) {
+        if let (Some(entry), Some(shared)) = (self.client_entry, shared()) {
+            shared.forget_client(entry);
+        }
+    }
+
+    /// The tunnel was lost on its way to the relay.
+    pub fn lost(&self, why: &str) {
+        self.forget_client();
+        own_slot::count_lost();
+        lines::say(Kind::Lost, format_args!("tunnel {self} lost: {why}"));
     }
 }
 
@@ -70,11 +92,16 @@ impl fmt::Display for TunnelRecord {
 
 impl Record for TunnelRecord {
     fn ended(&mut self, end: &End) {
-        child::ended(self, end);
+        self.forget_client();
+        let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
+        let kind = if is_bug { Kind::Bug } else { Kind::Ended };
+        lines::say(kind, format_args!("{}", EndLine(self, end)));
     }
 
     fn settled(&mut self) {
-        drain::look();
+        if let Some(event) = END_EVENT.get() {
+            process::raise(*event);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::message::REFUSED;
 use crate::processes::child;
+use crate::processes::own_slot;
 use crate::request::decision;
 use crate::shared::{ClientEntry, Slot, shared};
 
@@ -122,7 +123,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
         put_place(r, place);
         return Ok(());
     }
-    let Some(slot) = child::slot() else { return Ok(()) };
+    let Some(slot) = own_slot::slot() else { return Ok(()) };
     match check(r, slot) {
         Ok(place) => {
             put_place(r, place);

@@ -34,6 +34,7 @@ use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
 use crate::processes::child;
+use crate::processes::own_slot;
 use crate::processes::record::TunnelRecord;
 use crate::request::admission::{self, Place};
 use crate::request::handshake::{Handshake, connections};
@@ -108,7 +109,7 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
         admission::give_back(serving.request);
     }
     stays(serving);
-    child::count_fallback(why);
+    own_slot::count_fallback(why);
     let text = format_args!("tunnel stays in its worker thread: {text}");
     log::request(serving.request, Level::Debug, NOT_DETACHED, text);
 }
@@ -374,7 +375,7 @@ fn take(
     let client_entry = place.take_client_entry();
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
     log::request(r, Level::Debug, HANDED_OVER, format_args!("to the relay: {record}"));
-    child::count_handed_over();
+    own_slot::count_handed_over();
     r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
@@ -435,7 +436,7 @@ impl Meeting {
                     // The other side is closed with the meeting.
                     let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(record) = waiting.record.take() {
-                        child::lost(&record, &format!("its TLS was not taken over: {error}"));
+                        record.lost(&format!("its TLS was not taken over: {error}"));
                     }
                     return;
                 }
@@ -450,7 +451,7 @@ impl Meeting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
-            child::lost(&record, "a side of it did not come out of httpd");
+            record.lost("a side of it did not come out of httpd");
         }
     }
 }

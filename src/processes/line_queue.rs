@@ -1,0 +1,108 @@
+//! A queue of lines between threads that must not wait and the one that writes them: it holds so
+//! many and no more, however long that one takes.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Lines that wait for their writer.
+pub struct Queue<T> {
+    waiting: Mutex<Waiting<T>>,
+    /// Bounds.
+    most_lines: usize,
+    most_bytes: usize,
+}
+
+struct Waiting<T> {
+    lines: VecDeque<(T, Box<str>)>,
+    bytes: usize,
+    /// Refused since the writer was told last.
+    lost: u64,
+    is_closed: bool,
+}
+
+/// What became of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits, and it is alone: the writer may be asleep.
+    First,
+    /// It waits behind others.
+    Behind,
+    /// There is no room.
+    Lost,
+}
+
+impl<T> Queue<T> {
+    /// A queue of at most so many lines, and so many bytes of them. It has no memory before it
+    /// has lines, and none after them.
+    pub fn new(most_lines: usize, most_bytes: usize) -> Self {
+        let waiting = Waiting { lines: VecDeque::new(), bytes: 0, lost: 0, is_closed: false };
+        Self { waiting: Mutex::new(waiting), most_lines, most_bytes }
+    }
+
+    /// Held for as long as it takes to move a line, never while one is written.
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line, if there is room and it is not closed.
+    pub fn push(&self, about: T, line: String) -> Pushed {
+        self.add(about, line, false)
+    }
+
+    /// The same for the writer itself, which may yet have lines when others may not.
+    pub fn push_own(&self, about: T, line: String) -> Pushed {
+        self.add(about, line, true)
+    }
+
+    fn add(&self, about: T, line: String, is_own: bool) -> Pushed {
+        let line = line.into_boxed_str();
+        let mut waiting = self.waiting();
+        let has_room = waiting.lines.len() < self.most_lines
+            && waiting.bytes.saturating_add(line.len()) <= self.most_bytes;
+        if (waiting.is_closed && !is_own) || !has_room {
+            waiting.lost += 1;
+            return Pushed::Lost;
+        }
+        waiting.bytes += line.len();
+        waiting.lines.push_back((about, line));
+        if waiting.lines.len() == 1 { Pushed::First } else { Pushed::Behind }
+    }
+
+    /// The oldest line.
+    pub fn pop(&self) -> Option<(T, Box<str>)> {
+        let mut waiting = self.waiting();
+        let (about, line) = waiting.lines.pop_front()?;
+        waiting.bytes -= line.len();
+        if waiting.lines.is_empty() {
+            // What a crowd once needed is given back.
+            waiting.lines = VecDeque::new();
+        }
+        Some((about, line))
+    }
+
+    /// How many lines were refused since this was asked last.
+    pub fn take_lost(&self) -> u64 {
+        std::mem::take(&mut self.waiting().lost)
+    }
+
+    /// No line is taken any more.
+    pub fn close(&self) {
+        self.waiting().is_closed = true;
+    }
+
+    /// Whether lines are still taken.
+    pub fn is_open(&self) -> bool {
+        !self.waiting().is_closed
+    }
+
+    /// Whether it was closed, and has nothing left.
+    pub fn is_over(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.is_closed && waiting.lines.is_empty()
+    }
+
+    /// How many lines wait.
+    pub fn len(&self) -> usize {
+        self.waiting().lines.len()
+    }
+}

@@ -1,0 +1,53 @@
+//! The place of this process in shared memory, where all that it does is counted.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use once_cell::sync::OnceCell;
+use shared::Fallback;
+
+use crate::shared::{Shared, Slot, shared};
+
+/// The slot of a child, or of the drain process that was forked from it. Set once, by the child when
+/// it starts; never in the parent.
+static OWN: OnceCell<&'static Slot> = OnceCell::new();
+
+/// Where a process counts for which no slot is left.
+static UNSHARED: Slot = Slot::new();
+
+/// Takes a slot for a child that starts.
+pub fn claim() -> &'static Slot {
+    OWN.get_or_init(|| shared().and_then(Shared::claim).unwrap_or(&UNSHARED))
+}
+
+/// This process's slot. `None` in the parent.
+pub fn slot() -> Option<&'static Slot> {
+    OWN.get().copied()
+}
+
+/// A tunnel was handed over.
+pub fn count_handed_over() {
+    if let Some(slot) = slot() {
+        slot.counts.handed_over.fetch_add(1, Relaxed);
+    }
+}
+
+/// A tunnel stayed in its thread.
+pub fn count_fallback(why: Fallback) {
+    if let Some(slot) = slot() {
+        slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
+    }
+}
+
+/// A tunnel was lost on its way to the relay.
+pub fn count_lost() {
+    if let Some(slot) = slot() {
+        slot.counts.relay.count_lost();
+    }
+}
+
+/// Lines were lost.
+pub fn count_lost_lines(lines: u64) {
+    if let Some(slot) = slot() {
+        slot.counts.lines_lost.fetch_add(lines, Relaxed);
+    }
+}
