@@ -14,6 +14,7 @@ use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
 use crate::ffi::conftree::Directive as Section;
 use crate::ffi::request::Request;
+use crate::ffi::role::Parent;
 use crate::ffi::section::{self, SectionConfig};
 
 /// Settings of a directory, location or server. A field that was not set is
@@ -135,7 +136,8 @@ pub const DEFAULTS: Settings = Settings {
     relay: false,
 };
 
-/// Those of the configuration that was read last.
+/// Those of the configuration that was read last. Written while the parent reads it; its children
+/// have copies. In a child an .htaccess may write to [`Settings::used`], where nobody looks.
 static SETTINGS: Mutex<Settings> = Mutex::new(DEFAULTS);
 
 fn change(change: impl FnOnce(&mut Settings)) {
@@ -143,7 +145,7 @@ fn change(change: impl FnOnce(&mut Settings)) {
 }
 
 /// Back to the defaults, before a configuration is read.
-pub fn reset() {
+pub fn reset(_: &Parent) {
     change(|settings| *settings = DEFAULTS);
 }
 
@@ -153,7 +155,7 @@ pub fn settings() -> Settings {
 }
 
 /// Looks for the bound of a server that needs one and has none set, and returns it.
-pub fn find_bound() -> Option<Bound> {
+pub fn find_bound(_: &Parent) -> Option<Bound> {
     let settings = settings();
     if !settings.relay || settings.bound_is_set {
         return None;

@@ -20,13 +20,14 @@ use config::{DIRECTIVES, DirConfig};
 use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
-use ffi::ending::{EndHooks, Ending};
+use ffi::ending::{ChildExit, EndHooks};
 use ffi::filter::Loading;
 use ffi::log::Server;
 use ffi::module;
 use ffi::orphans::OrphanHooks;
 use ffi::proxy::{Answer, ProxyHooks, SchemeCall};
 use ffi::request::Request;
+use ffi::role::Parent;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
 use ffi::statuspage::StatusHooks;
@@ -60,8 +61,8 @@ impl module::Hooks for Hooks {
         worker_tunnel::register(loading);
     }
 
-    fn pre_config(httpd: Version) -> Result<(), String> {
-        config::reset();
+    fn pre_config(parent: &Parent, httpd: Version) -> Result<(), String> {
+        config::reset(parent);
         if httpd < OLDEST {
             return Err(format!("mod_wsforward needs httpd {OLDEST} or later, this is {httpd}"));
         }
@@ -89,12 +90,12 @@ impl module::Hooks for Hooks {
             .collect()
     }
 
-    fn post_config(main: Server) -> Result<(), String> {
-        if let Some(bound) = config::find_bound() {
+    fn post_config(parent: &Parent, main: Server) -> Result<(), String> {
+        if let Some(bound) = config::find_bound(parent) {
             let text = format_args!("tunnels of the relay at a time, by memory: {bound}");
             main.log(ffi::log::Level::Info, message::BOUND, text);
         }
-        drain::measure();
+        drain::measure(parent);
         let created = shared::create().and_then(|()| registry::create());
         created.map_err(|error| format!("no shared memory: {error}"))
     }
@@ -119,12 +120,12 @@ impl EndHooks for Hooks {
         child::stopping(graceful);
     }
 
-    fn child_exit(ending: Ending) {
-        child::stop(ending);
+    fn child_exit(how: ChildExit) {
+        child::stop(how);
     }
 
-    fn parent_ends(main: Server) {
-        drain::end_all(main);
+    fn parent_ends(parent: &Parent, main: Server) {
+        drain::end_all(parent, main);
     }
 }
 

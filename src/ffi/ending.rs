@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use super::guard::guard;
 use super::log::Server;
+use super::role::{Parent, SignalHandler};
 use super::server::{Process, is_threaded};
 use super::{optional, pool, sys};
 
 /// How a child process ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+#[derive(Debug)]
+pub enum ChildExit {
     /// Reload, MaxConnectionsPerChild, too many idle, or a graceful stop: what it
     /// holds may live on.
     Graceful,
     /// Stop, or a restart without grace.
     AtOnce,
-    /// The same, within the handler of a signal (prefork): nothing may be called
-    /// there that takes a lock or memory.
-    InHandler,
+    /// The same, within the handler of a signal (prefork).
+    InHandler(SignalHandler),
 }
 
 /// What the module does when processes end.
@@ -26,27 +26,27 @@ pub trait EndHooks {
     /// A child process begins to end: its workers still run. Not to wait there.
     fn child_stopping(graceful: bool);
     /// A child process ends: its workers are gone, its pool is about to be.
-    fn child_exit(ending: Ending);
+    fn child_exit(how: ChildExit);
     /// The configuration goes away in the parent, because the server stops or
     /// restarts without grace. Not called for a graceful reload.
-    fn parent_ends(main: Server);
+    fn parent_ends(parent: &Parent, main: Server);
 }
 
-/// Whether the MPM told its child to end gracefully; see `ending`.
+/// Whether the MPM told its child to end gracefully. Set by `child_stopping`, in the child; see `child_exit_kind`.
 static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
-fn ending() -> Ending {
+fn child_exit_kind() -> ChildExit {
     if !is_threaded() {
         // prefork says nothing. It stops within the handler of the signal, which
         // is blocked for as long; a graceful end comes from its main loop.
         let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
         if !in_handler {
-            return Ending::Graceful;
+            return ChildExit::Graceful;
         }
         pool::drop_nothing_more();
-        return Ending::InHandler;
+        return ChildExit::InHandler(SignalHandler::new());
     }
-    if GRACEFUL.load(Ordering::Relaxed) { Ending::Graceful } else { Ending::AtOnce }
+    if GRACEFUL.load(Ordering::Relaxed) { ChildExit::Graceful } else { ChildExit::AtOnce }
 }
 
 fn is_blocked(signal: c_int) -> bool {
@@ -59,7 +59,7 @@ fn is_blocked(signal: c_int) -> bool {
 
 unsafe extern "C" fn child_stopping<H: EndHooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {
     GRACEFUL.store(graceful != 0, Ordering::Relaxed);
-    // prefork's word is no good; see `ending`.
+    // prefork's word is no good; see `child_exit_kind`.
     if is_threaded() {
         guard((), || H::child_stopping(graceful != 0));
     }
@@ -99,12 +99,12 @@ pub(super) fn watch_child<H: EndHooks>(child: &Process<'_>) {
 }
 
 unsafe extern "C" fn child_exit<H: EndHooks>(_data: *mut c_void) -> sys::apr_status_t {
-    guard((), || H::child_exit(ending()));
+    guard((), || H::child_exit(child_exit_kind()));
     sys::APR_SUCCESS as sys::apr_status_t
 }
 
-/// The process that reads the configuration: children inherit its cleanups, and
-/// run them too when they exit.
+/// The process that reads the configuration, which sets this whenever it does: children inherit its
+/// cleanups, and run them too when they exit.
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// Has [`EndHooks::parent_ends`] called when this configuration goes away.
@@ -132,7 +132,7 @@ unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_st
     guard((), || {
         if is_parent() {
             // The main server, part of the configuration that goes away after this.
-            H::parent_ends(Server::new(main.cast()));
+            H::parent_ends(&Parent::new(), Server::new(main.cast()));
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t
@@ -155,7 +155,7 @@ unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_sta
             unsafe { (sys::wsf_mpm_restart_pending() != 0, sys::wsf_mpm_is_ungraceful() != 0) };
         if !restarts || ungraceful {
             // The main server, part of the configuration that goes away after this.
-            H::parent_ends(Server::new(server));
+            H::parent_ends(&Parent::new(), Server::new(server));
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t

@@ -35,6 +35,7 @@ pub mod pool;
 pub mod proxy;
 pub mod release;
 pub mod request;
+pub mod role;
 pub mod scope;
 pub mod section;
 pub mod server;

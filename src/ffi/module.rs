@@ -12,6 +12,7 @@ use super::log::{self, Level, Message, Server};
 use super::orphans::{self, OrphanHooks};
 use super::proxy::{self, Names, ProxyHooks};
 use super::request::Request;
+use super::role::Parent;
 use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
@@ -28,14 +29,14 @@ pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     /// Filters and the like.
     fn register(loading: &Loading);
     /// Before the configuration is read. `Err` ends the start.
-    fn pre_config(httpd: Version) -> Result<(), String>;
+    fn pre_config(parent: &Parent, httpd: Version) -> Result<(), String>;
     /// After the configuration was read. `Err` fails `configtest`.
     fn check_config() -> Result<(), String>;
     /// What is allowed in the configuration and cannot be meant, to be said where the
     /// administrator sees it.
     fn warnings(files: Tree<'_>) -> Vec<(Message, String)>;
-    /// The configuration is final. `Err` ends the start. In the parent.
-    fn post_config(main: Server) -> Result<(), String>;
+    /// The configuration is final. `Err` ends the start.
+    fn post_config(parent: &Parent, main: Server) -> Result<(), String>;
     /// Before the handler. `Err` answers 503.
     fn fixups(r: Request<'_>) -> Result<(), ()>;
     /// A child process has started, and serves nothing yet.
@@ -121,7 +122,7 @@ unsafe extern "C" fn pre_config<H: Hooks>(
     _plog: *mut sys::apr_pool_t,
     _ptemp: *mut sys::apr_pool_t,
 ) -> c_int {
-    guard(FAILED, || match H::pre_config(version()) {
+    guard(FAILED, || match H::pre_config(&Parent::new(), version()) {
         Ok(()) => {
             proxy::register::<H>();
             http2::register();
@@ -178,7 +179,7 @@ unsafe extern "C" fn post_config<H: Hooks>(
         }
         warn::<H>();
         ending::watch_config::<H>(pconf, server);
-        match H::post_config(Server::new(server)) {
+        match H::post_config(&Parent::new(), Server::new(server)) {
             Ok(()) => {
                 orphans::begin::<H>(pconf);
                 OK

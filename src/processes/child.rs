@@ -13,7 +13,7 @@ use os::stop::{self, Sender};
 use relay::{DESCRIPTORS_OF_PIPES, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 
 use crate::config::{self, Settings};
-use crate::ffi::ending::Ending;
+use crate::ffi::ending::ChildExit;
 use crate::ffi::log::{Level, Server};
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
@@ -24,7 +24,7 @@ use crate::processes::{lines, logger, own_slot};
 use crate::registry;
 use crate::shared::Slot;
 
-/// What a child has. Empty in the parent.
+/// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
 
 struct Child {
@@ -67,11 +67,11 @@ fn capacity(limit: u64, worker_threads: u64, relay_threads: u64) -> u64 {
 pub fn start(process: Process<'_>) {
     let settings = config::settings();
     let server = process.main_server();
-    logger::install(server);
-    let slot = own_slot::claim();
+    logger::install(&process);
+    let slot = own_slot::claim(&process);
     let started = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
     let (errorlog, relay) = started.unzip();
-    lines::install_in_child(server, errorlog);
+    lines::install_in_child(&process, errorlog);
     let prepared = match relay {
         Some(_) => Prepared::new(),
         None => Err(io::ErrorKind::Unsupported.into()),
@@ -234,15 +234,19 @@ const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// The child ends. Its tunnels go on in a drain process, or end in an orderly
 /// way if the server stops.
-pub fn stop(ending: Ending) {
+pub fn stop(how: ChildExit) {
     let Some(child) = here() else { return };
-    if ending == Ending::InHandler {
-        // The slot is given back when the process is found dead.
-        if let Some(keeper) = &child.keeper {
-            keeper.end_tunnels();
+    let is_graceful = match how {
+        ChildExit::Graceful => true,
+        ChildExit::AtOnce => false,
+        ChildExit::InHandler(handler) => {
+            // The slot is given back when the process is found dead.
+            if let Some(keeper) = &child.keeper {
+                keeper.end_tunnels(&handler);
+            }
+            return;
         }
-        return;
-    }
+    };
     stop::leave();
     if let Some(keeper) = &child.keeper {
         keeper.stop();
@@ -251,7 +255,7 @@ pub fn stop(ending: Ending) {
         if relay.open() > 0 {
             // When the server stops too: the parent waits for its children in steps
             // that grow to a second, but for drain processes as long as they need.
-            drain(child, relay, ending);
+            drain(child, relay, is_graceful);
         } else {
             drop(relay.stop());
         }
@@ -273,9 +277,9 @@ fn end_tunnels(ends_here: bool) {
     }
 }
 
-fn drain(child: &Child, relay: &Relay, ending: Ending) {
+fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
     let settings = &child.settings;
-    let stops = ending != Ending::Graceful;
+    let stops = !is_graceful;
     let terms = Terms {
         buffer_size: settings.buffer_size,
         keep_alive: settings.keep_alive,

@@ -16,6 +16,7 @@ use os::room;
 use relay::{KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
+use crate::ffi::role::Parent;
 use crate::ffi::server::most_children;
 use crate::processes::collector::{self, Claim, Received};
 use crate::processes::line_kind::{self, Kind};
@@ -155,12 +156,11 @@ pub fn hand_on(
     }
 }
 
-/// What WSForwardMaxDrainProcesses stands for without a number. Set in the parent for each
-/// configuration, before children are made.
+/// What WSForwardMaxDrainProcesses stands for without a number. Written by [`measure`].
 static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
 
 /// Finds out how many drain processes there may be where the configuration does not say.
-pub fn measure() {
+pub fn measure(_: &Parent) {
     let most = room::processes(most_children(), registry::MOST as u64);
     AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MOST), Relaxed);
 }
@@ -386,9 +386,8 @@ pub fn tell_all() {
 }
 
 /// The server stops, or restarts without grace: tells every drain process, and
-/// waits for them, at most a second. In the parent, which has no children now, and
-/// logs for them.
-pub fn end_all(server: Server) {
+/// waits for them, at most a second. The parent has no children now, and logs for them.
+pub fn end_all(_: &Parent, server: Server) {
     // With what is logged meanwhile no more than the second.
     const PATIENCE: Duration = Duration::from_millis(900);
     /// After so many milliseconds they are told again: one that was just being forked may not

@@ -8,6 +8,8 @@ use std::thread::JoinHandle;
 
 use os::process;
 
+use crate::ffi::role::SignalHandler;
+
 /// How long a signal handler waits for tunnels to end, in milliseconds.
 const PATIENCE: i32 = 1500;
 
@@ -83,9 +85,8 @@ impl Keeper {
         process::raise(self.orders.as_raw_fd());
     }
 
-    /// Has the tunnels ended, and waits for it. For signal handlers: takes no lock
-    /// and no memory.
-    pub fn end_tunnels(&self) {
+    /// Has the tunnels ended, and waits for it.
+    pub fn end_tunnels(&self, _: &SignalHandler) {
         self.order(END | LAST);
         process::wait([self.done.as_raw_fd()], PATIENCE);
     }

@@ -10,6 +10,7 @@ use once_cell::sync::OnceCell;
 use os::process;
 
 use crate::ffi::log::{Level, Message, Server};
+use crate::ffi::server::Process;
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::line_kind::{Kind, lost_text};
 use crate::processes::own_slot;
@@ -36,9 +37,9 @@ struct DrainLines {
 }
 
 /// A child starts. `errorlog` is that of one with a relay.
-pub fn install_in_child(server: Server, errorlog: Option<ErrorLog>) {
+pub fn install_in_child(child: &Process<'_>, errorlog: Option<ErrorLog>) {
     // A child starts once.
-    let _ = CHILD.set(ChildLines { server, errorlog });
+    let _ = CHILD.set(ChildLines { server: child.main_server(), errorlog });
 }
 
 /// A drain process starts.

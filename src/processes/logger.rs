@@ -7,17 +7,19 @@ use log::{LevelFilter, Log, Metadata, Record};
 use once_cell::sync::OnceCell;
 
 use crate::ffi::log::{Level, Server};
+use crate::ffi::server::Process;
 use crate::message::RELAY;
 use crate::processes::line_kind::Kind;
 use crate::processes::lines;
 
+/// Set once, by a child when it starts.
 static LOGGER: OnceCell<Logger> = OnceCell::new();
 
 struct Logger(Server);
 
 /// Sends the facade's records, and panics of relay threads, to the error log of this child.
-pub fn install(server: Server) {
-    let logger = LOGGER.get_or_init(|| Logger(server));
+pub fn install(child: &Process<'_>) {
+    let logger = LOGGER.get_or_init(|| Logger(child.main_server()));
     // Fails if it was installed before, by this very function.
     if log::set_logger(logger).is_ok() {
         log::set_max_level(LevelFilter::Debug);

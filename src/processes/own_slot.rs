@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use once_cell::sync::OnceCell;
 use shared::Fallback;
 
+use crate::ffi::server::Process;
 use crate::shared::{Shared, Slot, shared};
 
 /// The slot of a child, or of the drain process that was forked from it. Set once, by the child when
@@ -15,7 +16,7 @@ static OWN: OnceCell<&'static Slot> = OnceCell::new();
 static UNSHARED: Slot = Slot::new();
 
 /// Takes a slot for a child that starts.
-pub fn claim() -> &'static Slot {
+pub fn claim(_: &Process<'_>) -> &'static Slot {
     OWN.get_or_init(|| shared().and_then(Shared::claim).unwrap_or(&UNSHARED))
 }
 
