@@ -23,6 +23,7 @@ use ffi::connection::{Connection, Socket};
 use ffi::ending::{ChildExit, EndHooks};
 use ffi::filter::Loading;
 use ffi::log::Server;
+use ffi::mod_status::StatusHooks;
 use ffi::module;
 use ffi::orphans::OrphanHooks;
 use ffi::proxy::{Answer, ProxyHooks, SchemeCall};
@@ -30,13 +31,12 @@ use ffi::request::Request;
 use ffi::role::Parent;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
-use ffi::statuspage::StatusHooks;
 use processes::{child, drain};
 use request::{admission, decision, handler, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
-static MEMORY: allocator::Memory = allocator::Memory;
+static ALLOCATOR: allocator::BlockCache = allocator::BlockCache;
 
 /// The module record that LoadModule looks for.
 #[unsafe(no_mangle)]
@@ -52,7 +52,7 @@ pub(crate) struct Hooks;
 const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
 
 impl module::Hooks for Hooks {
-    const CANNOT_START: ffi::log::Message = message::CANNOT_START;
+    const CANNOT_START: ffi::log::MessageId = message::CANNOT_START;
 
     type Section = DirConfig<'static>;
 
@@ -79,7 +79,7 @@ impl module::Hooks for Hooks {
         Ok(())
     }
 
-    fn warnings(files: Tree<'_>) -> Vec<(ffi::log::Message, String)> {
+    fn warnings(files: Tree<'_>) -> Vec<(ffi::log::MessageId, String)> {
         let directives = files.directives(&config::ADVISED);
         let useless = config::useless_relay(&directives).into_iter();
         let streams = config::advice::streams(&directives).into_iter();

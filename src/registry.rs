@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use os::{locks, process};
 
-use crate::ffi::shared::{Shareable, retained, retained_descriptors};
+use crate::ffi::retained::{Shareable, retained, retained_descriptors};
 
 /// More than WSForwardMaxDrainProcesses can allow.
 const ENTRIES: usize = 2048;

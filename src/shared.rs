@@ -14,7 +14,7 @@ use relay::{Counters, FROZEN_VERSION};
 use shared::{Fallbacks, Refusals};
 use siphasher::sip::SipHasher13;
 
-use crate::ffi::shared::{Shareable, retained, retained_descriptors};
+use crate::ffi::retained::{Shareable, retained, retained_descriptors};
 
 /// More processes than this go uncounted.
 const SLOTS: usize = 4096;

@@ -123,7 +123,7 @@ def tunnels_at(rows, limit):
 
 # Messages.
 
-NUMBERS = re.findall(r"Message = Message\((\d+)\);", read("src/message.rs"))
+NUMBERS = re.findall(r"MessageId = MessageId\((\d+)\);", read("src/message.rs"))
 
 
 def test_every_message_is_documented_and_no_other():

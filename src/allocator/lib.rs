@@ -31,7 +31,7 @@ thread_local! {
 
 /// What the module's Rust code allocates with.
 #[derive(Debug)]
-pub struct Memory;
+pub struct BlockCache;
 
 fn is_kept(layout: Layout) -> bool {
     layout.align() == ALIGNMENT && layout.size() >= ALIGNMENT
@@ -75,7 +75,7 @@ unsafe fn put(block: *mut u8, size: usize) -> bool {
 
 // SAFETY: every block is System's, of the layout that was asked for: one in stock was of the same
 // size and alignment, belongs to nobody, and is given out once. Nothing here panics.
-unsafe impl GlobalAlloc for Memory {
+unsafe impl GlobalAlloc for BlockCache {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_kept(layout)
             && let Some(block) = take(layout.size())
@@ -110,9 +110,9 @@ unsafe impl GlobalAlloc for Memory {
 mod tests {
     use std::alloc::{GlobalAlloc, Layout};
 
-    use super::{ALIGNMENT, MOST, Memory, SIZES, is_kept};
+    use super::{ALIGNMENT, BlockCache, MOST, SIZES, is_kept};
 
-    const MEMORY: Memory = Memory;
+    const MEMORY: BlockCache = BlockCache;
 
     fn aligned(size: usize) -> Layout {
         Layout::from_size_align(size, ALIGNMENT).expect("a layout")

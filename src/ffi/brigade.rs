@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use super::status::Status;
+use super::apr_status::Status;
 use super::sys;
 
 /// A brigade borrowed from the caller of a filter.

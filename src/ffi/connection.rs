@@ -8,8 +8,8 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use super::apr_status::Status;
 use super::pool::Pool;
-use super::status::Status;
 use super::sys;
 
 /// A connection, to a client or to a back end, that lives at least as long as `'c`.

@@ -4,10 +4,10 @@ use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::apr_status::Status;
 use super::brigade::Brigade;
 use super::connection::Connection;
 use super::guard::guard;
-use super::status::Status;
 use super::sys;
 
 /// How a filter is read (`ap_input_mode_t`).

@@ -2,10 +2,10 @@
 
 use std::ffi::CStr;
 
+use super::apr_status::Status;
 use super::brigade::Brigade;
 use super::connection::Connection;
 use super::filter::{self, Mode, Read};
-use super::status::Status;
 use super::sys;
 
 impl Connection<'_> {

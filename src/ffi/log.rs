@@ -21,16 +21,16 @@ pub enum Level {
 
 /// A number of docs/messages.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Message(pub u16);
+pub struct MessageId(pub u16);
 
-impl fmt::Display for Message {
+impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WSF{:04}", self.0)
     }
 }
 
 /// Logs about a request.
-pub fn request(r: Request<'_>, level: Level, number: Message, text: fmt::Arguments<'_>) {
+pub fn request(r: Request<'_>, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     let index = module_index();
     // SAFETY: `Request` is valid for as long as it is borrowed.
     if unsafe { sys::ap_get_request_module_loglevel(r.as_ptr(), index) } < level as c_int {
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Logs about the server as a whole.
-    pub fn log(self, level: Level, number: Message, text: fmt::Arguments<'_>) {
+    pub fn log(self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
         if !self.is_logged(level) {
             return;
         }
@@ -96,7 +96,7 @@ impl Server {
 }
 
 /// Logs about the start of the server, on standard error until a log is open.
-pub fn startup(level: Level, number: Message, text: fmt::Arguments<'_>) {
+pub fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     let line = line(number, text);
     // SAFETY: httpd takes no server for its start-up messages; the strings are
     // NUL-terminated and outlive the call.
@@ -117,7 +117,7 @@ pub fn startup(level: Level, number: Message, text: fmt::Arguments<'_>) {
 /// What ErrorLogFormat's %F shows: the message number says where a line is from.
 const FILE: &std::ffi::CStr = c"mod_wsforward";
 
-fn line(number: Message, text: fmt::Arguments<'_>) -> CString {
+fn line(number: MessageId, text: fmt::Arguments<'_>) -> CString {
     let mut line = format!("{number}: {text}");
     line.retain(|c| c != '\0');
     CString::new(line).unwrap_or_default()

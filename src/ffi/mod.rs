@@ -17,6 +17,7 @@ pub(crate) mod sys {
     include!(concat!(env!("OUT_DIR"), "/httpd_api.rs"));
 }
 
+pub mod apr_status;
 pub mod brigade;
 pub mod command;
 pub mod conftree;
@@ -28,6 +29,7 @@ pub mod guard;
 mod http2;
 mod io;
 pub mod log;
+pub mod mod_status;
 pub mod module;
 mod optional;
 pub mod orphans;
@@ -35,13 +37,11 @@ pub mod pool;
 pub mod proxy;
 pub mod release;
 pub mod request;
+pub mod retained;
 pub mod role;
 pub mod scope;
 pub mod section;
 pub mod server;
-pub mod shared;
 pub mod slots;
-pub mod status;
-pub mod statuspage;
 pub mod table;
 pub mod tls;

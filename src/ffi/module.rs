@@ -8,7 +8,8 @@ use super::connection::{Connection, Socket};
 use super::ending::{self, EndHooks};
 use super::filter::Loading;
 use super::guard::guard;
-use super::log::{self, Level, Message, Server};
+use super::log::{self, Level, MessageId, Server};
+use super::mod_status::{self, StatusHooks};
 use super::orphans::{self, OrphanHooks};
 use super::proxy::{self, Names, ProxyHooks};
 use super::request::Request;
@@ -16,13 +17,12 @@ use super::role::Parent;
 use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
-use super::statuspage::{self, StatusHooks};
 use super::{http2, sys, tls};
 
 /// What the module does at each hook.
 pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     /// The number of the message that says why the server cannot start.
-    const CANNOT_START: Message;
+    const CANNOT_START: MessageId;
     /// What is set in a section of the configuration.
     type Section: SectionConfig;
 
@@ -34,7 +34,7 @@ pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     fn check_config() -> Result<(), String>;
     /// What is allowed in the configuration and cannot be meant, to be said where the
     /// administrator sees it.
-    fn warnings(files: Tree<'_>) -> Vec<(Message, String)>;
+    fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)>;
     /// The configuration is final. `Err` ends the start.
     fn post_config(parent: &Parent, main: Server) -> Result<(), String>;
     /// Before the handler. `Err` answers 503.
@@ -109,7 +109,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
         ending::register::<H>();
         orphans::register::<H>();
         tls::register();
-        statuspage::register::<H>();
+        mod_status::register::<H>();
         H::register(&Loading::new());
     });
 }

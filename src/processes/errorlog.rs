@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use os::process;
 
-use crate::ffi::log::{Level, Message, Server};
+use crate::ffi::log::{Level, MessageId, Server};
 use crate::processes::line_kind::{Kind, lost_text, read_lines};
 use crate::processes::line_queue::{Pushed, Queue};
 use crate::processes::own_slot::count_lost_lines;
@@ -32,7 +32,7 @@ pub struct ErrorLog {
 
 struct Shared {
     server: Server,
-    queue: Queue<(Level, Message)>,
+    queue: Queue<(Level, MessageId)>,
     /// Raised when there is something to do.
     wake: OwnedFd,
 }
@@ -56,7 +56,7 @@ impl ErrorLog {
     }
 
     /// Has a line logged. Never waits.
-    pub fn say(&self, level: Level, number: Message, text: fmt::Arguments<'_>) {
+    pub fn say(&self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
         self.shared.say(level, number, text);
     }
 
@@ -81,7 +81,7 @@ impl ErrorLog {
 }
 
 impl Shared {
-    fn say(&self, level: Level, number: Message, text: fmt::Arguments<'_>) {
+    fn say(&self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
         if !self.server.is_logged(level) {
             return;
         }

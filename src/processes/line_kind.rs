@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use os::process;
 
-use crate::ffi::log::{Level, Message};
+use crate::ffi::log::{Level, MessageId};
 use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
 
 /// What kind of line it is, by its first byte in the pipe from drain processes.
@@ -30,7 +30,7 @@ impl Kind {
         [Self::Ended, Self::Bug, Self::Lost, Self::NoProcess, Self::Relay, Self::LinesLost];
 
     /// The level and the number of such lines.
-    pub fn form(self) -> (Level, Message) {
+    pub fn form(self) -> (Level, MessageId) {
         match self {
             Self::Ended => (Level::Info, TUNNEL_ENDED),
             Self::Bug => (Level::Error, TUNNEL_ENDED),
@@ -43,7 +43,7 @@ impl Kind {
 }
 
 /// What drain processes have said, line by line.
-pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>, mut each: impl FnMut(Level, Message, &str)) {
+pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>, mut each: impl FnMut(Level, MessageId, &str)) {
     let lines = String::from_utf8_lossy(process::read_lines(pipe, buffer));
     for line in lines.lines() {
         let Some((first, text)) = line.split_at_checked(1) else { continue };

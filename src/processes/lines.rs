@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use once_cell::sync::OnceCell;
 use os::process;
 
-use crate::ffi::log::{Level, Message, Server};
+use crate::ffi::log::{Level, MessageId, Server};
 use crate::ffi::server::Process;
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::line_kind::{Kind, lost_text};
@@ -65,7 +65,7 @@ pub fn say(kind: Kind, text: fmt::Arguments<'_>) {
 }
 
 /// Has a line logged, from any thread of a child. One of the relay's is never held up for it.
-pub fn log(level: Level, number: Message, text: fmt::Arguments<'_>) {
+pub fn log(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     let Some(child) = CHILD.get() else { return };
     match &child.errorlog {
         Some(errorlog) => errorlog.say(level, number, text),

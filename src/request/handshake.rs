@@ -10,7 +10,7 @@ use protocol::handshake::{Offer, Rigour};
 
 use crate::config::DirConfig;
 use crate::ffi::connection::Connection;
-use crate::ffi::log::Message;
+use crate::ffi::log::MessageId;
 use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
 use crate::request::tunnel::Tunnel;
@@ -62,7 +62,7 @@ pub struct Handshake {
     pub reused: Cell<bool>,
     stage: Cell<Stage>,
     deadline: Cell<Option<Deadline>>,
-    refusal: Cell<Option<Message>>,
+    refusal: Cell<Option<MessageId>>,
 }
 
 /// When the back end's response head must be there.
@@ -138,13 +138,13 @@ impl Handshake {
     }
 
     /// Ends the handshake for a reason that goes into the log.
-    pub fn refuse(&self, stage: Stage, number: Message) {
+    pub fn refuse(&self, stage: Stage, number: MessageId) {
         self.refusal.set(Some(number));
         self.reach(stage);
     }
 
     /// Why it was refused.
-    pub fn refusal(&self) -> Option<Message> {
+    pub fn refusal(&self) -> Option<MessageId> {
         self.refusal.get()
     }
 }

@@ -8,13 +8,13 @@ use memchr::memchr;
 use protocol::handshake::{Right101, check};
 use protocol::head::{Scanner, inspect};
 
+use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
-use crate::ffi::log::{self, Level, Message};
+use crate::ffi::log::{self, Level, MessageId};
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
-use crate::ffi::status::Status;
 use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::request::admission;
 use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
@@ -316,7 +316,7 @@ impl HeadFilter {
         done.ok_or(why)
     }
 
-    fn refuse(&mut self, number: Message, why: &str) -> Result<(), Status> {
+    fn refuse(&mut self, number: MessageId, why: &str) -> Result<(), Status> {
         current(|serving| self.refuse_by(&serving, Stage::Refused, number, why))
             .ok_or(Status::GENERAL)
     }
@@ -330,7 +330,7 @@ impl HeadFilter {
         &mut self,
         serving: &Serving<'_, Handshake>,
         stage: Stage,
-        number: Message,
+        number: MessageId,
         why: &str,
     ) {
         serving.data.refuse(stage, number);

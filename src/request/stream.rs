@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use os::process;
 
+use crate::ffi::apr_status::Status;
 use crate::ffi::connection::Connection;
 use crate::ffi::scope::Serving;
-use crate::ffi::status::Status;
 use crate::request::handshake::Handshake;
 use crate::request::tunnel::Side;
 

@@ -3,8 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
-use crate::ffi::status::Status;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use relay::{By, End, Why};
 
+use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log::{self, Level};
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
-use crate::ffi::status::Status;
 use crate::ffi::tls;
 use crate::message::TUNNEL_ENDED;
 use crate::processes::record::{EndLine, TunnelRecord};
