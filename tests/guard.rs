@@ -80,7 +80,7 @@ fn every_entry_from_httpd_has_a_guard() {
             entries.push(name);
         }
     }
-    for name in ["scheme_handler", "pre_connection", "enter", "create_dir_config"] {
+    for name in ["scheme_handler", "pre_connection", "enter", "create"] {
         assert!(entries.iter().any(|entry| entry == name), "{name} is not among {entries:?}");
     }
 }
