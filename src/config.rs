@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
-use relay::KeepAlive;
+use relay::{KeepAlive, Rules};
 
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
@@ -26,7 +26,7 @@ pub struct DirConfig<'p> {
     protocols: Option<&'p [u8]>,
     rigour: Option<Rigour>,
     handshake_timeout: Option<Duration>,
-    idle_timeout: Option<Duration>,
+    rules: Rules,
 }
 
 impl SectionConfig for DirConfig<'static> {
@@ -39,7 +39,7 @@ impl SectionConfig for DirConfig<'static> {
             protocols: over.protocols.or(base.protocols),
             rigour: over.rigour.or(base.rigour),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
-            idle_timeout: over.idle_timeout.or(base.idle_timeout),
+            rules: over.rules.or(base.rules),
         }
     }
 }
@@ -76,9 +76,9 @@ impl<'p> DirConfig<'p> {
         self.handshake_timeout
     }
 
-    /// WSForwardIdleTimeout, if set: how long a tunnel may be silent; 0 is for ever.
-    pub fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
+    /// The directives that hold for an open tunnel.
+    pub fn rules(&self) -> Rules {
+        self.rules
     }
 }
 
@@ -231,7 +231,7 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 14] = [
         context: Context::Directory,
         usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: for ever in the relay, the longer of Timeout and ProxyTimeout in a worker thread)",
         set: |config, values| {
-            config.idle_timeout = Some(values.time(Duration::ZERO)?);
+            config.rules.idle_timeout = Some(values.time(Duration::ZERO)?);
             Ok(())
         },
     },

@@ -1,5 +1,7 @@
 //! Numbers and bytes as a frozen tunnel has them.
 
+use std::time::Duration;
+
 pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
@@ -25,4 +27,34 @@ impl<'a> Frozen<'a> {
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
+}
+
+/// A value of a fixed size.
+pub(crate) trait Field: Sized {
+    const BYTES: usize;
+    fn put(&self, out: &mut Vec<u8>);
+    fn take(from: &mut Frozen<'_>) -> Option<Self>;
+}
+
+/// Stands for no duration; half a million years are none.
+const NO_DURATION: u64 = u64::MAX;
+
+/// In microseconds.
+impl Field for Option<Duration> {
+    const BYTES: usize = size_of::<u64>();
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.map_or(NO_DURATION, micros));
+    }
+
+    fn take(from: &mut Frozen<'_>) -> Option<Self> {
+        let micros = from.u64()?;
+        Some((micros != NO_DURATION).then(|| Duration::from_micros(micros)))
+    }
+}
+
+/// A duration in microseconds, as far as they can be counted.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros())
+        .map_or(NO_DURATION - 1, |micros| micros.min(NO_DURATION - 1))
 }

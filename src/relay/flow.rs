@@ -18,6 +18,9 @@ const MUCH: usize = 32 * 1024;
 /// So many of those in a row are one.
 const FLOOD: u8 = 2;
 
+/// The most bytes that a frozen tunnel may have delivered.
+const MAX_DELIVERED: u64 = u64::MAX / 2;
+
 /// Which side failed, and how.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -84,6 +87,9 @@ impl Flow {
         flow
     }
 
+    /// How many bytes [`freeze`](Self::freeze) appends besides those that are kept.
+    pub const FROZEN_BYTES: usize = 1 + 8 + Tracker::FROZEN_BYTES + 8;
+
     /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
     /// neither: see [`gather`](Self::gather).
     pub fn freeze(&self, out: &mut Vec<u8>) {
@@ -114,7 +120,8 @@ impl Flow {
             4 => Stage::Flushed,
             _ => return None,
         };
-        let delivered = from.u64()?;
+        // More would overflow what still comes, and nobody has carried so much.
+        let delivered = from.u64().filter(|bytes| *bytes <= MAX_DELIVERED)?;
         let frames = Tracker::thaw(from)?;
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.

@@ -54,6 +54,9 @@ impl Tracker {
         Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0 }
     }
 
+    /// How many bytes [`freeze`](Self::freeze) appends.
+    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + 1 + 10 + 2;
+
     /// Its state as bytes.
     pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
         out.push(match self.mode {

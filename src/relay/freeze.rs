@@ -4,17 +4,29 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crate::bytes::{Frozen, put_u64};
+use crate::bytes::{Frozen, micros, put_u64};
 use crate::end::{By, Record};
 use crate::flow::Flow;
+use crate::rules::Rules;
 use crate::side::Socket;
 use crate::tunnel::{Core, Tunnel};
 
-/// Of the encoding. Whoever changes that raises this.
-pub const FROZEN_VERSION: u16 = 1;
+/// Of the encoding: a build of the module may get tunnels from another one. Whoever changes what
+/// [`Tunnel::freeze`] writes raises this, and adds the bytes of the new version to
+/// `tests/frozen/`, where those of older ones stay.
+pub const FROZEN_VERSION: u16 = 2;
 
-/// Stands for no duration; half a million years are none.
-const NEVER: u64 = u64::MAX;
+/// What a frozen tunnel takes at least, when nothing is kept for either side.
+const FROZEN_BYTES: usize = size_of_val(&FROZEN_VERSION)
+    + size_of::<u64>()
+    + Rules::FROZEN_BYTES
+    + size_of::<u8>()
+    + 2 * Flow::FROZEN_BYTES;
+
+const _: () = assert!(
+    FROZEN_VERSION == 2 && FROZEN_BYTES == 105,
+    "another encoding needs another FROZEN_VERSION: change both here"
+);
 
 impl Tunnel {
     /// The tunnel without its descriptors and its record, for [`thaw`](Self::thaw). `None` if it
@@ -23,10 +35,11 @@ impl Tunnel {
         if !self.is_plain() || self.core.ending.is_some() {
             return None;
         }
-        let Core { up, down, idle_timeout, started, first_end, .. } = &self.core;
-        let mut out = FROZEN_VERSION.to_le_bytes().to_vec();
+        let Core { up, down, rules, started, first_end, record: _, ending: _ } = &self.core;
+        let mut out = Vec::with_capacity(FROZEN_BYTES);
+        out.extend_from_slice(&FROZEN_VERSION.to_le_bytes());
         put_u64(&mut out, micros(started.elapsed()));
-        put_u64(&mut out, idle_timeout.map_or(NEVER, micros));
+        rules.freeze(&mut out);
         out.push(match first_end {
             None => 0,
             Some((By::Client, _)) => 1,
@@ -51,7 +64,7 @@ impl Tunnel {
             return None;
         }
         let elapsed = Duration::from_micros(from.u64()?);
-        let idle_timeout = Some(from.u64()?).filter(|t| *t != NEVER).map(Duration::from_micros);
+        let rules = Rules::thaw(&mut from)?;
         // Without TLS every end is a clean one.
         let first_end = match from.u8()? {
             0 => None,
@@ -73,15 +86,11 @@ impl Tunnel {
                 up,
                 down,
                 record,
-                idle_timeout,
+                rules,
                 started: now.checked_sub(elapsed).unwrap_or(now),
                 first_end,
                 ending: None,
             },
         })
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(NEVER)
 }

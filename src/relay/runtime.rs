@@ -277,7 +277,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Relay;
-    use crate::{By, Counters, End, Record, Settings, Side, Tracker, Tunnel, Why};
+    use crate::{By, Counters, End, Record, Rules, Settings, Side, Tracker, Tunnel, Why};
 
     struct Told(Sender<End>);
 
@@ -319,7 +319,8 @@ mod tests {
             let record = Box::new(Open(relay, sender.clone()));
             let sides = [a, b].map(|side| Side::plain(side.into()));
             let [a, b] = sides;
-            let tunnel = Tunnel::new(a, b, [Tracker::opaque(), Tracker::opaque()], None, record);
+            let tunnel =
+                Tunnel::new(a, b, [Tracker::opaque(), Tracker::opaque()], Rules::default(), record);
             relay_ref.adopt(tunnel).map(|()| (client, backend)).map_err(drop)
         };
         let told = || open.recv_timeout(Duration::from_secs(30)).expect("told");
@@ -353,7 +354,7 @@ mod tests {
                     Side::plain(a.into()),
                     Side::plain(b.into()),
                     [Tracker::opaque(), Tracker::opaque()],
-                    None,
+                    Rules::default(),
                     Box::new(Told(sender.clone())),
                 ))
                 .map_err(drop)

@@ -13,8 +13,6 @@ pub struct Settings {
     /// The buffer each thread reads into, in bytes, at least 4096; also the bound of what is
     /// kept per direction of a tunnel.
     pub buffer_size: usize,
-    /// How long a tunnel ended by its idle timeout waits for its peers to end too.
-    pub linger: Duration,
     /// How peers are found out that are gone without a word. Without it only the kernel's patience
     /// with what was sent ends their tunnels.
     pub keep_alive: Option<KeepAlive>,
@@ -30,7 +28,6 @@ impl Default for Settings {
         Settings {
             threads: 1,
             buffer_size: 256 * 1024,
-            linger: Duration::from_secs(2),
             keep_alive: None,
             probation: Duration::from_secs(3),
             lowest_descriptor: 0,

@@ -104,8 +104,8 @@ impl Task {
             Ok((client, backend)) => {
                 // One that is ending lingers, as it did where it was before.
                 let timeout = match core.ending {
-                    Some(_) => Some(thread.linger),
-                    None => core.idle_timeout,
+                    Some(_) => Some(core.rules.effective_linger()),
+                    None => core.rules.effective_idle_timeout(),
                 };
                 let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
                 let seat = thread.sit();
@@ -252,9 +252,9 @@ impl Carried {
                 let gathered = self.core.up.gather().and_then(|()| self.core.down.gather());
                 return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
             }
-            Command::End(order, code) => self.begin_end(order.into(), code, thread),
+            Command::End(order, code) => self.begin_end(order.into(), code),
             Command::Close(order, code) => {
-                self.begin_end(order.into(), code, thread);
+                self.begin_end(order.into(), code);
                 // What can still be said is said, but nobody is waited for.
                 let _ = self.poll_ending(cx, thread);
                 return Poll::Ready(Some(self.end_cause()));
@@ -405,7 +405,7 @@ impl Carried {
         if idle.poll_expired(cx).is_pending() {
             return Poll::Pending;
         }
-        self.begin_end(Why::IdleTimeout, Some(GOING_AWAY), thread);
+        self.begin_end(Why::IdleTimeout, Some(GOING_AWAY));
         match self.poll_ending(cx, thread) {
             Poll::Pending => self.poll_linger(cx),
             ready => ready,
@@ -413,12 +413,13 @@ impl Carried {
     }
 
     /// Begins an orderly end, unless one has begun.
-    fn begin_end(&mut self, why: Why, code: Option<u16>, thread: &Thread) {
+    fn begin_end(&mut self, why: Why, code: Option<u16>) {
         if self.core.ending.is_some() {
             return;
         }
         // An order has a deadline of its own, for all tunnels at once.
-        self.idle = (why == Why::IdleTimeout).then(|| Box::new(Idle::new(thread.linger)));
+        let linger = self.core.rules.effective_linger();
+        self.idle = (why == Why::IdleTimeout).then(|| Box::new(Idle::new(linger)));
         self.core.ending = Some(why);
         self.core.up.end(code);
         self.core.down.end(code);

@@ -8,7 +8,6 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use crate::buffers::ThreadBuffers;
 use crate::counters::Counters;
@@ -46,8 +45,6 @@ pub(crate) enum Command {
 /// What the tunnels of a thread share. Never leaves it.
 pub(crate) struct Thread {
     pub counters: &'static Counters,
-    /// How long an idle tunnel that was ended waits for its peers.
-    pub linger: Duration,
     pub keep_alive: Option<KeepAlive>,
     shared: Arc<Shared>,
     buffers: RefCell<ThreadBuffers>,
@@ -77,7 +74,6 @@ impl Thread {
     pub fn new(shared: Arc<Shared>, counters: &'static Counters, settings: &Settings) -> Rc<Self> {
         Rc::new(Thread {
             counters,
-            linger: settings.linger,
             keep_alive: settings.keep_alive,
             shared,
             buffers: RefCell::new(ThreadBuffers {

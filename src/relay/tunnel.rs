@@ -3,13 +3,14 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shared::Why;
 
 use crate::end::{By, End, Record};
 use crate::flow::Flow;
 use crate::frames::Tracker;
+use crate::rules::Rules;
 use crate::side::{Side, Socket};
 
 /// What a tunnel is apart from its sockets, wherever it lives.
@@ -19,7 +20,7 @@ pub(crate) struct Core {
     /// From the back end to the client.
     pub down: Flow,
     pub record: Box<dyn Record>,
-    pub idle_timeout: Option<Duration>,
+    pub rules: Rules,
     pub started: Instant,
     /// The side whose bytes ended first, and whether it said so as it should.
     pub first_end: Option<(By, bool)>,
@@ -70,7 +71,7 @@ impl Tunnel {
         client: Side,
         backend: Side,
         frames: [Tracker; 2],
-        idle_timeout: Option<Duration>,
+        rules: Rules,
         record: Box<dyn Record>,
     ) -> Self {
         let [up, down] = frames;
@@ -81,7 +82,7 @@ impl Tunnel {
                 up: Flow::new(up, client.read_ahead),
                 down: Flow::new(down, backend.read_ahead),
                 record,
-                idle_timeout,
+                rules,
                 started: Instant::now(),
                 first_end: None,
                 ending: None,

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use os::{descriptors, process};
-use relay::{Side as RelaySide, Tls, Tracker};
+use relay::{Rules, Side as RelaySide, Tls, Tracker};
 use shared::Fallback;
 
 use crate::ffi::brigade::Brigade;
@@ -385,7 +385,7 @@ fn take(
         origin: None,
         ahead: [from_client, from_origin],
         is_websocket: handshake.offer.is_websocket(),
-        idle_timeout: handshake.idle_timeout.filter(|idle| !idle.is_zero()),
+        rules: handshake.rules,
         record: Some(record),
         _place: place,
     })));
@@ -417,7 +417,7 @@ struct Waiting {
     origin: Option<RelaySide>,
     ahead: [Vec<u8>; 2],
     is_websocket: bool,
-    idle_timeout: Option<std::time::Duration>,
+    rules: Rules,
     record: Option<TunnelRecord>,
     /// Held until the relay counts the tunnel.
     _place: Place,
@@ -483,13 +483,7 @@ impl Waiting {
             } else {
                 [Tracker::opaque(), Tracker::opaque()]
             };
-            child::adopt(relay::Tunnel::new(
-                client,
-                origin,
-                frames,
-                self.idle_timeout,
-                Box::new(record),
-            ));
+            child::adopt(relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record)));
         }
     }
 }

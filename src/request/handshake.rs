@@ -7,6 +7,7 @@ use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use protocol::handshake::{Offer, Rigour};
+use relay::Rules;
 
 use crate::config::DirConfig;
 use crate::ffi::connection::Connection;
@@ -46,8 +47,8 @@ pub struct Handshake {
     pub rigour: Rigour,
     /// WSForwardHandshakeTimeout, if set.
     pub timeout: Option<Duration>,
-    /// WSForwardIdleTimeout, if set; 0 is for ever.
-    pub idle_timeout: Option<Duration>,
+    /// What holds for the open tunnel.
+    pub rules: Rules,
     /// WSForwardRelay.
     pub relay: bool,
     /// The open tunnel.
@@ -88,7 +89,7 @@ impl Handshake {
             has_body,
             rigour: config.rigour(),
             timeout: config.handshake_timeout(),
-            idle_timeout: config.idle_timeout(),
+            rules: config.rules(),
             relay: config.relay(),
             tunnel: Tunnel::default(),
             keepalives,

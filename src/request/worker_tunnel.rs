@@ -64,7 +64,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 /// since the 101 is still to be written to it. A tunnel that is to leave stays only for what a
 /// peer does, or for want of descriptors: then no longer than without WSForwardIdleTimeout.
 fn set_timeouts(serving: &Serving<'_, Handshake>) {
-    let Some(idle) = serving.data.idle_timeout else { return };
+    let Some(idle) = serving.data.rules.idle_timeout else { return };
     let Some(origin) = serving.origin.and_then(Connection::socket) else { return };
     let idle = Some(idle).filter(|idle| !idle.is_zero()).unwrap_or(LONGEST).min(LONGEST);
     let shorter = |timeout: Option<Duration>| timeout.unwrap_or(idle).min(idle);

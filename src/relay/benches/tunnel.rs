@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use relay::{Counters, End, Record, Relay, Settings, Side, Tracker, Tunnel};
+use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 struct Ended(Sender<()>);
 
@@ -35,7 +35,8 @@ fn tunnel(relay: &Relay) -> Ends {
     let (sender, ended) = channel();
     let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
     let record = Box::new(Ended(sender));
-    let tunnel = Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, None, record);
+    let tunnel =
+        Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, Rules::default(), record);
     relay.adopt(tunnel).expect("adopted");
     Ends { client, backend, ended }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use common::*;
-use relay::{Side, Tunnel};
+use relay::{Rules, Side, Tunnel};
 
 struct Counting;
 
@@ -42,7 +42,8 @@ fn messages_allocate_nothing_and_tunnels_little() {
         let (mut backend, b) = tcp_pair();
         let (record, _ends) = record();
         let side = |fd: std::net::TcpStream| Side::plain(fd.into());
-        let tunnel = Tunnel::new(side(a), side(b), websocket(), timeout, record);
+        let rules = Rules { idle_timeout: timeout, ..Rules::default() };
+        let tunnel = Tunnel::new(side(a), side(b), websocket(), rules, record);
         relay.adopt(tunnel).expect("adopted");
         let mut message = vec![0x82, 0x80 | 126, 0x10, 0, 1, 2, 3, 4];
         message.resize(8 + 4096, 7);

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{Budget, By, Side, Tls, Tunnel, Why};
+use relay::{Budget, By, Rules, Side, Tls, Tunnel, Why};
 
 #[test]
 fn echoes_through_tcp() {
@@ -128,7 +128,8 @@ fn what_was_read_ahead_comes_first() {
     Pattern::new(1).take(&mut up);
     let (record, ends) = record();
     let side = |fd: TcpStream, read_ahead| Side { fd: OwnedFd::from(fd), tls: None, read_ahead };
-    let tunnel = Tunnel::new(side(a, up), side(b, b"greeting".to_vec()), opaque(), None, record);
+    let tunnel =
+        Tunnel::new(side(a, up), side(b, b"greeting".to_vec()), opaque(), Rules::default(), record);
     relay.adopt(tunnel).expect("adopted");
     let mut greeting = [0; 8];
     (&client).read_exact(&mut greeting).expect("read");
@@ -412,7 +413,9 @@ fn last_words_of_a_side_that_a_write_finds_gone_arrive() {
             Side { read_ahead: b"hello?".to_vec(), ..Side::plain(other_inside.into()) };
         let (client, backend) = if client_goes { (gone, other_side) } else { (other_side, gone) };
         let (record, ends) = record();
-        relay.adopt(Tunnel::new(client, backend, opaque(), None, record)).expect("adopted");
+        relay
+            .adopt(Tunnel::new(client, backend, opaque(), Rules::default(), record))
+            .expect("adopted");
         let mut got = vec![0; pieces * PIECE.len()];
         (&other).read_exact(&mut got).expect("the last words");
         assert_eq!(got, PIECE.repeat(pieces));

@@ -68,7 +68,8 @@ fn measure(tunnels: usize, which: &str) {
         for (a, b) in insides {
             let (record, end) = record();
             let side = |fd: TcpStream| relay::Side::plain(fd.into());
-            let tunnel = relay::Tunnel::new(side(a), side(b), websocket(), None, record);
+            let tunnel =
+                relay::Tunnel::new(side(a), side(b), websocket(), relay::Rules::default(), record);
             relay.adopt(tunnel).expect("adopted");
             ends.push(end);
         }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
-use relay::{Budget, By, End, Record, Side, Tls, Tunnel, Why};
+use relay::{Budget, By, End, Record, Rules, Side, Tls, Tunnel, Why};
 
 /// A TLS session that panics at its first read, and again when dropped.
 struct Panics {
@@ -64,7 +64,7 @@ fn a_panic_ends_one_tunnel_only() {
         let (record, ends) = record();
         let side =
             Side { tls: Some(Box::new(Panics { on_drop })), fd: a.into(), read_ahead: Vec::new() };
-        let bad = Tunnel::new(side, Side::plain(b.into()), opaque(), None, record);
+        let bad = Tunnel::new(side, Side::plain(b.into()), opaque(), Rules::default(), record);
         relay.adopt(bad).expect("adopted");
         let end = ends.wait();
         assert_eq!((end.by, end.why), (By::Us, Why::Panic));
@@ -79,7 +79,7 @@ fn a_panic_ends_one_tunnel_only() {
         Side::plain(a.into()),
         Side::plain(b.into()),
         opaque(),
-        None,
+        Rules::default(),
         Box::new(PanicsAtEnd),
     );
     relay.adopt(bad).expect("adopted");

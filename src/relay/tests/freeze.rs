@@ -5,11 +5,12 @@ mod common;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{Side, Tunnel, Why};
+use relay::{Rules, Side, Tunnel, Why};
 
 /// The same tunnel, as another process would have it.
 fn refrozen(mut tunnel: Tunnel) -> Tunnel {
@@ -90,8 +91,11 @@ fn half_closed_and_within_a_frame() {
     let (record, end) = record();
     let sides = [a, b].map(|side| Side::plain(side.into()));
     let [to_client, to_backend] = sides;
-    let tunnel =
-        Tunnel::new(to_client, to_backend, websocket(), Some(Duration::from_secs(600)), record);
+    let rules = Rules {
+        idle_timeout: Some(Duration::from_secs(600)),
+        linger: Some(Duration::from_secs(5)),
+    };
+    let tunnel = Tunnel::new(to_client, to_backend, websocket(), rules, record);
     let (first, _) = relay(1);
     first.adopt(tunnel).expect("adopted");
     // The back end ends; the client is within the header of a Close frame, code 4000.
@@ -121,7 +125,7 @@ fn bytes_that_are_no_frames() {
     let (backend, b) = tcp_pair();
     let (record, end) = record();
     let [to_client, to_backend] = [a, b].map(|side| Side::plain(side.into()));
-    let tunnel = Tunnel::new(to_client, to_backend, websocket(), None, record);
+    let tunnel = Tunnel::new(to_client, to_backend, websocket(), Rules::default(), record);
     let (first, _) = relay(1);
     first.adopt(tunnel).expect("adopted");
     let mut got = [0; 3];
@@ -186,4 +190,95 @@ fn other_bytes_are_refused() {
     let mut other = frozen;
     other[0] ^= 1;
     assert!(!thaw(&other), "another version");
+}
+
+/// The bytes of a file of `tests/frozen`: hexadecimal numbers, and comments after `#`.
+fn bytes_of(text: &str) -> Vec<u8> {
+    let digits: String = text.lines().filter_map(|line| line.split('#').next()).collect();
+    let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| {
+        u8::from_str_radix(str::from_utf8(pair).expect("ASCII"), 16).expect("hexadecimal")
+    };
+    digits.chunks(2).map(byte).collect()
+}
+
+/// What `tests/frozen/version-2.hex` is: a client has sent part of a frame with the request for the
+/// upgrade, the back end one and the beginning of a Close frame with its answer.
+fn known() -> Tunnel {
+    let side = |read_ahead: &[u8]| Side {
+        fd: OwnedFd::from(unix_pair().0),
+        tls: None,
+        read_ahead: read_ahead.to_vec(),
+    };
+    let client = side(&[0x82, 0xfe, 0x01, 0x00, 1, 2, 3, 4, 0x55, 0x56]);
+    let backend = side(&[0x81, 2, b'h', b'i', 0x88, 2, 0x03]);
+    let rules = Rules {
+        idle_timeout: Some(Duration::from_secs(600)),
+        linger: Some(Duration::from_millis(1500)),
+    };
+    Tunnel::new(client, backend, websocket(), rules, record().0)
+}
+
+/// Where the microseconds stand for which the tunnel has lived: all else is the same each time.
+const AGE: std::ops::Range<usize> = 2..10;
+
+fn thaw(bytes: &[u8]) -> Option<Tunnel> {
+    let [client, backend] = [unix_pair().0, unix_pair().0].map(OwnedFd::from);
+    Tunnel::thaw(bytes, client, backend, record().0)
+}
+
+/// Another build of the module reads them.
+#[test]
+fn the_bytes_of_this_version_are_pinned() {
+    assert_eq!(relay::FROZEN_VERSION, 2, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-2.hex"));
+    let mut frozen = known().freeze().expect("a plain tunnel");
+    frozen[AGE].copy_from_slice(&pinned[AGE]);
+    assert_eq!(frozen, pinned);
+    // What comes out of them is the same tunnel, and no younger.
+    let mut again = thaw(&pinned).expect("a tunnel").freeze().expect("a plain tunnel");
+    let age = |bytes: &[u8]| u64::from_le_bytes(bytes[AGE].try_into().expect("eight bytes"));
+    assert!((age(&pinned)..age(&pinned) + 30_000_000).contains(&age(&again)));
+    again[AGE].copy_from_slice(&pinned[AGE]);
+    assert_eq!(again, pinned);
+}
+
+/// Their tunnels go to a drain process of their own.
+#[test]
+fn the_bytes_of_older_versions_are_refused() {
+    assert!(thaw(&bytes_of(include_str!("frozen/version-1.hex"))).is_none());
+    // Nor is what a later one may write.
+    let mut later = bytes_of(include_str!("frozen/version-2.hex"));
+    later[0] += 1;
+    assert!(thaw(&later).is_none());
+}
+
+/// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
+#[test]
+fn any_bytes_are_taken_or_refused() {
+    let pinned = bytes_of(include_str!("frozen/version-2.hex"));
+    assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
+    let (relay, counters) = relay(1);
+    let mut taken = 0;
+    for at in 2..pinned.len() {
+        for value in [0, 1, 2, 3, 0x7f, 0x80, 0xff] {
+            let mut bytes = pinned.clone();
+            // Eight of them, so that numbers are as large as they can be.
+            for byte in bytes.iter_mut().skip(at).take(8) {
+                *byte = value;
+            }
+            let (mut client, a) = unix_pair();
+            let (mut backend, b) = unix_pair();
+            let (record, ends) = record();
+            let Some(tunnel) = Tunnel::thaw(&bytes, a.into(), b.into(), record) else { continue };
+            taken += 1;
+            let _ = client.write_all(&[0x81; 40]);
+            let _ = backend.write_all(&[0x02; 40]);
+            relay.adopt(tunnel).expect("adopted");
+            drop((client, backend));
+            assert_ne!(ends.wait().why, Why::Panic, "{value} from {at} on");
+        }
+    }
+    assert!(taken > 100, "{taken}");
+    assert_eq!(counters.ended_by.of(&Why::Panic).load(Relaxed), 0);
 }

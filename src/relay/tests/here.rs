@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use relay::{By, Order, Settings, Side, Tunnel, Why};
+use relay::{By, Order, Rules, Settings, Side, Tunnel, Why};
 
 #[test]
 fn peers_are_told_and_waited_for() {
@@ -20,7 +20,7 @@ fn peers_are_told_and_waited_for() {
         let (backend, b) = tcp_pair();
         let (record, end) = record();
         let [a, b] = [a, b].map(|side| Side::plain(side.into()));
-        first.adopt(Tunnel::new(a, b, websocket(), None, record)).expect("adopted");
+        first.adopt(Tunnel::new(a, b, websocket(), Rules::default(), record)).expect("adopted");
         peers.push((client, backend));
         ends.push(end);
     }

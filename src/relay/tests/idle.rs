@@ -7,17 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use relay::{By, Settings, Side, Tunnel, Why};
+use relay::{By, Rules, Side, Tunnel, Why};
 
 fn idle_tunnel(
-    timeout: Duration,
+    rules: Rules,
     frames: [relay::Tracker; 2],
 ) -> (Tunnel, Ends, std::net::TcpStream, std::net::TcpStream) {
     let (client, a) = tcp_pair();
     let (backend, b) = tcp_pair();
     let (record, ends) = record();
-    let tunnel =
-        Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, Some(timeout), record);
+    let tunnel = Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, rules, record);
     (tunnel, ends, client, backend)
 }
 
@@ -25,7 +24,8 @@ fn idle_tunnel(
 fn bytes_in_either_direction_put_it_off() {
     let (relay, _) = relay(1);
     let timeout = Duration::from_millis(600);
-    let (tunnel, ends, mut client, mut backend) = idle_tunnel(timeout, opaque());
+    let (tunnel, ends, mut client, mut backend) =
+        idle_tunnel(Rules { idle_timeout: Some(timeout), ..Rules::default() }, opaque());
     relay.adopt(tunnel).expect("adopted");
     let mut last = Instant::now();
     for round in 0..16 {
@@ -51,8 +51,9 @@ fn bytes_in_either_direction_put_it_off() {
 #[test]
 fn a_websocket_is_told_1001() {
     let (relay, _) = relay(1);
-    let (tunnel, ends, mut client, mut backend) =
-        idle_tunnel(Duration::from_millis(100), websocket());
+    let timeout = Some(Duration::from_millis(100));
+    let rules = Rules { idle_timeout: timeout, ..Rules::default() };
+    let (tunnel, ends, mut client, mut backend) = idle_tunnel(rules, websocket());
     relay.adopt(tunnel).expect("adopted");
     let mut got = Vec::new();
     client.read_to_end(&mut got).expect("read");
@@ -68,9 +69,10 @@ fn a_websocket_is_told_1001() {
 
 #[test]
 fn peers_that_do_not_end_are_not_waited_for() {
-    let settings = Settings { linger: Duration::from_millis(50), ..Settings::default() };
-    let relay = relay::Relay::start(&settings, counters()).expect("relay");
-    let (tunnel, ends, client, backend) = idle_tunnel(Duration::from_millis(50), opaque());
+    let relay = relay(1).0;
+    let soon = Some(Duration::from_millis(50));
+    let (tunnel, ends, client, backend) =
+        idle_tunnel(Rules { idle_timeout: soon, linger: soon }, opaque());
     relay.adopt(tunnel).expect("adopted");
     assert_eq!(ends.wait().why, Why::IdleTimeout);
     until("none is open", || relay.open() == 0);

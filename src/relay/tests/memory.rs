@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use common::*;
-use relay::{End, Record, Side, Tunnel};
+use relay::{End, Record, Rules, Side, Tunnel};
 
 struct Nothing;
 
@@ -38,7 +38,7 @@ fn idle_tunnels() {
                 Side::plain(a.into()),
                 Side::plain(b.into()),
                 websocket(),
-                timeout,
+                Rules { idle_timeout: timeout, ..Rules::default() },
                 Box::new(Nothing),
             );
             relay.adopt(tunnel).expect("adopted");

@@ -9,14 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use relay::{By, Order, Relay, Side, Tunnel, Why};
+use relay::{By, Order, Relay, Rules, Side, Tunnel, Why};
 
 fn websocket_tunnel(relay: &Relay) -> (TcpStream, TcpStream, Ends) {
     let (client, a) = tcp_pair();
     let (backend, b) = tcp_pair();
     let (record, ends) = record();
     let side = |fd: TcpStream| Side::plain(OwnedFd::from(fd));
-    let tunnel = Tunnel::new(side(a), side(b), websocket(), None, record);
+    let tunnel = Tunnel::new(side(a), side(b), websocket(), Rules::default(), record);
     relay.adopt(tunnel).expect("adopted");
     (client, backend, ends)
 }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{DESCRIPTORS_OF_PIPES, Order, Settings, Side, Tracker, Tunnel, Why};
+use relay::{DESCRIPTORS_OF_PIPES, Order, Rules, Settings, Side, Tracker, Tunnel, Why};
 
 /// The numbers of this process's descriptors of pipes.
 fn pipes() -> Vec<i32> {
@@ -33,7 +33,8 @@ fn flooded(frames: [Tracker; 2]) -> (Tunnel, Ends, TcpStream, TcpStream) {
     let (client, a) = tcp_pair();
     let (backend, b) = tcp_pair();
     let (record, ends) = record();
-    let tunnel = Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, None, record);
+    let tunnel =
+        Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, Rules::default(), record);
     (tunnel, ends, client, backend)
 }
 

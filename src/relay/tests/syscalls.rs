@@ -7,7 +7,7 @@ mod strace;
 use std::time::Duration;
 
 use common::*;
-use relay::{Side, Tunnel};
+use relay::{Rules, Side, Tunnel};
 
 const ROUNDS: usize = 2000;
 
@@ -17,7 +17,8 @@ fn ping_pong(size: usize, timeout: Option<Duration>) {
     let (mut backend, b) = tcp_pair();
     let (record, _ends) = record();
     let side = |fd: std::net::TcpStream| Side::plain(fd.into());
-    let tunnel = Tunnel::new(side(a), side(b), websocket(), timeout, record);
+    let rules = Rules { idle_timeout: timeout, ..Rules::default() };
+    let tunnel = Tunnel::new(side(a), side(b), websocket(), rules, record);
     relay.adopt(tunnel).expect("adopted");
     let mut up = vec![0x82, 0x80 | 126, (size >> 8) as u8, size as u8, 1, 2, 3, 4];
     up.resize(8 + size, 7);

@@ -16,7 +16,7 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use openssl::ssl::{Ssl, SslStream, SslVersion};
 use openssl::symm::{Cipher, encrypt_aead};
-use relay::{Budget, Counters, Relay, Settings, Side, Tls, Tracker, Tunnel};
+use relay::{Budget, Counters, Relay, Rules, Settings, Side, Tls, Tracker, Tunnel};
 use tls::Session;
 
 /// What a hostile client sends, again and again.
@@ -282,7 +282,8 @@ fn one_read_goes_through_few_records() {
 fn tunnel(relay: &Relay, side: Side) -> TcpStream {
     let (backend, plain) = tcp_pair();
     let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
-    let tunnel = Tunnel::new(side, Side::plain(plain.into()), frames, None, Box::new(Untold));
+    let tunnel =
+        Tunnel::new(side, Side::plain(plain.into()), frames, Rules::default(), Box::new(Untold));
     relay.adopt(tunnel).expect("adopted");
     backend
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use openssl::ssl::SslVersion;
-use relay::{Counters, End, Order, Record, Relay, Settings, Side, Tracker, Tunnel};
+use relay::{Counters, End, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 struct Nothing;
 
@@ -48,7 +48,7 @@ fn measure(version: SslVersion, ours_is_server: bool) {
         let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
         let plain_side = Side::plain(plain.into());
         let record = Box::new(Nothing);
-        let tunnel = Tunnel::new(tls_side, plain_side, frames, None, record);
+        let tunnel = Tunnel::new(tls_side, plain_side, frames, Rules::default(), record);
         relay.adopt(tunnel).expect("adopted");
         let mut got = [0; 3000];
         peer.write_all(&got).expect("write");

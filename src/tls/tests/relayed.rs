@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::*;
 use openssl::ssl::{ShutdownState, SslStream, SslVersion};
-use relay::{By, Counters, End, Order, Record, Relay, Settings, Side, Tracker, Tunnel, Why};
+use relay::{By, Counters, End, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel, Why};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 
@@ -45,7 +45,7 @@ fn adopt(relay: &Relay, client: Side, backend: Side, websocket: bool) -> Receive
     } else {
         [Tracker::opaque(), Tracker::opaque()]
     };
-    let tunnel = Tunnel::new(client, backend, frames, None, Box::new(Told(sender)));
+    let tunnel = Tunnel::new(client, backend, frames, Rules::default(), Box::new(Told(sender)));
     relay.adopt(tunnel).expect("adopted");
     ends
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use relay::{Counters, End, Record, Relay, Settings, Side, Tracker, Tunnel};
+use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ pub fn tunnel(client: impl Into<OwnedFd>, backend: impl Into<OwnedFd>) -> (Tunne
         Side::plain(client.into()),
         Side::plain(backend.into()),
         opaque(),
-        None,
+        Rules::default(),
         record,
     );
     (tunnel, ends)

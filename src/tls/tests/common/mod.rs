@@ -17,7 +17,7 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::{X509, X509NameBuilder};
-use relay::{Counters, End, Record, Relay, Settings, Side, Tracker, Tunnel};
+use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 use tls::{Context, Library, Session};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -210,7 +210,8 @@ pub fn tls_client_tunnel(relay: &Relay, version: SslVersion) -> (SslStream<TcpSt
     let side = Side { fd: socket.into(), tls: Some(Box::new(session)), read_ahead: Vec::new() };
     let (backend, plain) = tcp_pair();
     let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
-    let tunnel = Tunnel::new(side, Side::plain(plain.into()), frames, None, Box::new(Untold));
+    let tunnel =
+        Tunnel::new(side, Side::plain(plain.into()), frames, Rules::default(), Box::new(Untold));
     relay.adopt(tunnel).expect("adopted");
     (client, backend)
 }

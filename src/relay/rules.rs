@@ -1,0 +1,102 @@
+//! The rules for an open tunnel.
+
+use std::time::Duration;
+
+use crate::bytes::{Field, Frozen};
+
+/// Makes [`Rules`] of a list of them. Another rule is one more line here.
+macro_rules! rules {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty,)+) => {
+        /// What holds for one tunnel for as long as it is open, wherever it is carried. A rule that
+        /// is `None` is not set: a configuration lets an outer section decide, and the relay has its
+        /// default.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Rules {
+            $($(#[doc = $doc])+ pub $name: Option<$type>,)+
+        }
+
+        impl Rules {
+            /// How many bytes [`freeze`](Self::freeze) appends.
+            pub(crate) const FROZEN_BYTES: usize = 0 $(+ <Option<$type> as Field>::BYTES)+;
+
+            /// These rules; those not set are the ones of `outer`.
+            #[must_use]
+            pub fn or(self, outer: Self) -> Self {
+                Rules { $($name: self.$name.or(outer.$name),)+ }
+            }
+
+            /// Appends all of them as bytes. A change of these is one of
+            /// [`FROZEN_VERSION`](crate::FROZEN_VERSION).
+            pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
+                $(self.$name.put(out);)+
+            }
+
+            /// The rules that [`freeze`](Self::freeze) was called on.
+            pub(crate) fn thaw(from: &mut Frozen<'_>) -> Option<Self> {
+                Some(Rules { $($name: Field::take(from)?,)+ })
+            }
+        }
+    };
+}
+
+rules! {
+    /// How long no byte may move in either direction before the tunnel is ended. Zero is for ever;
+    /// so is the relay's default.
+    idle_timeout: Duration,
+    /// How long a tunnel that a rule has ended waits for its peers to end too. By default
+    /// [`Rules::DEFAULT_LINGER`].
+    linger: Duration,
+}
+
+impl Rules {
+    /// Time for an answer to a Close frame.
+    pub const DEFAULT_LINGER: Duration = Duration::from_secs(2);
+
+    /// The time without a byte after which the tunnel is ended; `None` if it never is.
+    pub(crate) fn effective_idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout.filter(|timeout| !timeout.is_zero())
+    }
+
+    /// How long the tunnel waits for its peers when a rule has ended it.
+    pub(crate) fn effective_linger(&self) -> Duration {
+        self.linger.unwrap_or(Self::DEFAULT_LINGER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Rules;
+    use crate::bytes::Frozen;
+
+    #[test]
+    fn an_inner_section_decides_before_an_outer_one() {
+        let [one, two] = [1, 2].map(|n| Some(Duration::from_secs(n)));
+        let inner = Rules { idle_timeout: Some(Duration::ZERO), linger: None };
+        let outer = Rules { idle_timeout: one, linger: two };
+        let merged = inner.or(outer);
+        assert_eq!(merged, Rules { idle_timeout: Some(Duration::ZERO), linger: two });
+        assert_eq!(merged.effective_idle_timeout(), None);
+        assert_eq!(Rules::default().or(outer), outer);
+    }
+
+    #[test]
+    fn whatever_they_are_they_come_back() {
+        let times = [None, Some(Duration::ZERO), Some(Duration::from_micros(7))];
+        for idle_timeout in times {
+            for linger in times {
+                let rules = Rules { idle_timeout, linger };
+                let mut bytes = Vec::new();
+                rules.freeze(&mut bytes);
+                assert_eq!(bytes.len(), Rules::FROZEN_BYTES);
+                assert_eq!(Rules::thaw(&mut Frozen(&bytes)), Some(rules));
+            }
+        }
+        // A time that is too long for the bytes is still one.
+        let mut bytes = Vec::new();
+        Rules { idle_timeout: Some(Duration::MAX), linger: None }.freeze(&mut bytes);
+        let thawed = Rules::thaw(&mut Frozen(&bytes)).expect("rules");
+        assert!(thawed.idle_timeout.is_some() && thawed.linger.is_none());
+    }
+}
