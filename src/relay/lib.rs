@@ -23,7 +23,7 @@ mod runtime;
 mod serve;
 mod settings;
 mod side;
-mod socket;
+pub mod socket;
 mod stream;
 mod task;
 mod thread;

@@ -1,4 +1,4 @@
-//! The system calls on a side's descriptor.
+//! The system calls on the socket of a side, which a TLS session makes too.
 
 use std::io;
 use std::net::Shutdown;
@@ -13,7 +13,7 @@ use socket2::SockRef;
 /// # Errors
 /// `WouldBlock` if nothing is there.
 #[inline]
-pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         // SAFETY: the kernel writes at most buffer.len() bytes into buffer, which is borrowed
         // for the call; fd is open for as long as it is borrowed.
@@ -37,7 +37,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
 /// # Errors
 /// Never `WouldBlock`.
 #[inline]
-pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
+pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
     let more = if more { libc::MSG_MORE } else { 0 };
     loop {
         // SAFETY: the kernel reads at most bytes.len() bytes from bytes, which is borrowed for

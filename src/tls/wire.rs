@@ -7,9 +7,11 @@
 
 use std::ffi::{c_char, c_int, c_long, c_void};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use std::{ptr, slice};
+
+use relay::socket::{receive, send};
 
 use crate::symbols::{
     BIO_CTRL_DUP, BIO_CTRL_FLUSH, BIO_FLAGS_READ, BIO_FLAGS_RWS, BIO_FLAGS_SHOULD_RETRY,
@@ -96,6 +98,12 @@ impl Records {
 }
 
 impl Wire {
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open for as long as the session lives, by who had it take the socket over
+        // (`Session::take_over`), and the wire is used by nobody else.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+
     /// What comes next is the beginning of a record.
     pub fn follow_records(&mut self) {
         self.records = Some(Records::default());
@@ -144,9 +152,9 @@ impl Wire {
     /// Sends what is kept; `WouldBlock` while some remains.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.kept() > 0 {
-            match send(self.fd, &self.kept[self.sent..], self.more) {
-                Ok(n) => self.sent += n,
-                Err(error) => return Err(error),
+            match send(self.fd(), &self.kept[self.sent..], self.more)? {
+                0 => return Err(io::ErrorKind::WouldBlock.into()),
+                n => self.sent += n,
             }
         }
         // The capacity goes too: an idle session keeps nothing.
@@ -162,9 +170,9 @@ impl Wire {
             return;
         }
         while self.kept() == 0 && !bytes.is_empty() {
-            match send(self.fd, bytes, self.more) {
+            match send(self.fd(), bytes, self.more) {
+                Ok(0) => break,
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     self.errno = error.raw_os_error();
                     return;
@@ -199,7 +207,7 @@ impl Wire {
             self.starved = true;
             return None;
         }
-        match receive(self.fd, buffer) {
+        match receive(self.fd(), buffer) {
             Ok(0) => {
                 self.ended = true;
                 None
@@ -224,42 +232,6 @@ impl Wire {
             }
         }
     }
-}
-
-fn send(fd: RawFd, bytes: &[u8], more: bool) -> io::Result<usize> {
-    let more = if more { libc::MSG_MORE } else { 0 };
-    loop {
-        // SAFETY: the kernel reads at most bytes.len() bytes from bytes, borrowed for the call.
-        let n = unsafe {
-            libc::send(
-                fd,
-                bytes.as_ptr().cast::<c_void>(),
-                bytes.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more,
-            )
-        };
-        match returned(n) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    loop {
-        // SAFETY: the kernel writes at most buffer.len() bytes into buffer, borrowed for the call.
-        let n = unsafe {
-            libc::recv(fd, buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), libc::MSG_DONTWAIT)
-        };
-        match returned(n) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
-}
-
-fn returned(n: isize) -> io::Result<usize> {
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 /// Makes the BIO_METHOD. Never freed, as its BIOs may outlive any owner of it.
