@@ -83,6 +83,12 @@ impl Scanner {
         if !could_be_http(&bytes[start..]) {
             return Err(BadHead::StatusLine);
         }
+        if self.scanned <= start
+            && let Some(longest) = bytes.get(start..=start + MAX_STATUS_LINE)
+            && memchr(b'\n', longest).is_none()
+        {
+            return Err(BadHead::StatusLine);
+        }
         let mut from = self.scanned.max(start);
         while let Some(at) = memchr(b'\n', &bytes[from..]) {
             let line_end = from + at;
@@ -104,9 +110,6 @@ impl Scanner {
         }
         if bytes.len() >= MAX_HEAD {
             return Err(BadHead::TooLong);
-        }
-        if self.scanned <= start && bytes.len() - start > MAX_STATUS_LINE {
-            return Err(BadHead::StatusLine);
         }
         Ok(None)
     }
@@ -211,6 +214,19 @@ mod tests {
         let mut line = b"HTTP/1.1 200 ".to_vec();
         line.resize(MAX_STATUS_LINE + 2, b'x');
         assert_eq!(end(&line), Err(BadHead::StatusLine));
+        // Wherever it is cut, the longest one is none too many.
+        let mut head = line[..MAX_STATUS_LINE].to_vec();
+        head.extend_from_slice(b"\n\n");
+        for cut in MAX_STATUS_LINE - 2..=head.len() {
+            let mut scanner = Scanner::default();
+            assert!(scanner.end(&head[..cut]).is_ok(), "{cut}");
+            assert_eq!(scanner.end(&head), Ok(Some(head.len())), "{cut}");
+        }
+        assert!(inspect(&head).is_ok());
+        head.insert(MAX_STATUS_LINE, b'x');
+        for cut in MAX_STATUS_LINE + 1..=head.len() {
+            assert_eq!(end(&head[..cut]), Err(BadHead::StatusLine), "{cut}");
+        }
         let mut head = b"HTTP/1.1 200 OK\r\n".to_vec();
         while head.len() < MAX_HEAD {
             head.extend_from_slice(b"X-Pad: 0123456789\r\n");
