@@ -216,18 +216,19 @@ impl Tracker {
         };
         self.left = length + key;
         if head[0] & 0x0f == OP_CLOSE {
-            self.code = NO_STATUS;
+            let mut code = 0;
             if length >= 2 {
-                self.code = if self.mode == Mode::Masked {
+                code = if self.mode == Mode::Masked {
                     u16::from_be_bytes([head[6] ^ head[2], head[7] ^ head[3]])
                 } else {
                     u16::from_be_bytes([head[2], head[3]])
                 };
-                // 0 stands for "none yet"; a peer that sends it sent no code worth the name.
-                if self.code == 0 {
-                    self.code = NO_STATUS;
-                }
                 self.left -= key + 2;
+            }
+            // The first one counts: nothing may follow it (RFC 6455 5.5.1).
+            if self.code == 0 {
+                // 0 stands for "none yet"; a peer that sends it sent no code worth the name.
+                self.code = if code == 0 { NO_STATUS } else { code };
             }
         }
     }

@@ -109,6 +109,15 @@ fn every_split_of_a_close_frame_shows_its_code() {
 }
 
 #[test]
+fn of_two_close_frames_the_first_counts() {
+    let mut tracker = Tracker::backend_to_client();
+    tracker.feed(&[0x88, 2, 0x03, 0xe8, 0x88, 2, 0x0f, 0xff]);
+    assert_eq!(tracker.close_code(), Some(1000));
+    tracker.feed(&[0x88, 0]);
+    assert_eq!(tracker.close_code(), Some(1000));
+}
+
+#[test]
 fn invalid_headers_end_the_tracking() {
     let invalid: [(&str, &[u8]); 10] = [
         ("unmasked from a client", &[0x81, 0x01, 0x00]),
