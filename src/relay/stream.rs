@@ -21,6 +21,9 @@ pub(crate) struct Stream {
     /// A read may bring something even if the descriptor is not known to be readable: the last
     /// one filled its buffer, or a TLS session holds bytes.
     pending: bool,
+    /// There was room when it was of no interest, and the descriptor may not be known to be
+    /// writable since.
+    has_room: bool,
     /// The peer hung up without an error: nothing more to watch for.
     hung_up: bool,
 }
@@ -36,7 +39,7 @@ impl Stream {
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
         match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => Ok(Stream { pending: true, tls, io, hung_up: false }),
+            Ok(io) => Ok(Stream { pending: true, has_room: false, tls, io, hung_up: false }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
                 Err((Socket { tls, fd }, error))
@@ -178,7 +181,8 @@ impl Stream {
     }
 
     /// The socket was found full: an edge will say when it no longer is.
-    fn is_full(&self, cx: &mut Context<'_>) {
+    fn is_full(&mut self, cx: &mut Context<'_>) {
+        self.has_room = false;
         if let Poll::Ready(Ok(mut guard)) = self.io.poll_write_ready(cx) {
             guard.clear_ready();
         }
@@ -189,11 +193,30 @@ impl Stream {
         if let Some(tls) = &mut self.tls {
             return Poll::Ready(tls.write(bytes, false).map(|()| bytes.len()));
         }
+        self.poll_give(cx, |fd, _| socket::send(fd, bytes, false).map(sent))
+    }
+
+    /// Has `give` send something as soon as the socket has room. It returns `None` if there was
+    /// none.
+    fn poll_give<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut give: impl FnMut(BorrowedFd<'_>, Option<&mut Box<dyn Tls>>) -> io::Result<Option<T>>,
+    ) -> Poll<io::Result<T>> {
         loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match socket::send(self.io.get_ref().as_fd(), bytes, false)? {
-                0 => guard.clear_ready(),
-                n => return Poll::Ready(Ok(n)),
+            let mut guard = match self.io.poll_write_ready(cx)? {
+                Poll::Ready(guard) => Some(guard),
+                Poll::Pending if self.has_room => None,
+                Poll::Pending => return Poll::Pending,
+            };
+            if let Some(given) = give(self.io.get_ref().as_fd(), self.tls.as_mut())? {
+                return Poll::Ready(Ok(given));
+            }
+            self.has_room = false;
+            match guard.as_mut() {
+                Some(guard) => guard.clear_ready(),
+                // The waker is registered, and an edge follows a refusal.
+                None => return Poll::Pending,
             }
         }
     }
@@ -206,27 +229,18 @@ impl Stream {
 
     /// Moves at least one byte out of a pipe as soon as the socket has room. Only without TLS.
     pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match pipe.drain(self.io.get_ref().as_fd())? {
-                0 => guard.clear_ready(),
-                n => return Poll::Ready(Ok(n)),
-            }
-        }
+        self.poll_give(cx, |fd, _| pipe.drain(fd).map(sent))
     }
 
     /// Sends the ciphertext that TLS keeps.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(tls) = self.tls.as_mut().filter(|tls| tls.kept() > 0) else {
+        if self.kept() == 0 {
             return Poll::Ready(Ok(()));
-        };
-        loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match tls.flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                result => return Poll::Ready(result),
-            }
         }
+        self.poll_give(cx, |_, tls| match tls.map_or(Ok(()), |tls| tls.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            result => result.map(Some),
+        })
     }
 
     /// Queues close_notify. Failing to is no reason not to close.
@@ -256,8 +270,9 @@ impl Stream {
                 // Closed in both directions, as it may be: bytes that came before still count.
                 self.hung_up = true;
             } else {
-                // Room is of no interest: whoever writes tries first and asks later.
+                // Room is of no interest now. No edge tells of it again.
                 guard.clear_ready();
+                self.has_room = true;
             }
         }
         Poll::Pending
@@ -279,4 +294,9 @@ impl Stream {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()
     }
+}
+
+/// What a call sent; none if there was no room.
+fn sent(count: usize) -> Option<usize> {
+    (count > 0).then_some(count)
 }

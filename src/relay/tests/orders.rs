@@ -3,8 +3,8 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,56 @@ fn under_full_traffic_frames_stay_whole() {
         }
         println!("{told} of 20 were between frames");
     });
+}
+
+/// Bytes that came and were not read.
+fn unread(socket: &TcpStream) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one number, which lives on the stack.
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    usize::try_from(count).expect("a socket")
+}
+
+#[test]
+fn who_cannot_send_on_and_says_nothing_more_is_told() {
+    let (relay, _) = relay(1);
+    // One side has sent, and the other does not read.
+    for is_client in [true, false] {
+        let (client, a) = tcp_pair();
+        let (backend, b) = tcp_pair();
+        let watched = if is_client { &a } else { &b }.try_clone().expect("dup");
+        let (record, ends) = record();
+        let [to_client, to_backend] = [a, b].map(|side| Side::plain(side.into()));
+        let tunnel = Tunnel::new(to_client, to_backend, websocket(), Rules::default(), record);
+        relay.adopt(tunnel).expect("adopted");
+        let (mut sends, mut silent) = if is_client { (client, backend) } else { (backend, client) };
+        // One endless frame.
+        let mask = if is_client { 0x80 } else { 0 };
+        sends.write_all(&[0x82, mask | 127, 0, 0, 1, 0, 0, 0, 0, 0]).expect("write");
+        // Until a little is left lying for a while, so that nothing more comes of its own.
+        let mut left_for = 0;
+        while left_for < 50 {
+            if unread(&watched) == 0 {
+                sends.write_all(&[0; 4096]).expect("write");
+                left_for = 0;
+            } else {
+                thread::sleep(Duration::from_millis(1));
+                left_for += 1;
+            }
+        }
+        thread::scope(|scope| {
+            let ending = scope.spawn(|| relay.end_all(Order::Stop, Some(1001), PATIENCE));
+            let mut told = vec![0; if is_client { 4 } else { 8 }];
+            sends.read_exact(&mut told).expect("a Close frame");
+            assert!(told == UNMASKED_1001 || is_masked_1001(&told), "{told:x?}");
+            expect_end(&sends);
+            sends.shutdown(Shutdown::Write).expect("shutdown");
+            while silent.read(&mut [0; 65_536]).expect("an end, no reset") > 0 {}
+            drop((silent, watched));
+            assert_eq!(ending.join().expect("ended"), 0);
+        });
+        assert_eq!(ends.wait().why, Why::Stopped);
+    }
 }
 
 #[test]
