@@ -90,7 +90,7 @@ impl module::Hooks for Hooks {
             .collect()
     }
 
-    fn post_config(parent: &Parent, main: Server) -> Result<(), String> {
+    fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String> {
         if let Some(bound) = config::find_bound(parent) {
             let text = format_args!("tunnels of the relay at a time, by memory: {bound}");
             main.log(ffi::log::Level::Info, message::BOUND, text);
@@ -124,7 +124,7 @@ impl EndHooks for Hooks {
         child::stop(how);
     }
 
-    fn parent_ends(parent: &Parent, main: Server) {
+    fn parent_ends(parent: &Parent, main: Server<'_>) {
         drain::end_all(parent, main);
     }
 }

@@ -7,19 +7,19 @@ use super::sys;
 
 /// An APR status that is not success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status(sys::apr_status_t);
+pub(crate) struct Status(sys::apr_status_t);
 
 impl Status {
     /// End of file.
-    pub const EOF: Self = Self(sys::APR_EOF as sys::apr_status_t);
-    /// Nothing there on a non-blocking read.
-    pub const AGAIN: Self = Self(libc::EAGAIN);
+    pub(crate) const EOF: Self = Self(sys::APR_EOF as sys::apr_status_t);
+    /// Nothing is there, on a non-blocking read.
+    pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
     /// The connection was aborted.
-    pub const ABORTED: Self = Self(libc::ECONNABORTED);
-    /// A failure without a better name.
-    pub const GENERAL: Self = Self(sys::APR_EGENERAL as sys::apr_status_t);
+    pub(crate) const ABORTED: Self = Self(libc::ECONNABORTED);
+    /// A failure that has no code of its own.
+    pub(crate) const GENERAL: Self = Self(sys::APR_EGENERAL as sys::apr_status_t);
     /// A read that took too long.
-    pub const TIMEUP: Self = Self(sys::APR_TIMEUP as sys::apr_status_t);
+    pub(crate) const TIMEUP: Self = Self(sys::APR_TIMEUP as sys::apr_status_t);
 
     /// `rv` as a result.
     pub(super) fn check(rv: sys::apr_status_t) -> Result<(), Self> {
@@ -34,26 +34,26 @@ impl Status {
     }
 
     /// Nothing there on a non-blocking read.
-    pub fn is_again(self) -> bool {
+    pub(crate) fn is_again(self) -> bool {
         // SAFETY: looks at a number only.
         unsafe { sys::wsf_status_is_eagain(self.0) != 0 }
     }
 
     /// The socket's timeout passed.
-    pub fn is_timeup(self) -> bool {
+    pub(crate) fn is_timeup(self) -> bool {
         // SAFETY: looks at a number only.
         unsafe { sys::wsf_status_is_timeup(self.0) != 0 }
     }
 
     /// The system's error number, if it is one.
-    pub fn errno(self) -> Option<i32> {
+    pub(crate) fn errno(self) -> Option<i32> {
         /// Where APR's own codes begin.
         const APRS: i32 = sys::APR_OS_START_ERROR as i32;
         Some(self.0).filter(|errno| (1..APRS).contains(errno))
     }
 
-    /// The peer sent all it will ever send.
-    pub fn is_eof(self) -> bool {
+    /// The peer has ended its side.
+    pub(crate) fn is_eof(self) -> bool {
         // SAFETY: looks at a number only.
         unsafe { sys::wsf_status_is_eof(self.0) != 0 }
     }

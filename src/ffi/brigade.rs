@@ -7,7 +7,7 @@ use super::apr_status::Status;
 use super::sys;
 
 /// A brigade borrowed from the caller of a filter.
-pub struct Brigade<'b>(NonNull<sys::apr_bucket_brigade>, PhantomData<&'b mut ()>);
+pub(crate) struct Brigade<'b>(NonNull<sys::apr_bucket_brigade>, PhantomData<&'b mut ()>);
 
 impl Brigade<'_> {
     /// # Safety
@@ -21,13 +21,13 @@ impl Brigade<'_> {
     }
 
     /// Appends a copy of `bytes`.
-    pub fn append(&mut self, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
         // SAFETY: the brigade is ours for the borrow; `bytes` is copied.
         unsafe { sys::wsf_brigade_append(self.as_ptr(), bytes.as_ptr().cast(), bytes.len()) };
     }
 
-    /// How many bytes it holds, of those whose number is known.
-    pub fn length(&mut self) -> u64 {
+    /// How many bytes it holds, as far as that is known without reading.
+    pub(crate) fn length(&mut self) -> u64 {
         let mut length: sys::apr_off_t = 0;
         // SAFETY: the brigade is ours for the borrow; nothing is read for it (0), and `length` is
         // ours.
@@ -36,14 +36,14 @@ impl Brigade<'_> {
         u64::try_from(length).unwrap_or(0)
     }
 
-    /// Appends the end of a response.
-    pub fn append_end(&mut self) {
+    /// Appends the mark of the end of a response (EOS).
+    pub(crate) fn append_end(&mut self) {
         // SAFETY: the brigade is ours for the borrow.
         unsafe { sys::wsf_brigade_append_eos(self.as_ptr()) };
     }
 
     /// Moves all bytes into `to`, and empties the brigade.
-    pub fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
+    pub(crate) fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
         let mut length: sys::apr_off_t = 0;
         // SAFETY: the brigade is ours; `length` is written before it is read.
         Status::check(unsafe { sys::apr_brigade_length(self.as_ptr(), 1, &raw mut length) })?;
@@ -65,14 +65,14 @@ impl Brigade<'_> {
         Ok(())
     }
 
-    /// Deletes what is not bytes that were read: metadata, and sockets.
-    pub fn keep_data(&mut self) {
+    /// Keeps only bytes that were read: deletes metadata, and sockets.
+    pub(crate) fn keep_data(&mut self) {
         // SAFETY: the brigade is ours for the borrow.
         unsafe { sys::wsf_brigade_keep_data(self.as_ptr()) };
     }
 
     /// Deletes every bucket.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         // SAFETY: the brigade is ours for the borrow.
         unsafe { sys::apr_brigade_cleanup(self.as_ptr().cast()) };
     }

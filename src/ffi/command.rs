@@ -13,7 +13,7 @@ use super::sys;
 
 /// Where a directive may stand.
 #[derive(Debug, Clone, Copy)]
-pub enum Context {
+pub(crate) enum Context {
     /// Server, virtual host, directory, and .htaccess under AllowOverride FileInfo.
     Override,
     /// Server, virtual host, directory.
@@ -35,31 +35,32 @@ impl Context {
 
 /// One directive: how it is spelt and what it does to the configuration of the section that it
 /// stands in.
-pub struct Directive<C: SectionConfig> {
+pub(crate) struct Directive<C: SectionConfig> {
     /// As users type it.
-    pub name: &'static CStr,
+    pub(crate) name: &'static CStr,
     /// Where it may stand.
-    pub context: Context,
-    /// What it takes and is for; mod_info and error messages show it.
-    pub usage: &'static CStr,
+    pub(crate) context: Context,
+    /// What it takes and what it is for; mod_info and error messages show this.
+    pub(crate) usage: &'static CStr,
     /// Stores the values, or says what is allowed.
-    pub set: for<'p> fn(&mut C::In<'p>, &Arguments<'p>) -> Result<(), String>,
+    pub(crate) set: for<'p> fn(&mut C::In<'p>, &Arguments<'p>) -> Result<(), String>,
 }
 
-/// What stands behind a directive. `'p` is the life of the configuration that it goes into.
-pub struct Arguments<'p> {
+/// The values of a directive. `'p` is the life of the configuration that it goes into.
+pub(crate) struct Arguments<'p> {
     values: Vec<&'p str>,
     pool: Pool<'p>,
 }
 
 impl<'p> Arguments<'p> {
     /// All values.
-    pub fn all(&self) -> &[&'p str] {
+    pub(crate) fn all(&self) -> &[&'p str] {
         &self.values
     }
 
-    /// The value of a directive that takes exactly one, which is `expected`.
-    pub fn one(&self, expected: &dyn fmt::Display) -> Result<&'p str, String> {
+    /// The value of a directive that takes exactly one. `expected` is for the message if it does
+    /// not have one.
+    pub(crate) fn one(&self, expected: &dyn fmt::Display) -> Result<&'p str, String> {
         match self.values[..] {
             [value] => Ok(value),
             _ => Err(not_allowed(&self.values, expected)),
@@ -67,7 +68,7 @@ impl<'p> Arguments<'p> {
     }
 
     /// On or Off.
-    pub fn flag(&self) -> Result<bool, String> {
+    pub(crate) fn flag(&self) -> Result<bool, String> {
         let expected = "On or Off";
         let value = self.one(&expected)?;
         match value {
@@ -79,7 +80,7 @@ impl<'p> Arguments<'p> {
 
     /// A time of at least `least`, in httpd's syntax: seconds, or a number with a
     /// unit (ms, s, min, h).
-    pub fn time(&self, least: Duration) -> Result<Duration, String> {
+    pub(crate) fn time(&self, least: Duration) -> Result<Duration, String> {
         let bound = if least.is_zero() { "" } else { " above 0" };
         let expected = format!("a time{bound} such as 30, 30s, 500ms or 5min");
         let value = self.one(&expected)?;
@@ -91,7 +92,7 @@ impl<'p> Arguments<'p> {
         };
         u64::try_from(micros)
             .ok()
-            // A unit alone counts as 0 for httpd.
+            // httpd reads a unit without a number as 0.
             .filter(|_| rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()))
             .map(Duration::from_micros)
             .filter(|time| *time >= least)
@@ -99,19 +100,19 @@ impl<'p> Arguments<'p> {
     }
 
     /// A number in `allowed`.
-    pub fn number(&self, allowed: RangeInclusive<u32>) -> Result<u32, String> {
+    pub(crate) fn number(&self, allowed: RangeInclusive<u32>) -> Result<u32, String> {
         let value = self.one(&expected_number(&allowed))?;
         number(value, allowed)
     }
 
-    /// Keeps a text for as long as the configuration lives.
-    pub fn keep(&self, text: &str) -> &'p [u8] {
+    /// A copy of `text` that lives as long as the configuration.
+    pub(crate) fn keep(&self, text: &str) -> &'p [u8] {
         self.pool.text(text.as_bytes())
     }
 }
 
 /// `text` as a number in `allowed`.
-pub fn number(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
+pub(crate) fn number(text: &str, allowed: RangeInclusive<u32>) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| allowed.contains(number));
     number.ok_or_else(|| not_allowed(&[text], &expected_number(&allowed)))
 }
@@ -120,8 +121,8 @@ fn expected_number(allowed: &RangeInclusive<u32>) -> String {
     format!("a number from {} to {}", allowed.start(), allowed.end())
 }
 
-/// What is said of wrong values, or of none.
-pub fn not_allowed(values: &[&str], expected: &dyn fmt::Display) -> String {
+/// The message about wrong values, or missing ones.
+pub(crate) fn not_allowed(values: &[&str], expected: &dyn fmt::Display) -> String {
     if values.is_empty() {
         return format!("no value, expected {expected}");
     }
@@ -129,14 +130,17 @@ pub fn not_allowed(values: &[&str], expected: &dyn fmt::Display) -> String {
 }
 
 /// httpd's command table: directives, and an entry that ends it.
-pub struct Commands<C: SectionConfig, const N: usize>([sys::command_rec; N], PhantomData<fn(C)>);
+pub(crate) struct Commands<C: SectionConfig, const N: usize>(
+    [sys::command_rec; N],
+    PhantomData<fn(C)>,
+);
 
 // SAFETY: its pointers lead to statics that are only read.
 unsafe impl<C: SectionConfig, const N: usize> Sync for Commands<C, N> {}
 
 impl<C: SectionConfig, const N: usize> Commands<C, N> {
     /// The table of these directives: `N` is one more than there are.
-    pub const fn new<const M: usize>(directives: &'static [Directive<C>; M]) -> Self {
+    pub(crate) const fn new<const M: usize>(directives: &'static [Directive<C>; M]) -> Self {
         assert!(N == M + 1, "one entry for each directive, and one for the end");
         let mut entries = [END; N];
         let mut at = 0;

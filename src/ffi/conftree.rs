@@ -7,20 +7,20 @@ use std::marker::PhantomData;
 use super::sys;
 
 /// One directive of the configuration's files.
-pub struct Directive {
+pub(crate) struct Directive {
     /// Its name, as the administrator spelt it.
-    pub name: String,
-    /// What stands behind it.
-    pub arguments: String,
-    /// Which virtual host it stands in, if in one.
-    pub vhost: Option<usize>,
+    pub(crate) name: String,
+    /// Its values, as they were written.
+    pub(crate) arguments: String,
+    /// Which virtual host it is in, if any: a number to compare.
+    pub(crate) vhost: Option<usize>,
     /// Its file and line.
-    pub place: String,
+    pub(crate) place: String,
 }
 
 /// The files as httpd has just read them.
 #[derive(Clone, Copy)]
-pub struct Tree<'t>(*const sys::ap_directive_t, PhantomData<&'t ()>);
+pub(crate) struct Tree<'t>(*const sys::ap_directive_t, PhantomData<&'t ()>);
 
 impl Tree<'_> {
     /// # Safety
@@ -31,7 +31,7 @@ impl Tree<'_> {
     }
 
     /// The directives of these names, in the order of the files.
-    pub fn directives(self, names: &[&str]) -> Vec<Directive> {
+    pub(crate) fn directives(self, names: &[&str]) -> Vec<Directive> {
         let mut found = Vec::new();
         walk(self.0, None, names, &mut found);
         found
@@ -58,17 +58,17 @@ fn walk(
                 place: format!("{}:{}", text(&directive.filename), directive.line_num),
             });
         }
-        // As deep as sections are nested.
+        // This goes as deep as sections are nested.
         walk(directive.first_child, within, names, found);
         at = directive.next;
     }
 }
 
-/// A text of the directive that is borrowed.
+/// One text of a directive.
 fn text(text: &*const c_char) -> Cow<'_, str> {
     if text.is_null() {
         return Cow::Borrowed("");
     }
-    // SAFETY: NUL-terminated, and as old as the directive that has it.
+    // SAFETY: NUL-terminated, and lives as long as the directive that it belongs to.
     unsafe { CStr::from_ptr(*text) }.to_string_lossy()
 }

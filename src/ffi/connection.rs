@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use super::apr_status::Status;
 use super::pool::Pool;
+use super::slots::{config_of, set_config_of};
 use super::sys;
 
 /// A connection, to a client or to a back end, that lives at least as long as `'c`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Connection<'c>(NonNull<sys::conn_rec>, PhantomData<&'c ()>);
+pub(crate) struct Connection<'c>(NonNull<sys::conn_rec>, PhantomData<&'c ()>);
 
 impl<'c> Connection<'c> {
     /// # Safety
@@ -34,71 +35,78 @@ impl<'c> Connection<'c> {
     }
 
     /// The connection's pool.
-    pub fn pool(self) -> Option<Pool<'c>> {
+    pub(crate) fn pool(self) -> Option<Pool<'c>> {
         // SAFETY: the pool lives as long as the connection.
         unsafe { Pool::from_raw(self.record().pool) }
     }
 
     /// Whether this is a stream of another connection (HTTP/2).
-    pub fn is_secondary(self) -> bool {
+    pub(crate) fn is_secondary(self) -> bool {
         !self.record().master.is_null()
     }
 
-    /// How many requests before this one kept the connection open.
-    pub fn keepalives(self) -> i32 {
+    /// How many requests the connection has served before this one.
+    pub(crate) fn keepalives(self) -> i32 {
         self.record().keepalives
     }
 
     /// Sets [`Self::keepalives`].
-    pub fn set_keepalives(self, keepalives: i32) {
+    pub(crate) fn set_keepalives(self, keepalives: i32) {
         // SAFETY: alive for `'c`, written by the thread that works on it.
         unsafe { (*self.as_ptr()).keepalives = keepalives };
     }
 
     /// Closes the connection after the current request instead of keeping it.
-    pub fn close_after_request(self) {
+    pub(crate) fn close_after_request(self) {
         // SAFETY: alive for `'c`, written by the thread that works on it.
         unsafe { (*self.as_ptr()).keepalive = sys::AP_CONN_CLOSE };
     }
 
-    /// Undoes [`Self::close_after_request`]: what was read decides.
-    pub fn may_be_kept(self) {
+    /// Undoes [`Self::close_after_request`]: what the peer sends decides again.
+    pub(crate) fn may_be_kept(self) {
         // SAFETY: alive for `'c`, written by the thread that works on it.
         unsafe { (*self.as_ptr()).keepalive = sys::AP_CONN_UNKNOWN };
     }
 
-    /// Notes that the client was asked to authenticate itself, or forgets it, and says whether
-    /// it was.
-    pub fn note_challenge(&self, challenged: bool) -> bool {
+    /// Notes whether the client was just asked to authenticate itself, and returns what was noted
+    /// before.
+    pub(crate) fn note_challenge(&self, challenged: bool) -> bool {
         self.state().is_some_and(|state| state.challenged.replace(challenged))
     }
 
+    /// Notes that this scope knows the connection, and says whether that is new.
+    pub(super) fn note_scope(&self, scope: *const ()) -> bool {
+        self.state().is_none_or(|state| state.scope.replace(scope) != scope)
+    }
+
     /// The connection's own socket.
-    pub fn socket(self) -> Option<Socket<'c>> {
+    pub(crate) fn socket(self) -> Option<Socket<'c>> {
         // SAFETY: alive for `'c`; core sets the socket before any hook of ours.
         let socket = unsafe { sys::ap_get_conn_socket(self.as_ptr()) };
         // SAFETY: the socket is the connection's and lives as long.
         unsafe { Socket::from_raw(socket) }
     }
 
-    /// Sets the connection up for this module. From the first of the
-    /// pre_connection hooks, so that the state goes last: pools run their
-    /// cleanups in reverse, mod_ssl's before this one.
+    /// Sets the connection up for this module. Runs in the first of the pre_connection hooks, so
+    /// that the state is dropped last: pools run their cleanups in reverse order, mod_ssl's before
+    /// this one.
     pub(super) fn prepare(self) {
         if let Some(pool) = self.pool() {
             let state = pool.own(State {
                 ssl: Cell::new(None),
                 at_close: Cell::new(None),
                 challenged: Cell::new(false),
+                scope: Cell::new(std::ptr::null()),
             });
-            super::slots::set_config_of(self.record().conn_config, state.as_ptr().cast());
+            // SAFETY: the connection's own, which this thread works on.
+            unsafe { set_config_of(self.record().conn_config, state.as_ptr().cast()) };
         }
     }
 
     fn state(&self) -> Option<&State> {
-        let state = super::slots::config_of(self.record().conn_config).cast::<State>();
-        // SAFETY: NULL, or what `prepare` made, which lives as long as the connection.
-        unsafe { state.as_ref() }
+        // SAFETY: the connection's own vector; NULL there, or what `prepare` made, which lives as
+        // long as the connection.
+        unsafe { config_of(self.record().conn_config).cast::<State>().as_ref() }
     }
 
     pub(super) fn ssl(&self) -> Option<NonNull<tls::Ssl>> {
@@ -131,41 +139,41 @@ impl<'c> Connection<'c> {
     }
 
     /// Whether httpd believes that the peer is gone.
-    pub fn is_aborted(self) -> bool {
+    pub(crate) fn is_aborted(self) -> bool {
         // SAFETY: alive for `'c`.
         unsafe { sys::wsf_conn_aborted(self.as_ptr()) != 0 }
     }
 
     /// Makes httpd believe that the peer is gone.
-    pub fn abort(self) {
+    pub(crate) fn abort(self) {
         // SAFETY: alive for `'c`, written by the thread that works on it.
         unsafe { sys::wsf_conn_set_aborted(self.as_ptr()) };
     }
 
     /// Whether output waits in the connection's filters.
-    pub fn has_pending_output(self) -> bool {
+    pub(crate) fn has_pending_output(self) -> bool {
         self.record().data_in_output_filters != 0
     }
 
     /// Whether its socket has something to be read now.
-    pub fn is_readable(self) -> bool {
+    pub(crate) fn is_readable(self) -> bool {
         let Some(socket) = self.socket() else { return false };
         socket.fd().is_some_and(os::descriptors::is_readable)
     }
 
     /// The number that httpd gave the connection.
-    pub fn id(self) -> i64 {
+    pub(crate) fn id(self) -> i64 {
         self.record().id
     }
 
     /// The peer's address and port.
-    pub fn peer(self) -> Peer<'c> {
+    pub(crate) fn peer(self) -> Peer<'c> {
         Peer(self)
     }
 }
 
 /// The peer of a connection, as text.
-pub struct Peer<'c>(Connection<'c>);
+pub(crate) struct Peer<'c>(Connection<'c>);
 
 impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,7 +183,7 @@ impl fmt::Display for Peer<'_> {
         // SAFETY: httpd fills in the text of each connection's peer.
         let ip = (!record.client_ip.is_null()).then(|| unsafe { CStr::from_ptr(record.client_ip) });
         let (Some(address), Some(ip)) = (address, ip) else { return f.write_str("unknown") };
-        // The path of a unix socket, whose port is whatever the path's bytes make of it.
+        // A unix socket has a path; its port field holds bytes of that.
         if ip.to_bytes().starts_with(b"/") || address.family == libc::AF_UNIX {
             write!(f, "unix:{}", ip.to_string_lossy())
         } else if ip.is_empty() {
@@ -204,7 +212,13 @@ struct State {
     ssl: Cell<Option<NonNull<tls::Ssl>>>,
     at_close: Cell<Option<AtClose>>,
     challenged: Cell<bool>,
+    /// Only compared; see [`Connection::note_scope`].
+    scope: Cell<*const ()>,
 }
+
+// SAFETY: a connection and its state are used by one thread at a time; the session is OpenSSL's, who
+// ties it to no thread.
+unsafe impl Send for State {}
 
 impl Drop for State {
     fn drop(&mut self) {
@@ -216,7 +230,7 @@ impl Drop for State {
 
 /// A socket of a connection.
 #[derive(Clone, Copy)]
-pub struct Socket<'c>(NonNull<sys::apr_socket_t>, PhantomData<&'c ()>);
+pub(crate) struct Socket<'c>(NonNull<sys::apr_socket_t>, PhantomData<&'c ()>);
 
 impl Socket<'_> {
     /// # Safety
@@ -226,7 +240,7 @@ impl Socket<'_> {
     }
 
     /// The descriptor.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         let mut fd: sys::apr_os_sock_t = -1;
         // SAFETY: the socket is alive; `fd` is ours.
         let rv = unsafe { sys::apr_os_sock_get(&raw mut fd, self.0.as_ptr()) };
@@ -235,16 +249,16 @@ impl Socket<'_> {
     }
 
     /// How long a blocking operation may wait; `None` is for ever.
-    pub fn timeout(self) -> Option<Duration> {
+    pub(crate) fn timeout(self) -> Option<Duration> {
         let mut timeout: sys::apr_interval_time_t = -1;
         // SAFETY: the socket is alive; `timeout` is ours.
         unsafe { sys::apr_socket_timeout_get(self.0.as_ptr(), &raw mut timeout) };
         u64::try_from(timeout).ok().map(Duration::from_micros)
     }
 
-    /// Sets [`Self::timeout`]. APR has the socket block or not by it, so a
-    /// timeout of nothing is one microsecond.
-    pub fn set_timeout(self, timeout: Option<Duration>) -> Result<(), Status> {
+    /// Sets [`Self::timeout`]. For APR a timeout of 0 means a socket that never blocks, so 0
+    /// becomes one microsecond.
+    pub(crate) fn set_timeout(self, timeout: Option<Duration>) -> Result<(), Status> {
         let timeout = match timeout {
             None => -1,
             Some(t) => i64::try_from(t.as_micros()).unwrap_or(i64::MAX).max(1),

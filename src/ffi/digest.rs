@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 use super::sys;
 
 /// base64(SHA-1(`text`)), as `Sec-WebSocket-Accept` wants it.
-pub fn base64_sha1(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn base64_sha1(text: &[u8]) -> Option<Vec<u8>> {
     // apr_sha1_base64 is made for password files: "{SHA}" goes before the hash.
     const PREFIX: &[u8] = b"{SHA}";
     let mut out = [0 as c_char; 64];

@@ -11,7 +11,7 @@ use super::{optional, pool, sys};
 
 /// How a child process ends.
 #[derive(Debug)]
-pub enum ChildExit {
+pub(crate) enum ChildExit {
     /// Reload, MaxConnectionsPerChild, too many idle, or a graceful stop: what it
     /// holds may live on.
     Graceful,
@@ -22,14 +22,14 @@ pub enum ChildExit {
 }
 
 /// What the module does when processes end.
-pub trait EndHooks {
-    /// A child process begins to end: its workers still run. Not to wait there.
+pub(crate) trait EndHooks {
+    /// A child process begins to end; its workers still run. Must not wait.
     fn child_stopping(graceful: bool);
-    /// A child process ends: its workers are gone, its pool is about to be.
+    /// A child process ends: its workers have ended, and its pool is about to be destroyed.
     fn child_exit(how: ChildExit);
     /// The configuration goes away in the parent, because the server stops or
     /// restarts without grace. Not called for a graceful reload.
-    fn parent_ends(parent: &Parent, main: Server);
+    fn parent_ends(parent: &Parent, main: Server<'_>);
 }
 
 /// Whether the MPM told its child to end gracefully. Set by `child_stopping`, in the child; see `child_exit_kind`.
@@ -37,8 +37,8 @@ static GRACEFUL: AtomicBool = AtomicBool::new(false);
 
 fn child_exit_kind() -> ChildExit {
     if !is_threaded() {
-        // prefork says nothing. It stops within the handler of the signal, which
-        // is blocked for as long; a graceful end comes from its main loop.
+        // prefork does not say. It stops within the signal handler, while the signal is blocked; a
+        // graceful end comes from its main loop.
         let in_handler = is_blocked(libc::SIGTERM) || is_blocked(libc::SIGHUP);
         if !in_handler {
             return ChildExit::Graceful;
@@ -59,13 +59,14 @@ fn is_blocked(signal: c_int) -> bool {
 
 unsafe extern "C" fn child_stopping<H: EndHooks>(_pool: *mut sys::apr_pool_t, graceful: c_int) {
     GRACEFUL.store(graceful != 0, Ordering::Relaxed);
-    // prefork's word is no good; see `child_exit_kind`.
+    // What prefork says here means nothing; see `child_exit_kind`.
     if is_threaded() {
         guard((), || H::child_stopping(graceful != 0));
     }
 }
 
-/// httpd has the hook from 2.4.49 on. Without it every end is one at once.
+/// httpd has the hook from 2.4.49 on. Without it every end of a child counts as
+/// [`ChildExit::AtOnce`].
 pub(super) fn register<H: EndHooks>() {
     type Register = unsafe extern "C" fn(
         Option<unsafe extern "C" fn(*mut sys::apr_pool_t, c_int)>,
@@ -108,14 +109,20 @@ unsafe extern "C" fn child_exit<H: EndHooks>(_data: *mut c_void) -> sys::apr_sta
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// Has [`EndHooks::parent_ends`] called when this configuration goes away.
-pub(super) fn watch_config<H: EndHooks>(pconf: *mut sys::apr_pool_t, main: *mut sys::server_rec) {
+///
+/// # Safety
+/// `pconf` and `main` are the configuration's own, as httpd passes them to post_config.
+pub(super) unsafe fn watch_config<H: EndHooks>(
+    pconf: *mut sys::apr_pool_t,
+    main: *mut sys::server_rec,
+) {
     // SAFETY: asks for a number.
     PARENT.store(unsafe { libc::getpid() }, Ordering::Relaxed);
-    // Before any cleanup: one of the MPM's forgets what it was told, one of
-    // mod_so's unloads this module. At the end of the process before that of any pool: among
-    // them is that of programs which logs are piped to.
-    // SAFETY: the pools are alive, and the callbacks loaded until then: the second is taken
-    // back by the first.
+    // These run before any cleanup: one of the MPM's forgets what it was told, and one of mod_so's
+    // unloads this module. At the end of the process they run before any other pool is destroyed,
+    // such as that of the programs that logs are piped to.
+    // SAFETY: the pools are alive, by the caller, and the callbacks loaded until then: the second
+    // is taken back by the first.
     unsafe {
         sys::apr_pool_pre_cleanup_register(pconf, main.cast(), Some(config_gone::<H>));
         let process = (*(*main).process).pool;
@@ -131,8 +138,8 @@ fn is_parent() -> bool {
 unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
         if is_parent() {
-            // The main server, part of the configuration that goes away after this.
-            H::parent_ends(&Parent::new(), Server::new(main.cast()));
+            // SAFETY: the main server, part of the configuration that goes away after this.
+            H::parent_ends(&Parent::new(), unsafe { Server::from_raw(main.cast()) });
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t
@@ -149,13 +156,13 @@ unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_sta
             let process = (*(*server).process).pool;
             sys::apr_pool_cleanup_kill(process, main, Some(process_gone::<H>));
         }
-        // SAFETY: reads what the MPM keeps in the parent. A graceful stop forgets
-        // that it was told to stop, so what is no restart is a stop.
+        // SAFETY: reads what the MPM keeps in the parent. After a graceful stop it has forgotten
+        // that it was told to stop, so whatever is not a restart is a stop.
         let (restarts, ungraceful) =
             unsafe { (sys::wsf_mpm_restart_pending() != 0, sys::wsf_mpm_is_ungraceful() != 0) };
         if !restarts || ungraceful {
-            // The main server, part of the configuration that goes away after this.
-            H::parent_ends(&Parent::new(), Server::new(server));
+            // SAFETY: the main server, part of the configuration that goes away after this.
+            H::parent_ends(&Parent::new(), unsafe { Server::from_raw(server) });
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t

@@ -1,5 +1,6 @@
 //! Input filters of a connection.
 
+use std::cell::RefCell;
 use std::ffi::{CStr, c_int};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -13,7 +14,7 @@ use super::sys;
 /// How a filter is read (`ap_input_mode_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Mode {
+pub(crate) enum Mode {
     ReadBytes,
     GetLine,
     EatCrlf,
@@ -24,20 +25,20 @@ pub enum Mode {
 
 /// One read: what is wanted, and whether to wait for it.
 #[derive(Debug, Clone, Copy)]
-pub struct Read {
+pub(crate) struct Read {
     /// What is wanted.
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// Whether to wait for it.
-    pub block: bool,
+    pub(crate) block: bool,
     /// The most bytes wanted, where the mode has a bound.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A filter on a connection, owned by the connection's pool.
 ///
-/// A filter is never entered again while it runs: reads only go down a chain.
-pub trait InputFilter: Sized {
-    /// Answers a read by bytes in `out`.
+/// Reads only go down a chain. One that comes back to a filter while it runs fails.
+pub(crate) trait InputFilter: Send + 'static {
+    /// Answers a read with bytes in `out`.
     fn read(
         &mut self,
         c: Connection<'_>,
@@ -48,11 +49,11 @@ pub trait InputFilter: Sized {
 }
 
 /// The rest of the chain below a filter.
-pub struct Next<'f>(*mut sys::ap_filter_t, PhantomData<&'f ()>);
+pub(crate) struct Next<'f>(*mut sys::ap_filter_t, PhantomData<&'f ()>);
 
 impl Next<'_> {
     /// Reads from the filter below.
-    pub fn read(&mut self, out: &mut Brigade<'_>, read: Read) -> Result<(), Status> {
+    pub(crate) fn read(&mut self, out: &mut Brigade<'_>, read: Read) -> Result<(), Status> {
         let mode = match read.mode {
             Mode::ReadBytes => sys::AP_MODE_READBYTES,
             Mode::GetLine => sys::AP_MODE_GETLINE,
@@ -70,7 +71,7 @@ impl Next<'_> {
 
 /// Where in the chain a filter sits.
 #[derive(Debug, Clone, Copy)]
-pub enum Layer {
+pub(crate) enum Layer {
     /// Above TLS: sees plain text.
     AboveTls,
     /// Between TLS and the socket.
@@ -78,8 +79,8 @@ pub enum Layer {
 }
 
 impl Next<'_> {
-    /// Has core's output filter write what it keeps, without waiting: without a brigade, as the
-    /// MPMs call it (event.c, "write completion").
+    /// Has core's output filter write what it has kept, without waiting. The call has no brigade,
+    /// as in the MPMs (event.c, "write completion").
     pub(super) fn write_pending(&mut self) {
         // SAFETY: httpd keeps the chain alive for as long as the connection; an output filter has
         // a function for output, and core's takes NULL for "nothing more".
@@ -94,7 +95,7 @@ impl Next<'_> {
 
 /// This module is being loaded, which is when its kinds of filters are made known to httpd: later
 /// other threads look at the list of them.
-pub struct Loading(());
+pub(crate) struct Loading(());
 
 impl Loading {
     pub(super) fn new() -> Self {
@@ -103,16 +104,16 @@ impl Loading {
 }
 
 /// A kind of filter, known to httpd from [`Kind::register`] on.
-pub struct Kind<F>(AtomicPtr<sys::ap_filter_rec_t>, PhantomData<fn() -> F>);
+pub(crate) struct Kind<F>(AtomicPtr<sys::ap_filter_rec_t>, PhantomData<fn() -> F>);
 
 impl<F: InputFilter> Kind<F> {
-    /// Not yet registered.
-    pub const fn new() -> Self {
+    /// A kind that is not registered yet.
+    pub(crate) const fn new() -> Self {
         Self(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
     }
 
     /// Makes the filter known to httpd, under a name for its logs.
-    pub fn register(&self, _: &Loading, name: &'static CStr, layer: Layer) {
+    pub(crate) fn register(&self, _: &Loading, name: &'static CStr, layer: Layer) {
         let kind = match layer {
             // mod_ssl's filter is CONNECTION + 5, core's socket filter NETWORK.
             Layer::AboveTls => sys::AP_FTYPE_CONNECTION,
@@ -125,13 +126,13 @@ impl<F: InputFilter> Kind<F> {
     }
 
     /// Puts `filter` on a connection, for as long as that lives.
-    pub fn add(&self, c: Connection<'_>, filter: F) -> Result<(), Status> {
+    pub(crate) fn add(&self, c: Connection<'_>, filter: F) -> Result<(), Status> {
         let record = self.0.load(Ordering::Relaxed);
         let pool = c.pool().ok_or(Status::GENERAL)?;
         if record.is_null() {
             return Err(Status::GENERAL);
         }
-        let context = pool.own(filter);
+        let context = pool.own(RefCell::new(filter));
         // SAFETY: registered for F by this `Kind`; the context lives as long as
         // the connection, as the filter does.
         let added = unsafe {
@@ -146,19 +147,26 @@ impl<F: InputFilter> Kind<F> {
     }
 }
 
-/// The whole of a chain.
-pub(super) fn first<'f>(chain: *mut sys::ap_filter_t) -> Next<'f> {
+/// A chain from its first filter on.
+///
+/// # Safety
+/// As for [`walk`].
+pub(super) unsafe fn first<'f>(chain: *mut sys::ap_filter_t) -> Next<'f> {
     Next(chain, PhantomData)
 }
 
 /// The filters of a chain, each with its name, in lower case as httpd keeps it.
-fn walk<'f>(
+///
+/// # Safety
+/// `chain` is NULL or a filter of a connection or request that lives at least as long as `'f`, and
+/// is worked on by this thread.
+unsafe fn walk<'f>(
     chain: *mut sys::ap_filter_t,
 ) -> impl Iterator<Item = (*mut sys::ap_filter_t, &'f CStr)> {
     let mut at = chain;
     std::iter::from_fn(move || {
         let this = at;
-        // SAFETY: chains end with NULL, and live as long as whoever they belong to.
+        // SAFETY: chains end with NULL, and live as long as what they belong to, by the caller.
         let filter = unsafe { this.as_ref() }?;
         at = filter.next;
         // SAFETY: every filter has a record, which has a name, for as long as httpd runs.
@@ -167,13 +175,24 @@ fn walk<'f>(
 }
 
 /// The part of a chain that begins with the filter of that name.
-pub(super) fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Option<Next<'f>> {
-    walk(chain).find(|(_, of)| *of == name).map(|(filter, _)| Next(filter, PhantomData))
+///
+/// # Safety
+/// As for [`walk`].
+pub(super) unsafe fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Option<Next<'f>> {
+    // SAFETY: by the caller.
+    unsafe { walk(chain) }.find(|(_, of)| *of == name).map(|(filter, _)| Next(filter, PhantomData))
 }
 
 /// The first filter of a chain whose name is not among those that are known.
-pub(super) fn unknown<'f>(chain: *mut sys::ap_filter_t, known: &[&CStr]) -> Option<&'f CStr> {
-    walk(chain).map(|(_, name)| name).find(|name| !known.contains(name))
+///
+/// # Safety
+/// As for [`walk`].
+pub(super) unsafe fn unknown<'f>(
+    chain: *mut sys::ap_filter_t,
+    known: &[&CStr],
+) -> Option<&'f CStr> {
+    // SAFETY: by the caller.
+    unsafe { walk(chain) }.map(|(_, name)| name).find(|name| !known.contains(name))
 }
 
 /// What httpd calls: the C side of [`InputFilter::read`].
@@ -186,8 +205,9 @@ unsafe extern "C" fn enter<F: InputFilter>(
 ) -> sys::apr_status_t {
     guard(sys::APR_EGENERAL as c_int, || {
         // SAFETY: httpd passes the filter it calls; `add` set its context to an F
-        // of the connection's pool; filters are not entered twice at a time.
-        let (context, c, next) = unsafe { (&mut *(*f).ctx.cast::<F>(), (*f).c, (*f).next) };
+        // of the connection's pool, which one thread works on.
+        let (context, c, next) = unsafe { (&*(*f).ctx.cast::<RefCell<F>>(), (*f).c, (*f).next) };
+        let Ok(mut context) = context.try_borrow_mut() else { return sys::APR_EGENERAL as c_int };
         // SAFETY: httpd passes the filter's live connection and a brigade for
         // the length of the call.
         let (c, out) = unsafe { (Connection::from_raw(c), Brigade::from_raw(bb)) };

@@ -1,4 +1,4 @@
-//! Streams of HTTP/2, as far as httpd's core tells of them.
+//! Streams of HTTP/2: how to wait for their input.
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
@@ -14,16 +14,16 @@ type PollfdOf = unsafe extern "C" fn(
     *mut sys::apr_interval_time_t,
 ) -> sys::apr_status_t;
 
-/// `ap_get_pollfd_from_conn()`, which httpd has from 2.4.58 on, as WebSockets over HTTP/2.
-/// Written anew for every configuration that is read, before it is used.
+/// `ap_get_pollfd_from_conn()`, which httpd has from 2.4.58 on. That version also brought
+/// WebSockets over HTTP/2. Looked up again for every configuration, before it is used.
 static POLLFD_OF: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Looks for what httpd has.
+/// Looks the function up.
 pub(super) fn register() {
     POLLFD_OF.store(symbol(c"ap_get_pollfd_from_conn"), Ordering::Relaxed);
 }
 
-/// Says what to poll for input of a connection.
+/// Fills in what to poll for input of a connection; `None` if httpd does not say.
 fn pollfd_of(c: Connection<'_>, polled: &mut sys::apr_pollfd_t) -> Option<()> {
     let function = POLLFD_OF.load(Ordering::Relaxed);
     if function.is_null() {
@@ -37,8 +37,8 @@ fn pollfd_of(c: Connection<'_>, polled: &mut sys::apr_pollfd_t) -> Option<()> {
 }
 
 impl<'c> Connection<'c> {
-    /// What becomes readable when a stream of HTTP/2 has input: a pipe of mod_http2's.
-    pub fn input_signal(&self) -> Option<BorrowedFd<'c>> {
+    /// A descriptor that becomes readable when a stream of HTTP/2 has input: a pipe of mod_http2.
+    pub(crate) fn input_signal(&self) -> Option<BorrowedFd<'c>> {
         // SAFETY: a plain structure of numbers and pointers, filled below.
         let mut polled: sys::apr_pollfd_t = unsafe { std::mem::zeroed() };
         pollfd_of(*self, &mut polled)?;

@@ -11,31 +11,35 @@ use super::sys;
 impl Connection<'_> {
     /// Writes of [`Self::has_pending_output`] what its socket takes now. An error aborts the
     /// connection.
-    pub fn write_pending(self) {
-        if let Some(mut core) = filter::find(self.record().output_filters, c"core") {
+    pub(crate) fn write_pending(self) {
+        // SAFETY: the connection's own chain.
+        if let Some(mut core) = unsafe { filter::find(self.record().output_filters, c"core") } {
             core.write_pending();
         }
     }
 
     /// A filter of the connection, input or output, whose name is not among those that
     /// are known.
-    pub fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
+    pub(crate) fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
         let record = self.record();
-        let unknown = filter::unknown(record.input_filters, known)
-            .or_else(|| filter::unknown(record.output_filters, known))?;
+        // SAFETY: the connection's own chains.
+        let unknown = |chain| unsafe { filter::unknown(chain, known) };
+        let unknown = unknown(record.input_filters).or_else(|| unknown(record.output_filters))?;
         Some(unknown.to_string_lossy().into_owned())
     }
 
     /// Whether it has an input filter of that name.
-    pub fn has_filter(&self, name: &CStr) -> bool {
-        filter::find(self.record().input_filters, name).is_some()
+    pub(crate) fn has_filter(&self, name: &CStr) -> bool {
+        // SAFETY: the connection's own chain.
+        unsafe { filter::find(self.record().input_filters, name) }.is_some()
     }
 
     /// Reads what has arrived, without waiting, through all of the input filters.
-    pub fn read_available(self, to: &mut Vec<u8>, bytes: usize) -> Result<(), Status> {
+    pub(crate) fn read_available(self, to: &mut Vec<u8>, bytes: usize) -> Result<(), Status> {
         let read = Read { mode: Mode::ReadBytes, block: false, bytes };
         self.with_brigade(|out| {
-            filter::first(self.record().input_filters).read(out, read)?;
+            // SAFETY: the connection's own chain.
+            unsafe { filter::first(self.record().input_filters) }.read(out, read)?;
             out.drain_into(to)
         })
     }
@@ -43,11 +47,11 @@ impl Connection<'_> {
     /// Takes what httpd has read of the socket and not passed on, as it came (with
     /// TLS: ciphertext), without reading more. To httpd the connection has ended then
     /// (core_filters.c, AP_MODE_EXHAUSTIVE).
-    pub fn take_unread(self) -> Vec<u8> {
+    pub(crate) fn take_unread(self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let Some(mut core) = filter::find(self.record().input_filters, c"core_in") else {
-            return bytes;
-        };
+        // SAFETY: the connection's own chain.
+        let core = unsafe { filter::find(self.record().input_filters, c"core_in") };
+        let Some(mut core) = core else { return bytes };
         let _ = self.with_brigade(|out| {
             let read = Read { mode: Mode::Exhaustive, block: false, bytes: 0 };
             // An error is the end of the connection, with which nothing is left.
@@ -60,7 +64,7 @@ impl Connection<'_> {
 
     /// Writes bytes to the peer, through all of the output filters; waits for the peer as
     /// long as the socket's timeout allows.
-    pub fn pass(self, bytes: &[u8]) -> Result<(), Status> {
+    pub(crate) fn pass(self, bytes: &[u8]) -> Result<(), Status> {
         self.with_brigade(|out| {
             out.append(bytes);
             self.flush(out)
@@ -68,7 +72,7 @@ impl Connection<'_> {
     }
 
     /// Ends the response of a stream of HTTP/2: the client sees the end of the stream.
-    pub fn pass_end(self) -> Result<(), Status> {
+    pub(crate) fn pass_end(self) -> Result<(), Status> {
         self.with_brigade(|out| {
             out.append_end();
             self.flush(out)

@@ -3,16 +3,17 @@
 
 use std::ffi::{CString, c_int};
 use std::fmt;
+use std::marker::PhantomData;
 
 use super::request::Request;
 use super::slots::module_index;
 use super::sys;
 
-/// httpd's levels, as far as this module uses them.
+/// Those of httpd's log levels that this module uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i32)]
 #[allow(missing_docs)]
-pub enum Level {
+pub(crate) enum Level {
     Error = sys::APLOG_ERR as i32,
     Warn = sys::APLOG_WARNING as i32,
     Info = sys::APLOG_INFO as i32,
@@ -21,7 +22,7 @@ pub enum Level {
 
 /// A number of docs/messages.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageId(pub u16);
+pub(crate) struct MessageId(pub(crate) u16);
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +31,7 @@ impl fmt::Display for MessageId {
 }
 
 /// Logs about a request.
-pub fn request(r: Request<'_>, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+pub(crate) fn request(r: Request<'_>, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     let index = module_index();
     // SAFETY: `Request` is valid for as long as it is borrowed.
     if unsafe { sys::ap_get_request_module_loglevel(r.as_ptr(), index) } < level as c_int {
@@ -52,29 +53,30 @@ pub fn request(r: Request<'_>, level: Level, number: MessageId, text: fmt::Argum
     }
 }
 
-/// A server whose error log is written to from any thread of a child.
+/// A server that lives at least as long as `'s`, whose error log any thread may write to.
 #[derive(Clone, Copy)]
-pub struct Server(*const sys::server_rec);
+pub(crate) struct Server<'s>(*const sys::server_rec, PhantomData<&'s ()>);
 
-// SAFETY: servers live as long as a child and are only read; httpd's log
-// functions are made for threads.
-unsafe impl Send for Server {}
+// SAFETY: servers are only read; httpd's log functions are made for threads.
+unsafe impl Send for Server<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Server {}
+unsafe impl Sync for Server<'_> {}
 
-impl Server {
-    pub(super) fn new(server: *const sys::server_rec) -> Self {
-        Self(server)
+impl Server<'_> {
+    /// # Safety
+    /// `server` is one of httpd's, and lives at least as long as the result.
+    pub(super) unsafe fn from_raw(server: *const sys::server_rec) -> Self {
+        Self(server, PhantomData)
     }
 
     /// Whether a line of this level would be written.
-    pub fn is_logged(self, level: Level) -> bool {
+    pub(crate) fn is_logged(self, level: Level) -> bool {
         // SAFETY: a server of this process's configuration.
         unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) >= level as c_int }
     }
 
     /// Logs about the server as a whole.
-    pub fn log(self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+    pub(crate) fn log(self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
         if !self.is_logged(level) {
             return;
         }
@@ -96,7 +98,7 @@ impl Server {
 }
 
 /// Logs about the start of the server, on standard error until a log is open.
-pub fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+pub(crate) fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     let line = line(number, text);
     // SAFETY: httpd takes no server for its start-up messages; the strings are
     // NUL-terminated and outlive the call.
@@ -114,7 +116,8 @@ pub fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
     }
 }
 
-/// What ErrorLogFormat's %F shows: the message number says where a line is from.
+/// What %F of ErrorLogFormat shows instead of a source file: the message number says where a line
+/// comes from.
 const FILE: &std::ffi::CStr = c"mod_wsforward";
 
 fn line(number: MessageId, text: fmt::Arguments<'_>) -> CString {

@@ -1,5 +1,9 @@
-//! All of the C: httpd, APR and mod_proxy behind small safe wrappers. Nothing
-//! outside of this folder names a C type or a raw pointer of theirs.
+//! Everything that is C: httpd, APR, mod_proxy and mod_ssl behind small safe wrappers. No C type
+//! and no raw pointer of theirs leaves this folder. A file here uses only files below it: on the
+//! ground are pools, tables and brigades, above them connections and requests, then one file for
+//! each kind of hook, each with a small trait for what the module does there. `module` is the roof.
+
+#![warn(unreachable_pub)]
 
 /// httpd's headers as bindgen reads them.
 #[allow(
@@ -11,37 +15,38 @@
     non_snake_case,
     non_upper_case_globals,
     unnecessary_transmutes,
+    unreachable_pub,
     unsafe_op_in_unsafe_fn
 )]
 pub(crate) mod sys {
     include!(concat!(env!("OUT_DIR"), "/httpd_api.rs"));
 }
 
-pub mod apr_status;
-pub mod brigade;
-pub mod command;
-pub mod conftree;
-pub mod connection;
-pub mod digest;
-pub mod ending;
-pub mod filter;
-pub mod guard;
+pub(crate) mod apr_status;
+pub(crate) mod brigade;
+pub(crate) mod command;
+pub(crate) mod conftree;
+pub(crate) mod connection;
+pub(crate) mod digest;
+pub(crate) mod ending;
+pub(crate) mod filter;
+pub(crate) mod guard;
 mod http2;
 mod io;
-pub mod log;
-pub mod mod_status;
-pub mod module;
+pub(crate) mod log;
+pub(crate) mod mod_status;
+pub(crate) mod module;
 mod optional;
-pub mod orphans;
-pub mod pool;
-pub mod proxy;
-pub mod release;
-pub mod request;
-pub mod retained;
-pub mod role;
-pub mod scope;
-pub mod section;
-pub mod server;
-pub mod slots;
-pub mod table;
-pub mod tls;
+pub(crate) mod orphans;
+pub(crate) mod pool;
+pub(crate) mod proxy;
+pub(crate) mod release;
+pub(crate) mod request;
+pub(crate) mod retained;
+pub(crate) mod role;
+pub(crate) mod scope;
+pub(crate) mod section;
+pub(crate) mod server;
+pub(crate) mod slots;
+pub(crate) mod table;
+pub(crate) mod tls;

@@ -1,4 +1,5 @@
-//! mod_status, whose hook is optional: without it the page is never asked for.
+//! The module's part of mod_status's page. The hook is an optional one: without mod_status nobody
+//! calls it.
 
 use std::ffi::c_int;
 
@@ -6,7 +7,7 @@ use super::guard::guard;
 use super::sys;
 
 /// What the module shows on the page of mod_status.
-pub trait StatusHooks {
+pub(crate) trait StatusHooks {
     /// What this module adds to mod_status, as HTML or as `?auto`.
     fn status(auto: bool) -> String;
 }
@@ -14,7 +15,7 @@ pub trait StatusHooks {
 /// `AP_STATUS_SHORT` of mod_status.h: the lines of `?auto`.
 const SHORT: c_int = 1;
 
-/// Adds the module's part to mod_status, should it be loaded.
+/// Adds the module's part to mod_status, if that is loaded.
 pub(super) fn register<H: StatusHooks>() {
     type Hook = unsafe extern "C" fn(*mut sys::request_rec, c_int) -> c_int;
     let hook: Hook = page::<H>;

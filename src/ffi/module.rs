@@ -11,6 +11,7 @@ use super::guard::guard;
 use super::log::{self, Level, MessageId, Server};
 use super::mod_status::{self, StatusHooks};
 use super::orphans::{self, OrphanHooks};
+use super::pool::Pool;
 use super::proxy::{self, Names, ProxyHooks};
 use super::request::Request;
 use super::role::Parent;
@@ -20,23 +21,22 @@ use super::slots::ModuleRecord;
 use super::{http2, sys, tls};
 
 /// What the module does at each hook.
-pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
+pub(crate) trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
     /// What is set in a section of the configuration.
     type Section: SectionConfig;
 
-    /// Filters and the like.
+    /// The module is loaded: registers its filters.
     fn register(loading: &Loading);
     /// Before the configuration is read. `Err` ends the start.
     fn pre_config(parent: &Parent, httpd: Version) -> Result<(), String>;
     /// After the configuration was read. `Err` fails `configtest`.
     fn check_config() -> Result<(), String>;
-    /// What is allowed in the configuration and cannot be meant, to be said where the
-    /// administrator sees it.
+    /// Warnings about what the configuration says and can hardly mean.
     fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)>;
     /// The configuration is final. `Err` ends the start.
-    fn post_config(parent: &Parent, main: Server) -> Result<(), String>;
+    fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
     /// Before the handler. `Err` answers 503.
     fn fixups(r: Request<'_>) -> Result<(), ()>;
     /// A child process has started, and serves nothing yet.
@@ -46,7 +46,7 @@ pub trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
 }
 
 /// The module record for hooks `H`.
-pub const fn record<H: Hooks, const N: usize>(
+pub(crate) const fn record<H: Hooks, const N: usize>(
     name: &'static CStr,
     commands: &'static Commands<H::Section, N>,
 ) -> ModuleRecord {
@@ -90,7 +90,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
             sys::ap_hook_pre_config(Some(pre_config::<H>), none, none, middle);
             sys::ap_hook_check_config(Some(check_config::<H>), none, none, middle);
             sys::ap_hook_post_config(Some(post_config::<H>), none, none, middle);
-            // Behind whoever changes request headers or the handler there.
+            // After the modules that change request headers or the handler there.
             sys::ap_hook_fixups(
                 Some(fixups::<H>),
                 BEFORE_FIXUPS.0.as_ptr(),
@@ -150,8 +150,7 @@ unsafe extern "C" fn check_config<H: Hooks>(
     })
 }
 
-/// At its start httpd reads all of its configuration twice, the first time only to see whether
-/// it is right.
+/// At its start httpd reads all of its configuration twice, the first time only to check it.
 fn is_trial() -> bool {
     // SAFETY: asks for a number.
     let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE as c_int) };
@@ -178,10 +177,16 @@ unsafe extern "C" fn post_config<H: Hooks>(
             return OK;
         }
         warn::<H>();
-        ending::watch_config::<H>(pconf, server);
-        match H::post_config(&Parent::new(), Server::new(server)) {
+        // SAFETY: httpd passes the configuration's own pool and main server.
+        let (pool, main) = unsafe {
+            ending::watch_config::<H>(pconf, server);
+            (Pool::from_raw(pconf), Server::from_raw(server))
+        };
+        match H::post_config(&Parent::new(), main) {
             Ok(()) => {
-                orphans::begin::<H>(pconf);
+                if let Some(pool) = pool {
+                    orphans::begin::<H>(pool);
+                }
                 OK
             }
             Err(why) => refuse::<H>(&why),
@@ -230,8 +235,8 @@ unsafe extern "C" fn child_init<H: Hooks>(
     });
 }
 
-/// httpd is about to close a client's connection, or to linger until the client
-/// has: not one that was handed over.
+/// httpd is about to close a client's connection, or to wait for the client to close it. It does
+/// not wait on one that is aborted, as one that was handed over is from here on.
 unsafe extern "C" fn pre_close(c: *mut sys::conn_rec) -> c_int {
     guard((), || {
         // SAFETY: httpd passes a live connection.

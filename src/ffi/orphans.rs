@@ -1,19 +1,21 @@
-//! Drain processes whose parent is httpd's because that is the first process of its container: it
-//! reaps them, and would call each a "long lost child" (AH00488) if it did not know it.
+//! Drain processes that became children of httpd's parent, because that is the first process of its
+//! container (PID 1). It reaps them, and would log each as a "long lost child" (AH00488) if it had
+//! not been told of it.
 
 use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use super::guard::guard;
+use super::pool::Pool;
 use super::sys;
 
 /// What the module knows of processes that it started.
-pub trait OrphanHooks {
-    /// Processes that became children of httpd's parent without its doing.
+pub(crate) trait OrphanHooks {
+    /// Drain processes, which may have become children of httpd's parent.
     fn orphans() -> Vec<u32>;
 }
 
-/// Those that httpd knows, in the parent. Empty when a configuration begins.
+/// Those that httpd was told of, in the parent. Emptied for each configuration.
 static KNOWN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 fn change(change: impl FnOnce(&mut Vec<u32>)) {
@@ -27,13 +29,13 @@ pub(super) fn register<H: OrphanHooks>() {
     unsafe { sys::ap_hook_monitor(Some(monitor::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
 }
 
-/// A configuration has begun: what httpd knew went with the pool of the one before.
-pub(super) fn begin<H: OrphanHooks>(pconf: *mut sys::apr_pool_t) {
+/// A new configuration: what httpd was told went away with the pool of the old one.
+pub(super) fn begin<H: OrphanHooks>(pconf: Pool<'_>) {
     change(|known| *known = Vec::new());
     look::<H>(pconf);
 }
 
-fn look<H: OrphanHooks>(pconf: *mut sys::apr_pool_t) {
+fn look<H: OrphanHooks>(pconf: Pool<'_>) {
     // SAFETY: asks for a number.
     if unsafe { libc::getpid() } == 1 {
         H::orphans().into_iter().for_each(|pid| adopt(pconf, pid));
@@ -45,12 +47,17 @@ unsafe extern "C" fn monitor<H: OrphanHooks>(
     pconf: *mut sys::apr_pool_t,
     _server: *mut sys::server_rec,
 ) -> c_int {
-    guard((), || look::<H>(pconf));
+    guard((), || {
+        // SAFETY: httpd passes the configuration's pool.
+        if let Some(pconf) = unsafe { Pool::from_raw(pconf) } {
+            look::<H>(pconf);
+        }
+    });
     sys::OK as c_int
 }
 
-/// Tells httpd of a process, until that ends or the configuration does.
-fn adopt(pconf: *mut sys::apr_pool_t, pid: u32) {
+/// Tells httpd of a process, until the process or the configuration ends.
+fn adopt(pconf: Pool<'_>, pid: u32) {
     let mut is_new = false;
     change(|known| {
         is_new = !known.contains(&pid);
@@ -62,19 +69,19 @@ fn adopt(pconf: *mut sys::apr_pool_t, pid: u32) {
     if !is_new {
         return;
     }
+    let pool = pconf.as_ptr();
     // SAFETY: zeroes make a valid apr_proc_t, of which the list looks at the pid alone. It lives
     // as long as the registration, which goes with the same pool, before this module is unloaded.
     unsafe {
-        let process =
-            sys::apr_palloc(pconf, size_of::<sys::apr_proc_t>()).cast::<sys::apr_proc_t>();
+        let process = sys::apr_palloc(pool, size_of::<sys::apr_proc_t>()).cast::<sys::apr_proc_t>();
         process.write_bytes(0, 1);
         (*process).pid = number;
         let data = process.cast::<c_void>();
-        sys::apr_proc_other_child_register(process, Some(ended), data, std::ptr::null_mut(), pconf);
+        sys::apr_proc_other_child_register(process, Some(ended), data, std::ptr::null_mut(), pool);
     }
 }
 
-/// httpd has something to say of one: that it ended is all that counts.
+/// httpd calls this when something happened to one of them. Only its end matters.
 unsafe extern "C" fn ended(reason: c_int, data: *mut c_void, _status: c_int) {
     if reason != sys::APR_OC_REASON_DEATH as c_int && reason != sys::APR_OC_REASON_LOST as c_int {
         return;

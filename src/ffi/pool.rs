@@ -19,8 +19,8 @@ pub(super) fn drop_nothing_more() {
 }
 
 /// A pool that lives at least as long as `'p`.
-#[derive(Clone, Copy)]
-pub struct Pool<'p>(NonNull<sys::apr_pool_t>, PhantomData<&'p ()>);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pool<'p>(NonNull<sys::apr_pool_t>, PhantomData<&'p ()>);
 
 impl<'p> Pool<'p> {
     /// # Safety
@@ -34,8 +34,8 @@ impl<'p> Pool<'p> {
         self.0.as_ptr()
     }
 
-    /// Gives `value` to the pool, which drops it when it is cleared.
-    pub fn own<T>(self, value: T) -> NonNull<T> {
+    /// Gives `value` to the pool, which drops it when it is cleared, in whichever thread that is.
+    pub(crate) fn own<T: Send + 'static>(self, value: T) -> NonNull<T> {
         unsafe extern "C" fn drop_value<T>(data: *mut c_void) -> sys::apr_status_t {
             if DROPS_NOTHING.load(Ordering::Relaxed) {
                 return sys::APR_SUCCESS as sys::apr_status_t;
@@ -88,13 +88,13 @@ impl<'p> Pool<'p> {
     }
 
     /// A copy of `text` that lives as long as the pool, cut at its first NUL.
-    pub fn text(self, text: &[u8]) -> &'p [u8] {
+    pub(crate) fn text(self, text: &[u8]) -> &'p [u8] {
         // SAFETY: NUL-terminated by `copy`, in a pool that lives for `'p`, and nobody writes to it.
         unsafe { CStr::from_ptr(self.copy(text).as_ptr()) }.to_bytes()
     }
 }
 
 /// `text` as a C string, without the NUL bytes that it cannot hold.
-pub fn c_string(text: &str) -> CString {
+pub(crate) fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use super::request::Request;
 use super::sys;
 
 /// What the module does when mod_proxy serves a request.
-pub trait ProxyHooks {
+pub(crate) trait ProxyHooks {
     /// A request was sent to a back end, whose response is about to be read.
     fn response_begins(response: Request<'_>);
     /// mod_proxy is done with a request: the status to be answered, if not the handler's.
@@ -26,7 +26,7 @@ pub(super) struct Names<const N: usize>(pub(super) [*const c_char; N]);
 // SAFETY: pointers to string literals, only read.
 unsafe impl<const N: usize> Sync for Names<N> {}
 
-/// They register FIRST as well, so the order among the first is to be said.
+/// The modules whose handlers come after ours. They ask to be first too, so this has to be said.
 static SUCCESSORS: Names<3> =
     Names([c"mod_proxy_http.c".as_ptr(), c"mod_proxy_wstunnel.c".as_ptr(), std::ptr::null()]);
 
@@ -46,31 +46,31 @@ type CanUpgrade = unsafe extern "C" fn(
     *const c_char,
 ) -> c_int;
 
-/// mod_proxy_http's scheme handler. Written anew for every configuration that is
-/// read, before it is used: the modules may have moved in between.
+/// mod_proxy_http's scheme handler. Looked up again for every configuration, before it is used: the
+/// modules may be somewhere else in memory then.
 static HTTP_HANDLER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 /// `ap_proxy_worker_can_upgrade()`, likewise.
 static CAN_UPGRADE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 /// What a scheme handler answers, in httpd's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer(pub(super) c_int);
+pub(crate) struct Answer(pub(super) c_int);
 
 impl Answer {
     /// Not ours: the next handler may take the request.
-    pub const DECLINED: Self = Self(sys::DECLINED);
+    pub(crate) const DECLINED: Self = Self(sys::DECLINED);
     /// Served.
-    pub const OK: Self = Self(sys::OK as c_int);
+    pub(crate) const OK: Self = Self(sys::OK as c_int);
     /// 500, after a bug.
     pub(super) const FAILED: Self = Self(sys::HTTP_INTERNAL_SERVER_ERROR as c_int);
 
     /// An HTTP status for the client.
-    pub fn status(code: u16) -> Self {
+    pub(crate) fn status(code: u16) -> Self {
         Self(c_int::from(code))
     }
 
     /// Whether it is this HTTP status.
-    pub fn is_status(self, code: u16) -> bool {
+    pub(crate) fn is_status(self, code: u16) -> bool {
         self == Self::status(code)
     }
 }
@@ -130,7 +130,7 @@ pub(super) fn register<H: ProxyHooks>() {
 
 /// Looks for mod_proxy_http's handler among those registered. `false` if
 /// mod_proxy or mod_proxy_http is not loaded, or too old to upgrade.
-pub fn find_http_handler() -> bool {
+pub(crate) fn find_http_handler() -> bool {
     type Handlers = unsafe extern "C" fn() -> *mut sys::apr_array_header_t;
     let get = symbol(c"proxy_hook_get_scheme_handler");
     if get.is_null() || CAN_UPGRADE.load(Ordering::Relaxed).is_null() {
@@ -161,9 +161,9 @@ pub fn find_http_handler() -> bool {
 }
 
 /// One run of the scheme_handler hook: a request, and where mod_proxy wants it to go.
-pub struct SchemeCall<'r> {
+pub(crate) struct SchemeCall<'r> {
     /// The request.
-    pub request: Request<'r>,
+    pub(crate) request: Request<'r>,
     worker: *mut sys::proxy_worker,
     conf: *mut sys::proxy_server_conf,
     url: &'r CStr,
@@ -173,18 +173,18 @@ pub struct SchemeCall<'r> {
 
 impl SchemeCall<'_> {
     /// The URL at the back end.
-    pub fn url(&self) -> &[u8] {
+    pub(crate) fn url(&self) -> &[u8] {
         self.url.to_bytes()
     }
 
     /// Whether the request goes through ProxyRemote.
-    pub fn is_through_proxy(&self) -> bool {
+    pub(crate) fn is_through_proxy(&self) -> bool {
         !self.proxy_host.is_null()
     }
 
     /// Whether the worker's `upgrade=` parameter (`default` if it has none) lets `token`
     /// pass. mod_proxy_http's default is WebSocket for ws: URLs, and nothing for others.
-    pub fn worker_allows(&self, token: &[u8], default: Option<&CStr>) -> bool {
+    pub(crate) fn worker_allows(&self, token: &[u8], default: Option<&CStr>) -> bool {
         let function = CAN_UPGRADE.load(Ordering::Relaxed);
         let Some(pool) = self.request.pool() else { return false };
         if function.is_null() {
@@ -200,7 +200,7 @@ impl SchemeCall<'_> {
     }
 
     /// Has mod_proxy_http serve the request, from `url` instead of its own.
-    pub fn delegate(&self, url: &[u8]) -> Answer {
+    pub(crate) fn delegate(&self, url: &[u8]) -> Answer {
         let handler = HTTP_HANDLER.load(Ordering::Relaxed);
         let Some(pool) = self.request.pool() else { return Answer::DECLINED };
         if handler.is_null() {

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::tls::SslRef;
 
 /// The TLS session of a connection that was handed over, if it has one.
-pub type HandedOverTls = Option<io::Result<Session>>;
+pub(crate) type HandedOverTls = Option<io::Result<Session>>;
 
 impl Connection<'_> {
     /// Takes the socket, and the TLS session, away from httpd: `fd` is a duplicate of the socket,
@@ -18,7 +18,7 @@ impl Connection<'_> {
     /// closed its own socket, `then` is called with the descriptor and the session. Until then
     /// nobody may use them. Without [`Self::abort`] httpd would still send close_notify and shut
     /// the socket down.
-    pub fn hand_over(
+    pub(crate) fn hand_over(
         &self,
         fd: OwnedFd,
         ciphertext: Vec<u8>,
@@ -35,7 +35,7 @@ impl Connection<'_> {
     }
 
     /// Whether the connection was handed over.
-    pub fn is_handed_over(&self) -> bool {
+    pub(crate) fn is_handed_over(&self) -> bool {
         self.has_at_close()
     }
 }

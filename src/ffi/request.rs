@@ -10,12 +10,16 @@ use std::ptr::NonNull;
 
 use super::connection::{Connection, write_address};
 use super::pool::Pool;
+use super::slots::{config_of, set_config_of};
 use super::sys;
 use super::table::Table;
 
+/// What [`Request::keep`] keeps.
+type Kept = Box<dyn Any + Send>;
+
 /// A request that lives at least as long as `'r`.
 #[derive(Clone, Copy)]
-pub struct Request<'r>(NonNull<sys::request_rec>, PhantomData<&'r ()>);
+pub(crate) struct Request<'r>(NonNull<sys::request_rec>, PhantomData<&'r ()>);
 
 impl<'r> Request<'r> {
     /// # Safety
@@ -35,24 +39,24 @@ impl<'r> Request<'r> {
     }
 
     /// The request's pool.
-    pub fn pool(self) -> Option<Pool<'r>> {
+    pub(crate) fn pool(self) -> Option<Pool<'r>> {
         // SAFETY: the pool lives as long as the request.
         unsafe { Pool::from_raw(self.record().pool) }
     }
 
     /// The client's connection.
-    pub fn connection(self) -> Option<Connection<'r>> {
+    pub(crate) fn connection(self) -> Option<Connection<'r>> {
         // SAFETY: a request never outlives its connection.
         unsafe { Connection::from_raw(self.record().connection) }
     }
 
-    /// Proxied for a site of this server (not as a forward proxy).
-    pub fn is_reverse_proxied(self) -> bool {
+    /// Whether it is proxied for a site of this server (not as a forward proxy).
+    pub(crate) fn is_reverse_proxied(self) -> bool {
         self.record().proxyreq == sys::PROXYREQ_REVERSE as i32
     }
 
     /// Whether mod_proxy will serve it, as far as can be said before the handler.
-    pub fn will_be_proxied(&self) -> bool {
+    pub(crate) fn will_be_proxied(&self) -> bool {
         let record = self.record();
         if record.proxyreq != sys::PROXYREQ_NONE as i32 {
             return record.proxyreq == sys::PROXYREQ_REVERSE as i32;
@@ -64,26 +68,27 @@ impl<'r> Request<'r> {
     }
 
     /// Sets a header field of the response, whatever the response will be.
-    pub fn set_error_header(self, name: &CStr, value: &str) {
+    pub(crate) fn set_error_header(self, name: &CStr, value: &str) {
         if let Some(headers) = self.table(self.record().err_headers_out) {
             headers.set(name, value.as_bytes());
         }
     }
 
-    /// A subrequest, such as an SSI include.
-    pub fn is_subrequest(self) -> bool {
+    /// Whether it is a subrequest, such as an SSI include.
+    pub(crate) fn is_subrequest(self) -> bool {
         !self.record().main.is_null()
     }
 
     /// The request that was redirected to this one within the server, if any.
-    pub fn previous(self) -> Option<Self> {
+    pub(crate) fn previous(self) -> Option<Self> {
         // SAFETY: the requests of a chain of redirects share a pool, and so live as long.
         unsafe { Self::from_raw(self.record().prev) }
     }
 
-    /// Has what httpd ends the requests with that were redirected to this one go past HTTP's own
-    /// filters, as mod_proxy's tunnel has it for this one: they would send a response head.
-    pub fn end_redirected_silently(self) {
+    /// Takes HTTP's own filters from the requests that were redirected to this one, as mod_proxy's
+    /// tunnel does for this one: when httpd ends those requests, the filters would send a response
+    /// head.
+    pub(crate) fn end_redirected_silently(self) {
         for earlier in std::iter::successors(self.previous(), |r| r.previous()) {
             let (r, c) = (earlier.as_ptr(), earlier.record().connection);
             // SAFETY: both are alive for `'r`, and this thread works on them.
@@ -95,17 +100,17 @@ impl<'r> Request<'r> {
     }
 
     /// The status so far.
-    pub fn status(self) -> i32 {
+    pub(crate) fn status(self) -> i32 {
         self.record().status
     }
 
-    /// GET, and not the HEAD that httpd counts as one.
-    pub fn is_get(self) -> bool {
+    /// Whether it is a GET; httpd itself counts HEAD as one.
+    pub(crate) fn is_get(self) -> bool {
         self.record().method_number == sys::M_GET as i32 && self.record().header_only == 0
     }
 
-    /// HTTP/1.1 or later; HTTP/2 counts as 2.0.
-    pub fn is_http_1_1(self) -> bool {
+    /// Whether it is HTTP/1.1 or later; HTTP/2 counts as 2.0.
+    pub(crate) fn is_http_1_1(self) -> bool {
         self.record().proto_num >= 1001
     }
 
@@ -115,35 +120,37 @@ impl<'r> Request<'r> {
     }
 
     /// The request header fields.
-    pub fn headers_in(self) -> Option<Table<'r>> {
+    pub(crate) fn headers_in(self) -> Option<Table<'r>> {
         self.table(self.record().headers_in)
     }
 
-    /// Puts another table in the place of [`Self::headers_in`].
-    pub fn set_headers_in(self, headers: Table<'r>) {
-        // SAFETY: alive for `'r`; the table's pool is the request's.
+    /// Puts another table in the place of [`Self::headers_in`]: a copy of it, if it may not live
+    /// as long as the request.
+    pub(crate) fn set_headers_in(self, headers: Table<'_>) {
+        let Some(headers) = self.pool().and_then(|pool| headers.in_pool(pool)) else { return };
+        // SAFETY: alive for `'r`; the table is in the request's pool.
         unsafe { (*self.as_ptr()).headers_in = headers.as_ptr() };
     }
 
     /// The environment that SetEnv, mod_rewrite and others fill.
-    pub fn env(self) -> Option<Table<'r>> {
+    pub(crate) fn env(self) -> Option<Table<'r>> {
         self.table(self.record().subprocess_env)
     }
 
-    /// Notes from module to module.
-    pub fn notes(self) -> Option<Table<'r>> {
+    /// What modules note for each other.
+    pub(crate) fn notes(self) -> Option<Table<'r>> {
         self.table(self.record().notes)
     }
 
-    /// Forgets a status line that another status set.
-    pub fn clear_status_line(self) {
+    /// Removes a status line that was set for another status.
+    pub(crate) fn clear_status_line(self) {
         // SAFETY: alive for `'r`; httpd makes the line from the status then.
         unsafe { (*self.as_ptr()).status_line = std::ptr::null() };
     }
 
     /// Whether the input filters are those of the connection alone, as
     /// mod_proxy's tunnel has them.
-    pub fn reads_from_connection(self) -> bool {
+    pub(crate) fn reads_from_connection(self) -> bool {
         let record = self.record();
         // SAFETY: a request never outlives its connection.
         let connection = unsafe { record.connection.as_ref() };
@@ -153,7 +160,7 @@ impl<'r> Request<'r> {
     }
 
     /// Reads on from the connection's filters as they are now.
-    pub fn read_from_connection(self) {
+    pub(crate) fn read_from_connection(self) {
         let (r, c) = (self.as_ptr(), self.record().connection);
         // SAFETY: both are alive for `'r`, and this thread works on them.
         unsafe {
@@ -162,14 +169,15 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// Whether an output filter of that name is on its way to the client.
-    pub fn has_output_filter(self, name: &CStr) -> bool {
-        super::filter::find(self.record().output_filters, name).is_some()
+    /// Whether the response goes through an output filter of that name.
+    pub(crate) fn has_output_filter(self, name: &CStr) -> bool {
+        // SAFETY: the request's own chain.
+        unsafe { super::filter::find(self.record().output_filters, name) }.is_some()
     }
 
     /// The client's address as mod_remoteip and others see it, without the scope that a
     /// link-local one has (`fe80::1%eth0`).
-    pub fn useragent_ip(&self) -> Option<IpAddr> {
+    pub(crate) fn useragent_ip(&self) -> Option<IpAddr> {
         let ip = self.record().useragent_ip;
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!ip.is_null()).then(|| unsafe { CStr::from_ptr(ip) })?;
@@ -177,13 +185,13 @@ impl<'r> Request<'r> {
     }
 
     /// The client's address and port; the address as mod_remoteip and others see it.
-    pub fn client(self) -> Client<'r> {
+    pub(crate) fn client(self) -> Client<'r> {
         Client(self)
     }
 
     /// What ties a line of another log to this request's line in the access log:
     /// UNIQUE_ID, %L, or the connection's number.
-    pub fn log_id(&self) -> Cow<'_, str> {
+    pub(crate) fn log_id(&self) -> Cow<'_, str> {
         if let Some(id) = self.env().and_then(|env| env.get(c"UNIQUE_ID")) {
             return String::from_utf8_lossy(id);
         }
@@ -206,27 +214,29 @@ impl<'r> Request<'r> {
     }
 
     /// Keeps a value of the module's with the request, until that is over.
-    pub fn keep<T: Any>(self, value: T) {
+    pub(crate) fn keep<T: Any + Send>(self, value: T) {
         let Some(pool) = self.pool() else { return };
-        let kept: Box<dyn Any> = Box::new(value);
-        let kept = pool.own(kept);
-        super::slots::set_config_of(self.record().request_config, kept.as_ptr().cast());
+        let kept = pool.own::<Kept>(Box::new(value));
+        // SAFETY: the request's own vector, which this thread works on.
+        unsafe { set_config_of(self.record().request_config, kept.as_ptr().cast()) };
     }
 
     /// What [`Self::keep`] keeps.
-    pub fn kept<T: Any>(&self) -> Option<&T> {
-        let kept = super::slots::config_of(self.record().request_config).cast::<Box<dyn Any>>();
-        // SAFETY: NULL, or what `keep` put there, which lives as long as the request.
-        unsafe { kept.as_ref() }?.downcast_ref()
+    pub(crate) fn kept<T: Any>(&self) -> Option<&T> {
+        // SAFETY: the request's own vector; NULL there, or what `keep` put there, which lives as long
+        // as the request.
+        let kept = unsafe { config_of(self.record().request_config).cast::<Kept>().as_ref() }?;
+        kept.downcast_ref()
     }
 
     /// This module's per-directory configuration, after all merging.
     pub(super) fn dir_config_ptr(self) -> *mut std::ffi::c_void {
-        super::slots::config_of(self.record().per_dir_config)
+        // SAFETY: the request's own.
+        unsafe { config_of(self.record().per_dir_config) }
     }
 
     /// A note of the request, which error pages (`error-notes`) and logs show.
-    pub fn set_note(self, name: &CStr, value: &str) {
+    pub(crate) fn set_note(self, name: &CStr, value: &str) {
         if let Some(notes) = self.notes() {
             notes.set(name, value.as_bytes());
         }
@@ -234,7 +244,7 @@ impl<'r> Request<'r> {
 }
 
 /// The client of a request, as text.
-pub struct Client<'r>(Request<'r>);
+pub(crate) struct Client<'r>(Request<'r>);
 
 impl fmt::Display for Client<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

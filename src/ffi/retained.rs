@@ -18,7 +18,7 @@ struct Retained {
 /// # Safety
 /// Implementors are made of atomics only, laid out as C would, and valid when
 /// all bytes are zero.
-pub unsafe trait Shareable {
+pub(crate) unsafe trait Shareable {
     /// Changes whenever the layout does, so that another build of the module
     /// does not take this one's memory for its own.
     const LAYOUT: u64;
@@ -28,8 +28,8 @@ pub unsafe trait Shareable {
 /// same layout, or a new one, all zero. In the parent, before children are made.
 ///
 /// # Errors
-/// The memory cannot be had.
-pub fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
+/// The memory cannot be mapped.
+pub(crate) fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
     // SAFETY: looks up memory that httpd keeps for the life of the parent.
     let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
     let kept = if kept.is_null() {
@@ -66,7 +66,7 @@ pub fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
     Ok(unsafe { memory.as_ref() })
 }
 
-/// Descriptors that httpd keeps for us likewise.
+/// Descriptors that httpd keeps for us in the same way.
 #[repr(C)]
 struct RetainedDescriptors<const N: usize> {
     /// 0 if there are none yet.
@@ -80,8 +80,8 @@ struct RetainedDescriptors<const N: usize> {
 /// uses some of them as root. In the parent, before children are made.
 ///
 /// # Errors
-/// They cannot be had.
-pub fn retained_descriptors<const N: usize>(
+/// They cannot be made.
+pub(crate) fn retained_descriptors<const N: usize>(
     key: &CStr,
     layout: u64,
     make: impl FnOnce() -> std::io::Result<[OwnedFd; N]>,

@@ -5,7 +5,7 @@
 /// httpd's parent, which may be root: it has one thread, and nothing that a child can write makes it
 /// wait, signal or trust. It reads the configuration, also for `configtest`.
 #[derive(Debug)]
-pub struct Parent(());
+pub(crate) struct Parent(());
 
 impl Parent {
     pub(super) const fn new() -> Self {
@@ -15,7 +15,7 @@ impl Parent {
 
 /// The handler of a signal in a child: it takes no lock and no memory, and calls nothing that may.
 #[derive(Debug)]
-pub struct SignalHandler(());
+pub(crate) struct SignalHandler(());
 
 impl SignalHandler {
     pub(super) const fn new() -> Self {

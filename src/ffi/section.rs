@@ -11,7 +11,7 @@ use super::request::Request;
 use super::sys;
 
 /// A kind of configuration, which is the same for all sections.
-pub trait SectionConfig: 'static {
+pub(crate) trait SectionConfig: 'static {
     /// What is set in one section. Its texts may live in the section's pool, for `'p`.
     type In<'p>: Copy + Default;
 
@@ -50,7 +50,7 @@ pub(super) unsafe fn stored<'p, C: SectionConfig>(
 }
 
 /// The configuration of the sections that a request is in.
-pub fn config<C: SectionConfig>(r: Request<'_>) -> C::In<'_> {
+pub(crate) fn config<C: SectionConfig>(r: Request<'_>) -> C::In<'_> {
     // SAFETY: httpd keeps here what `create` or `merge` made, in a pool that lives at least as long
     // as the request. Nobody writes to it any more.
     unsafe { stored::<C>(r.dir_config_ptr()).map(|config| config.read()) }.unwrap_or_default()

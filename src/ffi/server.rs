@@ -10,10 +10,10 @@ use super::sys;
 /// httpd's version as it runs, not as it was built against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
-pub struct Version {
-    pub major: i32,
-    pub minor: i32,
-    pub patch: i32,
+pub(crate) struct Version {
+    pub(crate) major: i32,
+    pub(crate) minor: i32,
+    pub(crate) patch: i32,
 }
 
 impl fmt::Display for Version {
@@ -23,7 +23,7 @@ impl fmt::Display for Version {
 }
 
 /// The version of the httpd that runs.
-pub fn version() -> Version {
+pub(crate) fn version() -> Version {
     // SAFETY: a plain structure of numbers and a pointer, filled below.
     let mut version: sys::ap_version_t = unsafe { std::mem::zeroed() };
     // SAFETY: fills the structure it is given.
@@ -32,15 +32,15 @@ pub fn version() -> Version {
 }
 
 /// Worker threads of each child; 1 where children have none (prefork).
-pub fn worker_threads() -> u64 {
+pub(crate) fn worker_threads() -> u64 {
     let mut threads: c_int = 0;
     // SAFETY: `threads` is ours.
     unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS as c_int, &raw mut threads) };
     u64::try_from(threads).unwrap_or(0).max(1)
 }
 
-/// The most children that there can be.
-pub fn most_children() -> u64 {
+/// The most children that httpd may have at a time.
+pub(crate) fn most_children() -> u64 {
     let mut children: c_int = 0;
     // SAFETY: `children` is ours.
     unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
@@ -48,13 +48,14 @@ pub fn most_children() -> u64 {
 }
 
 /// Whether a module is loaded, by the name of its source file.
-pub fn is_loaded(name: &CStr) -> bool {
-    // SAFETY: compares names in httpd's list of modules, which nobody changes meanwhile.
+pub(crate) fn is_loaded(name: &CStr) -> bool {
+    // SAFETY: compares names in httpd's list of modules, which only the parent changes, in its only
+    // thread, while it reads its configuration.
     unsafe { !sys::ap_find_linked_module(name.as_ptr()).is_null() }
 }
 
 /// Whether the MPM is one whose children have worker threads: event and worker.
-pub fn is_threaded() -> bool {
+pub(crate) fn is_threaded() -> bool {
     let mut threaded: c_int = 0;
     // SAFETY: `threaded` is ours.
     unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
@@ -63,7 +64,7 @@ pub fn is_threaded() -> bool {
 
 /// The child process that httpd has started.
 #[derive(Clone, Copy)]
-pub struct Process<'p> {
+pub(crate) struct Process<'p> {
     pool: Pool<'p>,
     server: *mut sys::server_rec,
 }
@@ -90,7 +91,8 @@ impl<'p> Process<'p> {
     }
 
     /// The main server, for log lines that belong to no request.
-    pub fn main_server(&self) -> Server {
-        Server::new(self.server)
+    pub(crate) fn main_server(&self) -> Server<'static> {
+        // SAFETY: it lives as long as the child, by `from_raw`: no code runs after its end.
+        unsafe { Server::from_raw(self.server) }
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_void};
 use super::sys;
 
 /// `module` of http_config.h.
-pub type ModuleRecord = sys::module;
+pub(crate) type ModuleRecord = sys::module;
 
 unsafe extern "C" {
     /// The record itself (lib.rs), where httpd writes the module's index.
@@ -21,7 +21,10 @@ pub(super) fn module_index() -> c_int {
 }
 
 /// This module's entry of a configuration vector.
-pub(super) fn config_of(vector: *mut sys::ap_conf_vector_t) -> *mut c_void {
+///
+/// # Safety
+/// `vector` is NULL or one of httpd's, and alive.
+pub(super) unsafe fn config_of(vector: *mut sys::ap_conf_vector_t) -> *mut c_void {
     match (usize::try_from(module_index()), vector.is_null()) {
         // SAFETY: httpd makes every vector with one entry for each module
         // (ap_get_module_config of http_config.h).
@@ -31,9 +34,12 @@ pub(super) fn config_of(vector: *mut sys::ap_conf_vector_t) -> *mut c_void {
 }
 
 /// Sets this module's entry of a configuration vector.
-pub(super) fn set_config_of(vector: *mut sys::ap_conf_vector_t, value: *mut c_void) {
+///
+/// # Safety
+/// As for [`config_of`], and nobody else uses the vector meanwhile.
+pub(super) unsafe fn set_config_of(vector: *mut sys::ap_conf_vector_t, value: *mut c_void) {
     if let (Ok(index), false) = (usize::try_from(module_index()), vector.is_null()) {
-        // SAFETY: as in `config_of`; the vector's owner works on it in one thread.
+        // SAFETY: as in `config_of`; the rest is the caller's.
         unsafe { *vector.cast::<*mut c_void>().add(index) = value };
     }
 }

@@ -9,7 +9,7 @@ use super::sys;
 
 /// A table that lives at least as long as `'t`, with the pool it allocates from.
 #[derive(Clone, Copy)]
-pub struct Table<'t> {
+pub(crate) struct Table<'t> {
     table: NonNull<sys::apr_table_t>,
     pool: Pool<'t>,
     life: PhantomData<&'t ()>,
@@ -17,7 +17,8 @@ pub struct Table<'t> {
 
 impl<'t> Table<'t> {
     /// # Safety
-    /// `table` lives at least as long as `'t`, and is used by one thread at a time.
+    /// `table` and what it holds are in `pool`, or live as long, and are used by one thread at a
+    /// time.
     pub(super) unsafe fn from_raw(table: *mut sys::apr_table_t, pool: Pool<'t>) -> Option<Self> {
         NonNull::new(table).map(|table| Self { table, pool, life: PhantomData })
     }
@@ -27,13 +28,25 @@ impl<'t> Table<'t> {
     }
 
     /// A copy in the same pool. Names and values are shared, and nobody writes over them.
-    pub fn copy(self) -> Option<Self> {
+    pub(crate) fn copy(self) -> Option<Self> {
         // SAFETY: table and pool are alive by `'t`, and so is what the table points to.
         unsafe { Self::from_raw(sys::apr_table_copy(self.pool.as_ptr(), self.as_ptr()), self.pool) }
     }
 
+    /// This table if it is in `pool`, or a copy there of all that it holds.
+    pub(super) fn in_pool<'p>(self, pool: Pool<'p>) -> Option<Table<'p>> {
+        let table = if self.pool == pool {
+            self.as_ptr()
+        } else {
+            // SAFETY: table and pool are alive.
+            unsafe { sys::apr_table_clone(pool.as_ptr(), self.as_ptr()) }
+        };
+        // SAFETY: the table is in this pool.
+        unsafe { Table::from_raw(table, pool) }
+    }
+
     /// All values of `name`, joined with commas (RFC 9110, section 5.3).
-    pub fn get(self, name: &CStr) -> Option<&'t [u8]> {
+    pub(crate) fn get(self, name: &CStr) -> Option<&'t [u8]> {
         // SAFETY: table and name are alive.
         let first = unsafe { sys::apr_table_get(self.as_ptr(), name.as_ptr()) };
         if first.is_null() {
@@ -47,7 +60,7 @@ impl<'t> Table<'t> {
         };
         let mut entries = self.entries().iter();
         let found = entries.find(|entry| entry.val.cast_const() == first && is_named(entry));
-        // Keys that are alike have the same checksum (apr_tables.c).
+        // Equal keys have the same checksum (apr_tables.c).
         let sum = found.map_or(0, |found| found.key_checksum);
         if !entries.any(|entry| entry.key_checksum == sum && is_named(&entry)) {
             return Some(text(first));
@@ -70,14 +83,14 @@ impl<'t> Table<'t> {
     }
 
     /// Sets `name` to `value`, replacing all it had.
-    pub fn set(self, name: &CStr, value: &[u8]) {
+    pub(crate) fn set(self, name: &CStr, value: &[u8]) {
         let value = self.pool.copy(value);
         // SAFETY: `name` and `value` are copied by apr_table_set.
         unsafe { sys::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) };
     }
 
     /// Removes all values of `name`.
-    pub fn unset(self, name: &CStr) {
+    pub(crate) fn unset(self, name: &CStr) {
         // SAFETY: table and name are alive.
         unsafe { sys::apr_table_unset(self.as_ptr(), name.as_ptr()) };
     }

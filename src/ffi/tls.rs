@@ -19,8 +19,8 @@ use super::sys;
 struct OpenSsl {
     context: &'static Context,
     library: Library,
-    /// A connection that never existed, for callbacks of mod_ssl's that look at
-    /// an SSL's connection without a check (its keylog callback does).
+    /// A connection that does not exist, for callbacks of mod_ssl that use an SSL's connection
+    /// without a check (its keylog callback does).
     stub: NonNull<sys::conn_rec>,
 }
 
@@ -32,7 +32,7 @@ unsafe impl Sync for OpenSsl {}
 /// Set once in a child; stays empty in the parent, whose modules come and go.
 static OPENSSL: OnceCell<Result<OpenSsl, String>> = OnceCell::new();
 
-/// Asks mod_ssl, should it be loaded, to show us each session.
+/// Asks mod_ssl, if it is loaded, to show us each session.
 pub(super) fn register() {
     type Hook = unsafe extern "C" fn(*mut sys::conn_rec, *mut c_void, c_int) -> c_int;
     let hook: Hook = pre_handshake;
@@ -95,7 +95,7 @@ fn openssl() -> Option<&'static OpenSsl> {
 }
 
 /// Whether a connection has TLS.
-pub fn is_on(c: Connection<'_>) -> bool {
+pub(crate) fn is_on(c: Connection<'_>) -> bool {
     c.ssl().is_some()
 }
 
@@ -103,7 +103,7 @@ pub fn is_on(c: Connection<'_>) -> bool {
 ///
 /// # Errors
 /// Why it never can.
-pub fn is_takeable(c: Connection<'_>) -> Result<(), String> {
+pub(crate) fn is_takeable(c: Connection<'_>) -> Result<(), String> {
     match (c.ssl(), OPENSSL.get()) {
         (None, _) | (_, Some(Ok(_))) => Ok(()),
         (_, Some(Err(why))) => Err(why.clone()),
@@ -111,17 +111,17 @@ pub fn is_takeable(c: Connection<'_>) -> Result<(), String> {
     }
 }
 
-/// Whether a message of TLS's own has arrived in part, such as a KeyUpdate (RFC 8446, section
-/// 4.6.3): until the rest is there the session cannot be taken over. The peer decides when.
-pub fn is_within_message(c: Connection<'_>) -> bool {
+/// Whether a TLS message that carries no data, such as a KeyUpdate (RFC 8446, section 4.6.3), has
+/// arrived only in part: the session cannot be taken over until the peer has sent the rest.
+pub(crate) fn is_within_message(c: Connection<'_>) -> bool {
     let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) else { return false };
     // SAFETY: mod_ssl keeps the SSL until the connection is closed.
     unsafe { !openssl.library.is_init_finished(ssl.as_ptr()) }
 }
 
-/// Has reads go on behind records that carry no data. Without it a read says
-/// that nothing is there while records wait in mod_ssl's own brigade.
-pub fn set_auto_retry(c: Connection<'_>) {
+/// Makes a read continue after records that carry no data. Without it a read says that nothing is
+/// there while records wait in mod_ssl's own brigade.
+pub(crate) fn set_auto_retry(c: Connection<'_>) {
     if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
         // SAFETY: mod_ssl keeps the SSL until the connection is closed; this
         // thread is the one that works on the connection.
@@ -129,8 +129,9 @@ pub fn set_auto_retry(c: Connection<'_>) {
     }
 }
 
-/// Undoes that for one read. What else is there stays in core's filter.
-pub fn clear_auto_retry(c: Connection<'_>) {
+/// Undoes [`set_auto_retry`] for one read: what comes after the first record stays in core's
+/// filter.
+pub(crate) fn clear_auto_retry(c: Connection<'_>) {
     if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
         // SAFETY: as in `set_auto_retry`.
         unsafe { openssl.library.clear_auto_retry(ssl.as_ptr()) };
@@ -139,7 +140,7 @@ pub fn clear_auto_retry(c: Connection<'_>) {
 
 /// Sends close_notify on a connection that is still httpd's, if it has TLS: the
 /// peer learns that nothing was cut off (RFC 8446, section 6.1).
-pub fn send_close_notify(c: Connection<'_>) {
+pub(crate) fn send_close_notify(c: Connection<'_>) {
     if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
         // SAFETY: as in `set_auto_retry`. An error is the connection's end, which
         // whoever writes next is told.

@@ -33,7 +33,7 @@ struct Child {
     /// Whether its MPM is event or worker.
     is_threaded: bool,
     settings: Settings,
-    server: Server,
+    server: Server<'static>,
     relay: Option<Relay>,
     slot: &'static Slot,
     /// What a drain process will need.
@@ -92,7 +92,7 @@ pub fn start(process: Process<'_>) {
 
 fn start_relay(
     settings: &Settings,
-    server: Server,
+    server: Server<'static>,
     slot: &'static Slot,
 ) -> Option<(ErrorLog, Relay)> {
     let start = || -> io::Result<(ErrorLog, Relay)> {

@@ -387,7 +387,7 @@ pub fn tell_all() {
 
 /// The server stops, or restarts without grace: tells every drain process, and
 /// waits for them, at most a second. The parent has no children now, and logs for them.
-pub fn end_all(_: &Parent, server: Server) {
+pub fn end_all(_: &Parent, server: Server<'_>) {
     // With what is logged meanwhile no more than the second.
     const PATIENCE: Duration = Duration::from_millis(900);
     /// After so many milliseconds they are told again: one that was just being forked may not

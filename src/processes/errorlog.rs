@@ -31,7 +31,7 @@ pub struct ErrorLog {
 }
 
 struct Shared {
-    server: Server,
+    server: Server<'static>,
     queue: Queue<(Level, MessageId)>,
     /// Raised when there is something to do.
     wake: OwnedFd,
@@ -43,7 +43,11 @@ impl ErrorLog {
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub fn start(server: Server, pipe: Option<RawFd>, relay_threads: usize) -> io::Result<Self> {
+    pub fn start(
+        server: Server<'static>,
+        pipe: Option<RawFd>,
+        relay_threads: usize,
+    ) -> io::Result<Self> {
         let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
         let shared = Arc::new(Shared { server, queue, wake: process::event()? });
         let done = process::event()?;

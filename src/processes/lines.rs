@@ -20,7 +20,7 @@ use crate::registry;
 static CHILD: OnceCell<ChildLines> = OnceCell::new();
 
 struct ChildLines {
-    server: Server,
+    server: Server<'static>,
     /// For threads that must not wait for the log. With the relay.
     errorlog: Option<ErrorLog>,
 }

@@ -15,7 +15,7 @@ use crate::processes::lines;
 /// Set once, by a child when it starts.
 static LOGGER: OnceCell<Logger> = OnceCell::new();
 
-struct Logger(Server);
+struct Logger(Server<'static>);
 
 /// Sends the facade's records, and panics of relay threads, to the error log of this child.
 pub fn install(child: &Process<'_>) {

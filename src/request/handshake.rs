@@ -160,14 +160,9 @@ pub fn current<T>(see: impl for<'s> FnOnce(Serving<'s, Handshake>) -> T) -> Opti
     CURRENT.with(|current| current.look(see))
 }
 
-/// The connection to the back end of the handshake that this thread is in: a fresh one.
+/// The connection to the back end of the handshake that this thread is in.
 pub fn set_origin(c: Connection<'_>) {
     Scope::set_origin(&CURRENT, c);
-}
-
-/// The same for one that was kept, which was another handshake's before.
-pub fn set_kept_origin(c: Connection<'_>) {
-    Scope::set_known_origin(&CURRENT, c);
 }
 
 /// Makes mod_proxy_http take a fresh connection. A pooled one may have just been

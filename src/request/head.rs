@@ -63,10 +63,8 @@ pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
 pub fn request_sent(response: Request<'_>) {
     let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
     let (true, Some(c)) = (is_kept, response.connection()) else { return };
-    if is_attached(c) {
-        handshake::set_kept_origin(c);
-    } else {
-        handshake::set_origin(c);
+    handshake::set_origin(c);
+    if !is_attached(c) {
         attach(c);
         response.read_from_connection();
     }
