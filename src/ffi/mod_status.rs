@@ -4,7 +4,7 @@
 use std::ffi::c_int;
 
 use super::guard::guard;
-use super::sys;
+use super::{optional, sys};
 
 /// What the module shows on the page of mod_status.
 pub(crate) trait StatusHooks {
@@ -19,14 +19,12 @@ const SHORT: c_int = 1;
 pub(super) fn register<H: StatusHooks>() {
     type Hook = unsafe extern "C" fn(*mut sys::request_rec, c_int) -> c_int;
     let hook: Hook = page::<H>;
-    // SAFETY: APR keeps the pointer and calls it with the arguments that
+    // SAFETY: a function of this library, with the arguments that
     // mod_status.h declares for this hook, which are those of `Hook`.
     unsafe {
-        sys::apr_optional_hook_add(
-            c"status_hook".as_ptr(),
-            Some(std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook)),
-            std::ptr::null(),
-            std::ptr::null(),
+        optional::hook(
+            c"status_hook",
+            std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook),
             sys::APR_HOOK_MIDDLE as c_int,
         );
     }

@@ -1,10 +1,23 @@
 //! Functions and hooks that another module or a newer httpd may have or not, found by name at run
 //! time.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_int, c_void};
+
+use super::sys;
 
 /// The address of a function of that name in what is loaded, or NULL.
 pub(super) fn symbol(name: &CStr) -> *mut c_void {
     // SAFETY: looks `name` up in what is loaded; httpd loads modules globally.
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+}
+
+/// Adds a function to an optional hook, which is called if somebody has such a hook.
+///
+/// # Safety
+/// `function` has the type that the hook of this name is declared with, cast to a function without
+/// arguments, and stays loaded for as long as httpd's hooks.
+pub(super) unsafe fn hook(name: &'static CStr, function: unsafe extern "C" fn(), order: c_int) {
+    let none = std::ptr::null();
+    // SAFETY: APR keeps both pointers; the function is as the caller says.
+    unsafe { sys::apr_optional_hook_add(name.as_ptr(), Some(function), none, none, order) };
 }

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::guard::guard;
-use super::optional::symbol;
+use super::optional::{self, symbol};
 use super::request::Request;
 use super::sys;
 
@@ -86,26 +86,23 @@ pub(super) fn register<H: ProxyHooks>() {
     );
     type CreateReq = unsafe extern "C" fn(*mut sys::request_rec, *mut sys::request_rec) -> c_int;
     let create: CreateReq = create_req::<H>;
-    // SAFETY: as below.
+    // SAFETY: a function of this library, with the arguments that mod_proxy.h declares for this hook,
+    // which are those of `CreateReq`.
     unsafe {
-        sys::apr_optional_hook_add(
-            c"create_req".as_ptr(),
-            Some(std::mem::transmute::<CreateReq, unsafe extern "C" fn()>(create)),
-            std::ptr::null(),
-            std::ptr::null(),
+        optional::hook(
+            c"create_req",
+            std::mem::transmute::<CreateReq, unsafe extern "C" fn()>(create),
             sys::APR_HOOK_MIDDLE as c_int,
         );
     }
     type RequestStatus = unsafe extern "C" fn(*mut c_int, *mut sys::request_rec) -> c_int;
     let status: RequestStatus = request_status::<H>;
-    // SAFETY: APR keeps the pointer and calls it with the arguments that mod_proxy.h declares
+    // SAFETY: a function of this library, with the arguments that mod_proxy.h declares
     // for this hook, which are those of `RequestStatus`.
     unsafe {
-        sys::apr_optional_hook_add(
-            c"request_status".as_ptr(),
-            Some(std::mem::transmute::<RequestStatus, unsafe extern "C" fn()>(status)),
-            std::ptr::null(),
-            std::ptr::null(),
+        optional::hook(
+            c"request_status",
+            std::mem::transmute::<RequestStatus, unsafe extern "C" fn()>(status),
             sys::APR_HOOK_REALLY_FIRST as c_int,
         );
     }

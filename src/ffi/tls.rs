@@ -13,7 +13,7 @@ use tls::{Context, Library, Session, Ssl};
 use super::connection::Connection;
 use super::guard::guard;
 use super::server::Process;
-use super::sys;
+use super::{optional, sys};
 
 /// mod_ssl's OpenSSL as one child process sees it.
 struct OpenSsl {
@@ -36,14 +36,12 @@ static OPENSSL: OnceCell<Result<OpenSsl, String>> = OnceCell::new();
 pub(super) fn register() {
     type Hook = unsafe extern "C" fn(*mut sys::conn_rec, *mut c_void, c_int) -> c_int;
     let hook: Hook = pre_handshake;
-    // SAFETY: APR keeps the pointer and calls it with the arguments that
+    // SAFETY: a function of this library, with the arguments that
     // mod_ssl_openssl.h declares for this hook, which are those of `Hook`.
     unsafe {
-        sys::apr_optional_hook_add(
-            c"pre_handshake".as_ptr(),
-            Some(std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook)),
-            std::ptr::null(),
-            std::ptr::null(),
+        optional::hook(
+            c"pre_handshake",
+            std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook),
             sys::APR_HOOK_MIDDLE as c_int,
         );
     }
