@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
-use std::marker::PhantomData;
 
 use super::sys;
 
@@ -20,55 +19,58 @@ pub(crate) struct Directive {
 
 /// The files as httpd has just read them.
 #[derive(Clone, Copy)]
-pub(crate) struct Tree<'t>(*const sys::ap_directive_t, PhantomData<&'t ()>);
+pub(crate) struct Tree<'t>(Option<&'t sys::ap_directive_t>);
 
 impl Tree<'_> {
     /// # Safety
     /// httpd keeps the tree, and does not change it, for at least as long as the result lives.
     pub(super) unsafe fn read() -> Self {
         // SAFETY: by the caller.
-        Self(unsafe { (&raw const sys::ap_conftree).read() }, PhantomData)
+        Self(unsafe { (&raw const sys::ap_conftree).read().as_ref() })
     }
 
     /// The directives of these names, in the order of the files.
     pub(crate) fn directives(self, names: &[&str]) -> Vec<Directive> {
         let mut found = Vec::new();
-        walk(self.0, None, names, &mut found);
+        self.walk(None, names, &mut found);
         found
     }
-}
 
-fn walk(
-    mut at: *const sys::ap_directive_t,
-    vhost: Option<usize>,
-    names: &[&str],
-    found: &mut Vec<Directive>,
-) {
-    // SAFETY: NULL, or a directive that lives as long as the configuration.
-    while let Some(directive) = unsafe { at.as_ref() } {
-        let name = text(&directive.directive);
-        let is_vhost = name.eq_ignore_ascii_case("<VirtualHost");
-        let within = if is_vhost { Some(at.addr()) } else { vhost };
-        // A copy of the few that are asked for: httpd's own go with the configuration.
-        if names.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)) {
-            found.push(Directive {
-                name: name.into_owned(),
-                arguments: text(&directive.args).into_owned(),
-                vhost,
-                place: format!("{}:{}", text(&directive.filename), directive.line_num),
-            });
+    fn walk(self, vhost: Option<usize>, names: &[&str], found: &mut Vec<Directive>) {
+        let mut at = self.0;
+        while let Some(directive) = at {
+            // SAFETY: the texts of a directive of the tree.
+            let text = |text| unsafe { text_of(text) };
+            let name = text(directive.directive);
+            let is_vhost = name.eq_ignore_ascii_case("<VirtualHost");
+            let within = if is_vhost { Some(std::ptr::from_ref(directive).addr()) } else { vhost };
+            // A copy of the few that are asked for: httpd's own go with the configuration.
+            if names.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)) {
+                found.push(Directive {
+                    name: name.into_owned(),
+                    arguments: text(directive.args).into_owned(),
+                    vhost,
+                    place: format!("{}:{}", text(directive.filename), directive.line_num),
+                });
+            }
+            // SAFETY: NULL, or directives of the same tree.
+            let (child, next) =
+                unsafe { (directive.first_child.as_ref(), directive.next.as_ref()) };
+            // This goes as deep as sections are nested.
+            Tree(child).walk(within, names, found);
+            at = next;
         }
-        // This goes as deep as sections are nested.
-        walk(directive.first_child, within, names, found);
-        at = directive.next;
     }
 }
 
-/// One text of a directive.
-fn text(text: &*const c_char) -> Cow<'_, str> {
+/// A text of httpd's; nothing if there is none.
+///
+/// # Safety
+/// `text` is NULL, or NUL-terminated and lives at least as long as `'t`.
+unsafe fn text_of<'t>(text: *const c_char) -> Cow<'t, str> {
     if text.is_null() {
         return Cow::Borrowed("");
     }
-    // SAFETY: NUL-terminated, and lives as long as the directive that it belongs to.
-    unsafe { CStr::from_ptr(*text) }.to_string_lossy()
+    // SAFETY: by the caller.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy()
 }

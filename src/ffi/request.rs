@@ -69,7 +69,7 @@ impl<'r> Request<'r> {
 
     /// Sets a header field of the response, whatever the response will be.
     pub(crate) fn set_error_header(self, name: &CStr, value: &str) {
-        if let Some(headers) = self.table(self.record().err_headers_out) {
+        if let Some(headers) = self.table(|record| &record.err_headers_out) {
             headers.set(name, value.as_bytes());
         }
     }
@@ -114,14 +114,18 @@ impl<'r> Request<'r> {
         self.record().proto_num >= 1001
     }
 
-    fn table(self, table: *mut sys::apr_table_t) -> Option<Table<'r>> {
-        // SAFETY: a request's tables live in its pool.
-        unsafe { Table::from_raw(table, self.pool()?) }
+    /// A table that is one of the record's fields.
+    fn table(
+        self,
+        field: for<'f> fn(&'f sys::request_rec) -> &'f *mut sys::apr_table_t,
+    ) -> Option<Table<'r>> {
+        // SAFETY: a request's tables, and what they hold, live in its pool.
+        unsafe { Table::from_raw(*field(self.record()), self.pool()?) }
     }
 
     /// The request header fields.
     pub(crate) fn headers_in(self) -> Option<Table<'r>> {
-        self.table(self.record().headers_in)
+        self.table(|record| &record.headers_in)
     }
 
     /// Puts another table in the place of [`Self::headers_in`]: a copy of it, if it may not live
@@ -134,12 +138,12 @@ impl<'r> Request<'r> {
 
     /// The environment that SetEnv, mod_rewrite and others fill.
     pub(crate) fn env(self) -> Option<Table<'r>> {
-        self.table(self.record().subprocess_env)
+        self.table(|record| &record.subprocess_env)
     }
 
     /// What modules note for each other.
     pub(crate) fn notes(self) -> Option<Table<'r>> {
-        self.table(self.record().notes)
+        self.table(|record| &record.notes)
     }
 
     /// Removes a status line that was set for another status.
