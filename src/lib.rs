@@ -41,7 +41,7 @@ static ALLOCATOR: allocator::BlockCache = allocator::BlockCache;
 /// The module record that LoadModule looks for.
 #[unsafe(no_mangle)]
 pub static mut wsforward_module: ModuleRecord =
-    module::record::<Hooks, _>(c"mod_wsforward.c", &COMMANDS);
+    module::module_record::<Hooks, _>(c"mod_wsforward.c", &COMMANDS);
 
 static COMMANDS: Commands<DirConfig<'static>, { DIRECTIVES.len() + 1 }> =
     Commands::new(&DIRECTIVES);

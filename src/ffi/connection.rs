@@ -28,7 +28,7 @@ impl<'c> Connection<'c> {
         self.0.as_ptr()
     }
 
-    pub(super) fn record(&self) -> &sys::conn_rec {
+    pub(super) fn conn_rec(&self) -> &sys::conn_rec {
         // SAFETY: alive for `'c`; nobody writes to it while the borrow lasts,
         // since one thread at a time works on a connection.
         unsafe { self.0.as_ref() }
@@ -37,17 +37,17 @@ impl<'c> Connection<'c> {
     /// The connection's pool.
     pub(crate) fn pool(self) -> Option<Pool<'c>> {
         // SAFETY: the pool lives as long as the connection.
-        unsafe { Pool::from_raw(self.record().pool) }
+        unsafe { Pool::from_raw(self.conn_rec().pool) }
     }
 
     /// Whether this is a stream of another connection (HTTP/2).
     pub(crate) fn is_secondary(self) -> bool {
-        !self.record().master.is_null()
+        !self.conn_rec().master.is_null()
     }
 
     /// How many requests the connection has served before this one.
     pub(crate) fn keepalives(self) -> i32 {
-        self.record().keepalives
+        self.conn_rec().keepalives
     }
 
     /// Sets [`Self::keepalives`].
@@ -99,14 +99,14 @@ impl<'c> Connection<'c> {
                 scope: Cell::new(std::ptr::null()),
             });
             // SAFETY: the connection's own, which this thread works on.
-            unsafe { set_config_of(self.record().conn_config, state.as_ptr().cast()) };
+            unsafe { set_config_of(self.conn_rec().conn_config, state.as_ptr().cast()) };
         }
     }
 
     fn state(&self) -> Option<&State> {
         // SAFETY: the connection's own vector; NULL there, or what `prepare` made, which lives as
         // long as the connection.
-        unsafe { config_of(self.record().conn_config).cast::<State>().as_ref() }
+        unsafe { config_of(self.conn_rec().conn_config).cast::<State>().as_ref() }
     }
 
     pub(super) fn ssl(&self) -> Option<NonNull<tls::Ssl>> {
@@ -152,7 +152,7 @@ impl<'c> Connection<'c> {
 
     /// Whether output waits in the connection's filters.
     pub(crate) fn has_pending_output(self) -> bool {
-        self.record().data_in_output_filters != 0
+        self.conn_rec().data_in_output_filters != 0
     }
 
     /// Whether its socket has something to be read now.
@@ -163,7 +163,7 @@ impl<'c> Connection<'c> {
 
     /// The number that httpd gave the connection.
     pub(crate) fn id(self) -> i64 {
-        self.record().id
+        self.conn_rec().id
     }
 
     /// The peer's address and port.
@@ -177,7 +177,7 @@ pub(crate) struct Peer<'c>(Connection<'c>);
 
 impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let record = self.0.record();
+        let record = self.0.conn_rec();
         // SAFETY: the address lives as long as the connection.
         let address = unsafe { record.client_addr.as_ref() };
         // SAFETY: httpd fills in the text of each connection's peer.

@@ -13,7 +13,7 @@ impl Connection<'_> {
     /// connection.
     pub(crate) fn write_pending(self) {
         // SAFETY: the connection's own chain.
-        if let Some(mut core) = unsafe { filter::find(self.record().output_filters, c"core") } {
+        if let Some(mut core) = unsafe { filter::find(self.conn_rec().output_filters, c"core") } {
             core.write_pending();
         }
     }
@@ -21,7 +21,7 @@ impl Connection<'_> {
     /// A filter of the connection, input or output, whose name is not among those that
     /// are known.
     pub(crate) fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
-        let record = self.record();
+        let record = self.conn_rec();
         // SAFETY: the connection's own chains.
         let unknown = |chain| unsafe { filter::unknown(chain, known) };
         let unknown = unknown(record.input_filters).or_else(|| unknown(record.output_filters))?;
@@ -31,7 +31,7 @@ impl Connection<'_> {
     /// Whether it has an input filter of that name.
     pub(crate) fn has_filter(&self, name: &CStr) -> bool {
         // SAFETY: the connection's own chain.
-        unsafe { filter::find(self.record().input_filters, name) }.is_some()
+        unsafe { filter::find(self.conn_rec().input_filters, name) }.is_some()
     }
 
     /// Reads what has arrived, without waiting, through all of the input filters.
@@ -39,7 +39,7 @@ impl Connection<'_> {
         let read = Read { mode: Mode::ReadBytes, block: false, bytes };
         self.with_brigade(|out| {
             // SAFETY: the connection's own chain.
-            unsafe { filter::first(self.record().input_filters) }.read(out, read)?;
+            unsafe { filter::first(self.conn_rec().input_filters) }.read(out, read)?;
             out.drain_into(to)
         })
     }
@@ -50,7 +50,7 @@ impl Connection<'_> {
     pub(crate) fn take_unread(self) -> Vec<u8> {
         let mut bytes = Vec::new();
         // SAFETY: the connection's own chain.
-        let core = unsafe { filter::find(self.record().input_filters, c"core_in") };
+        let core = unsafe { filter::find(self.conn_rec().input_filters, c"core_in") };
         let Some(mut core) = core else { return bytes };
         let _ = self.with_brigade(|out| {
             let read = Read { mode: Mode::Exhaustive, block: false, bytes: 0 };
@@ -81,7 +81,7 @@ impl Connection<'_> {
 
     fn flush(self, out: &mut Brigade<'_>) -> Result<(), Status> {
         // SAFETY: the connection is alive, with its output filters; the brigade is ours.
-        Status::check(unsafe { sys::ap_fflush(self.record().output_filters, out.as_ptr()) })
+        Status::check(unsafe { sys::ap_fflush(self.conn_rec().output_filters, out.as_ptr()) })
     }
 
     /// Runs `body` with a brigade of its own.
@@ -90,7 +90,8 @@ impl Connection<'_> {
         body: impl FnOnce(&mut Brigade<'_>) -> Result<(), Status>,
     ) -> Result<(), Status> {
         // SAFETY: pool and allocator live as long as the connection.
-        let bb = unsafe { sys::apr_brigade_create(self.record().pool, self.record().bucket_alloc) };
+        let bb =
+            unsafe { sys::apr_brigade_create(self.conn_rec().pool, self.conn_rec().bucket_alloc) };
         // SAFETY: just made, and ours.
         let mut brigade = unsafe { Brigade::from_raw(bb) }.ok_or(Status::GENERAL)?;
         let result = body(&mut brigade);

@@ -46,7 +46,7 @@ pub(crate) trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
 }
 
 /// The module record for hooks `H`.
-pub(crate) const fn record<H: Hooks, const N: usize>(
+pub(crate) const fn module_record<H: Hooks, const N: usize>(
     name: &'static CStr,
     commands: &'static Commands<H::Section, N>,
 ) -> ModuleRecord {
@@ -204,7 +204,7 @@ unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
     })
 }
 
-/// Ends the start with a reason.
+/// Ends the start, and says why.
 fn refuse<H: Hooks>(why: &str) -> c_int {
     log::startup(Level::Error, H::CANNOT_START, format_args!("{why}"));
     FAILED

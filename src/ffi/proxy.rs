@@ -13,7 +13,8 @@ use super::sys;
 pub(crate) trait ProxyHooks {
     /// A request was sent to a back end, whose response is about to be read.
     fn response_begins(response: Request<'_>);
-    /// mod_proxy is done with a request: the status to be answered, if not the handler's.
+    /// mod_proxy is done with a request. Returns the status to answer with, if not the handler's
+    /// own.
     fn request_status(r: Request<'_>) -> Option<u16>;
     /// mod_proxy asks who serves a URL.
     fn scheme_handler(call: &SchemeCall<'_>) -> Answer;
@@ -49,7 +50,7 @@ type CanUpgrade = unsafe extern "C" fn(
 /// mod_proxy_http's scheme handler. Looked up again for every configuration, before it is used: the
 /// modules may be somewhere else in memory then.
 static HTTP_HANDLER: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-/// `ap_proxy_worker_can_upgrade()`, likewise.
+/// `ap_proxy_worker_can_upgrade()`, looked up at the same time.
 static CAN_UPGRADE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 /// What a scheme handler answers, in httpd's terms.

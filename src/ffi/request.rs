@@ -32,7 +32,7 @@ impl<'r> Request<'r> {
         self.0.as_ptr()
     }
 
-    fn record(&self) -> &sys::request_rec {
+    fn request_rec(&self) -> &sys::request_rec {
         // SAFETY: alive for `'r`; one thread at a time works on a request, and
         // none of its fields is written while this borrow lasts.
         unsafe { self.0.as_ref() }
@@ -41,23 +41,23 @@ impl<'r> Request<'r> {
     /// The request's pool.
     pub(crate) fn pool(self) -> Option<Pool<'r>> {
         // SAFETY: the pool lives as long as the request.
-        unsafe { Pool::from_raw(self.record().pool) }
+        unsafe { Pool::from_raw(self.request_rec().pool) }
     }
 
     /// The client's connection.
     pub(crate) fn connection(self) -> Option<Connection<'r>> {
         // SAFETY: a request never outlives its connection.
-        unsafe { Connection::from_raw(self.record().connection) }
+        unsafe { Connection::from_raw(self.request_rec().connection) }
     }
 
     /// Whether it is proxied for a site of this server (not as a forward proxy).
     pub(crate) fn is_reverse_proxied(self) -> bool {
-        self.record().proxyreq == sys::PROXYREQ_REVERSE as i32
+        self.request_rec().proxyreq == sys::PROXYREQ_REVERSE as i32
     }
 
     /// Whether mod_proxy will serve it, as far as can be said before the handler.
     pub(crate) fn will_be_proxied(&self) -> bool {
-        let record = self.record();
+        let record = self.request_rec();
         if record.proxyreq != sys::PROXYREQ_NONE as i32 {
             return record.proxyreq == sys::PROXYREQ_REVERSE as i32;
         }
@@ -76,13 +76,13 @@ impl<'r> Request<'r> {
 
     /// Whether it is a subrequest, such as an SSI include.
     pub(crate) fn is_subrequest(self) -> bool {
-        !self.record().main.is_null()
+        !self.request_rec().main.is_null()
     }
 
     /// The request that was redirected to this one within the server, if any.
     pub(crate) fn previous(self) -> Option<Self> {
         // SAFETY: the requests of a chain of redirects share a pool, and so live as long.
-        unsafe { Self::from_raw(self.record().prev) }
+        unsafe { Self::from_raw(self.request_rec().prev) }
     }
 
     /// Takes HTTP's own filters from the requests that were redirected to this one, as mod_proxy's
@@ -90,7 +90,7 @@ impl<'r> Request<'r> {
     /// head.
     pub(crate) fn end_redirected_silently(self) {
         for earlier in std::iter::successors(self.previous(), |r| r.previous()) {
-            let (r, c) = (earlier.as_ptr(), earlier.record().connection);
+            let (r, c) = (earlier.as_ptr(), earlier.request_rec().connection);
             // SAFETY: both are alive for `'r`, and this thread works on them.
             unsafe {
                 (*r).output_filters = (*c).output_filters;
@@ -101,17 +101,17 @@ impl<'r> Request<'r> {
 
     /// The status so far.
     pub(crate) fn status(self) -> i32 {
-        self.record().status
+        self.request_rec().status
     }
 
     /// Whether it is a GET; httpd itself counts HEAD as one.
     pub(crate) fn is_get(self) -> bool {
-        self.record().method_number == sys::M_GET as i32 && self.record().header_only == 0
+        self.request_rec().method_number == sys::M_GET as i32 && self.request_rec().header_only == 0
     }
 
     /// Whether it is HTTP/1.1 or later; HTTP/2 counts as 2.0.
     pub(crate) fn is_http_1_1(self) -> bool {
-        self.record().proto_num >= 1001
+        self.request_rec().proto_num >= 1001
     }
 
     /// A table that is one of the record's fields.
@@ -120,7 +120,7 @@ impl<'r> Request<'r> {
         field: for<'f> fn(&'f sys::request_rec) -> &'f *mut sys::apr_table_t,
     ) -> Option<Table<'r>> {
         // SAFETY: a request's tables, and what they hold, live in its pool.
-        unsafe { Table::from_raw(*field(self.record()), self.pool()?) }
+        unsafe { Table::from_raw(*field(self.request_rec()), self.pool()?) }
     }
 
     /// The request header fields.
@@ -155,7 +155,7 @@ impl<'r> Request<'r> {
     /// Whether the input filters are those of the connection alone, as
     /// mod_proxy's tunnel has them.
     pub(crate) fn reads_from_connection(self) -> bool {
-        let record = self.record();
+        let record = self.request_rec();
         // SAFETY: a request never outlives its connection.
         let connection = unsafe { record.connection.as_ref() };
         connection.is_some_and(|c| {
@@ -163,9 +163,9 @@ impl<'r> Request<'r> {
         })
     }
 
-    /// Reads on from the connection's filters as they are now.
+    /// Makes the request read from the connection's filters as they are now.
     pub(crate) fn read_from_connection(self) {
-        let (r, c) = (self.as_ptr(), self.record().connection);
+        let (r, c) = (self.as_ptr(), self.request_rec().connection);
         // SAFETY: both are alive for `'r`, and this thread works on them.
         unsafe {
             (*r).input_filters = (*c).input_filters;
@@ -176,13 +176,13 @@ impl<'r> Request<'r> {
     /// Whether the response goes through an output filter of that name.
     pub(crate) fn has_output_filter(self, name: &CStr) -> bool {
         // SAFETY: the request's own chain.
-        unsafe { super::filter::find(self.record().output_filters, name) }.is_some()
+        unsafe { super::filter::find(self.request_rec().output_filters, name) }.is_some()
     }
 
     /// The client's address as mod_remoteip and others see it, without the scope that a
     /// link-local one has (`fe80::1%eth0`).
     pub(crate) fn useragent_ip(&self) -> Option<IpAddr> {
-        let ip = self.record().useragent_ip;
+        let ip = self.request_rec().useragent_ip;
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!ip.is_null()).then(|| unsafe { CStr::from_ptr(ip) })?;
         ip.to_str().ok()?.split('%').next()?.parse().ok()
@@ -199,17 +199,21 @@ impl<'r> Request<'r> {
         if let Some(id) = self.env().and_then(|env| env.get(c"UNIQUE_ID")) {
             return String::from_utf8_lossy(id);
         }
-        if self.record().log_id.is_null() {
+        if self.request_rec().log_id.is_null() {
             let mut id = std::ptr::null();
             // SAFETY: the request and its connection are alive; the id, if one is
             // made, is in the request's pool. httpd does the same when it first
             // logs about a request.
             unsafe {
-                sys::ap_run_generate_log_id(self.record().connection, self.as_ptr(), &raw mut id);
+                sys::ap_run_generate_log_id(
+                    self.request_rec().connection,
+                    self.as_ptr(),
+                    &raw mut id,
+                );
                 (*self.as_ptr()).log_id = id;
             }
         }
-        let id = self.record().log_id;
+        let id = self.request_rec().log_id;
         if !id.is_null() {
             // SAFETY: NUL-terminated and as old as the request.
             return unsafe { CStr::from_ptr(id) }.to_string_lossy();
@@ -217,26 +221,27 @@ impl<'r> Request<'r> {
         self.connection().map(|c| format!("connection {}", c.id())).unwrap_or_default().into()
     }
 
-    /// Keeps a value of the module's with the request, until that is over.
+    /// Keeps a value of the module with the request, for as long as that lives. There is one at a
+    /// time.
     pub(crate) fn keep<T: Any + Send>(self, value: T) {
         let Some(pool) = self.pool() else { return };
         let kept = pool.own::<Kept>(Box::new(value));
         // SAFETY: the request's own vector, which this thread works on.
-        unsafe { set_config_of(self.record().request_config, kept.as_ptr().cast()) };
+        unsafe { set_config_of(self.request_rec().request_config, kept.as_ptr().cast()) };
     }
 
     /// What [`Self::keep`] keeps.
     pub(crate) fn kept<T: Any>(&self) -> Option<&T> {
         // SAFETY: the request's own vector; NULL there, or what `keep` put there, which lives as long
         // as the request.
-        let kept = unsafe { config_of(self.record().request_config).cast::<Kept>().as_ref() }?;
+        let kept = unsafe { config_of(self.request_rec().request_config).cast::<Kept>().as_ref() }?;
         kept.downcast_ref()
     }
 
     /// This module's per-directory configuration, after all merging.
     pub(super) fn dir_config_ptr(self) -> *mut std::ffi::c_void {
         // SAFETY: the request's own.
-        unsafe { config_of(self.record().per_dir_config) }
+        unsafe { config_of(self.request_rec().per_dir_config) }
     }
 
     /// A note of the request, which error pages (`error-notes`) and logs show.
@@ -252,7 +257,7 @@ pub(crate) struct Client<'r>(Request<'r>);
 
 impl fmt::Display for Client<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let record = self.0.record();
+        let record = self.0.request_rec();
         // SAFETY: NULL, or as old as the request.
         let port = unsafe { record.useragent_addr.as_ref() }.map_or(0, |address| address.port);
         // SAFETY: NULL, or NUL-terminated and as old as the request.
