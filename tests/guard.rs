@@ -1,4 +1,5 @@
-//! No panic crosses into C: [`guard`] itself, called back by C, and that every entry has it.
+//! No panic crosses into C: [`guard`] itself, called back by C, and that every entry has it. And
+//! src/ffi, where C is, needs nothing of what is above it.
 //! It is a file of its own because the module's symbols come from httpd, so that no test can link it.
 
 use std::ffi::{c_int, c_void};
@@ -82,5 +83,18 @@ fn every_entry_from_httpd_has_a_guard() {
     }
     for name in ["scheme_handler", "pre_connection", "enter", "create"] {
         assert!(entries.iter().any(|entry| entry == name), "{name} is not among {entries:?}");
+    }
+}
+
+#[test]
+fn src_ffi_needs_nothing_above_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ffi");
+    for file in fs::read_dir(folder).expect("src/ffi is there") {
+        let path = file.expect("a file").path();
+        let text = fs::read_to_string(&path).expect("it is text");
+        // Its files are side by side: `super::` alone leads to another one of them.
+        for way_up in ["crate::", "super::super::"] {
+            assert!(!text.contains(way_up), "{way_up} in {}", path.display());
+        }
     }
 }
