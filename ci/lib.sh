@@ -104,13 +104,15 @@ need_lints() {
     done
 }
 
-# build_module: the release .so, from the lock file; its path is in $MODULE.
+# build_module [dev]: the release .so, or cargo's for developers, from the lock file;
+# its path is in $MODULE.
 build_module() {
     need_rust
     need_packages "${BUILD_PACKAGES[@]}"
     say "Building the module"
-    (cd "$ROOT" && cargo build --release --locked --quiet)
-    MODULE=$TARGET/release/libmod_wsforward.so
+    local profile=${1:-release}
+    (cd "$ROOT" && cargo build --profile "$profile" --locked --quiet)
+    MODULE=$TARGET/${profile/#dev/debug}/libmod_wsforward.so
     [ -f "$MODULE" ] || die "cargo built no $MODULE"
 }
 

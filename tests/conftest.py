@@ -12,7 +12,7 @@ from harness.certs import Certificate
 from harness.httpd import Httpd
 from harness.rawclient import RawClient
 
-pytest_plugins = ["harness.routestable", "harness.carriers"]
+pytest_plugins = ["harness.routestable", "harness.carriers", "harness.fast"]
 
 
 @pytest.fixture(scope="session")

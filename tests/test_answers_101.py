@@ -206,7 +206,7 @@ def refused(server, origin, client, request, answer, why):
     assert b"Sec-WebSocket" not in refusal.body + refusal.head and "Upgrade" not in refusal
     lines = server.log.matching(r":error\]")
     assert len(lines) == 2 and all(re.search(wrong.encode(), line) for line in lines), lines
-    assert origin.connections[-1].closed.wait(5)
+    origin.connections[-1].wait_closed()
     assert origin.connections[-1].end == "eof"
     origin.answers(*steps.WEBSOCKET_OR_PAGE)
     plain = talk.ask(http.request())
@@ -299,7 +299,7 @@ def test_too_many_interim_answers(server, origin, client):
     server.expect_log(r"proxy:error\].*AH00898: Too many \(10\) interim responses")
     talk = client(server.port).send(http.handshake())
     assert [talk.read_head().status for _ in range(11)] == [103] * 10 + [502]
-    assert origin.connections[0].closed.wait(5)
+    origin.connections[0].wait_closed()
 
 
 CHOICES = {"Sec-WebSocket-Protocol": ("chat", f"Sec-WebSocket-Protocol is {quoted('chat')}, offered were {quoted('')}"),

@@ -232,7 +232,7 @@ def converse(server, script, origin, client, connection="Upgrade", logs=None):
                 bodies.append(_body(talk, answered))
                 if script.steps[-1] is steps.close and len(bodies) == 1:
                     # Stock pools some of these connections: it must see the end before it takes one.
-                    assert origin.connections[-1].closed.wait(5)
+                    origin.connections[-1].wait_closed()
                 assert len(heads) > first
             end = talk.end()
         except (EOFError, ConnectionError) as error:

@@ -48,7 +48,7 @@ def test_drain_processes_are_counted_bounded_and_told(site, client, certificate,
         one.server.reload(STOPS[how])
     else:
         one.server.stop(STOPS[how])
-        assert one.server.stopped_in < 5
+        assert one.server.stopped_in < wait.scaled(5)
         assert not one.drains(), "the parent waits for them"
     assert all(map(is_going_away, generations[1:]))
     wait.until(lambda: not one.drains(), one.drains)

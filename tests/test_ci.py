@@ -1,10 +1,12 @@
 """What the scripts in ci/ rest on."""
 
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections import defaultdict
 
@@ -112,3 +114,50 @@ def test_dependencies_are_what_deny_toml_allows():
     ("(MIT OR Apache-2.0) AND Unicode-3.0", True), ("(MIT OR Apache-2.0) AND GPL-3.0-only", False)])  # fmt: skip
 def test_a_license_is_allowed_if_every_part_of_it_is(license, is_fine):
     assert is_allowed(license, ["MIT", "Unicode-3.0"]) is is_fine
+
+
+def head(script):
+    """The comment at its top, which says what it knows."""
+    lines = (paths.ROOT / script).read_text().splitlines()[1:]
+    return "\n".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+
+
+def test_documents_name_only_options_that_scripts_tell_of():
+    documents = [*paths.ROOT.glob("*.md"), *(paths.ROOT / "docs").glob("*.md"), paths.ROOT / ".ci" / "run"]
+    named = {found for file in documents for found in re.findall(r"(ci/\w+) (--[\w-]+)", file.read_text())}
+    assert ("ci/test", "--fast") in named and ("ci/demo", "--check") in named
+    for script, option in named:
+        assert option in head(script), (script, option)
+
+
+#: A file of tests as they are here, and which of them `--fast` runs.
+SOME_TESTS = """import pytest
+
+@pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
+@pytest.mark.parametrize("kind", ["plain", "tls1.2", "tls1.3"])
+def test_many(kind, mpm): pass
+
+@pytest.mark.parametrize("mpm", ["prefork"])
+def test_elsewhere(mpm): pass
+
+@pytest.mark.slow
+def test_slow(): pass
+
+def test_single(): pass
+"""
+FAST = ["test_many[plain-event]", "test_many[tls1.3-event]", "test_single"]
+LEFT_OUT = ["1 further parameters of tests that ran", "7 on other MPMs than event", "1 slow tests", "all tests/novnc", "all tests/recipes"]
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_fast_runs_one_quick_path_and_says_what_it_left_out(tmp_path, processes):
+    (tmp_path / "test_some.py").write_text(SOME_TESTS)
+    (tmp_path / "novnc").mkdir()
+    (tmp_path / "novnc" / "test_browser.py").write_text("import no_such_module\n")
+    ran = subprocess.run([sys.executable, "-m", "pytest", "-c", "/dev/null", "--rootdir", tmp_path, "-p", "harness.fast",
+                          "-n", processes, "--fast", "-rp", tmp_path], capture_output=True, text=True, cwd=tmp_path,
+                         env={**os.environ, "PYTHONPATH": str(paths.ROOT / "tests")})  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert sorted(re.findall(r"^PASSED test_some.py::(.*)$", ran.stdout, re.M)) == FAST
+    said = ran.stdout.partition("--fast left out")[2]
+    assert [line.strip() for line in said.splitlines() if line.startswith("  ")] == LEFT_OUT

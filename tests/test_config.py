@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from harness import http, paths, steps
+from harness import http, paths, steps, wait
 
 # Messages of configtest.
 
@@ -377,7 +377,7 @@ def test_commands_of_apachectl_know_the_module(httpd):
     port = server.vhost("WSForward On\nWSForwardRelay On")
     said = {}
     for option in ("-t", "-M", "-S", "-L"):
-        done = subprocess.run(server._command(option), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(server._command(option), capture_output=True, text=True, timeout=wait.scaled(30))
         assert done.returncode == 0, done.stderr
         said[option] = done.stdout + done.stderr
     assert "Syntax OK" in said["-t"]

@@ -140,7 +140,7 @@ def test_bytes_behind_a_challenge(httpd, backend, client, when):
         sent[0].send(stray)
     assert talk.ask(leg(ANSWER)).status == 101
     talk.echoes()
-    assert sent[0].closed.wait(5)
+    sent[0].wait_closed()
     assert [connection.number for connection in origin.connections] == [0, 1]
 
 
@@ -151,7 +151,7 @@ def test_kept_connection_that_was_closed(httpd, backend, client):
     origin.answers_in_turn([asks("NTLM"), steps.close], steps.WEBSOCKET_OR_PAGE)
     talk = client(server.port)
     assert talk.ask(leg(ASK)).status == 401
-    assert origin.connections[0].closed.wait(5)
+    origin.connections[0].wait_closed()
     assert talk.ask(leg(ANSWER)).status == 101
     talk.echoes()
 

@@ -226,7 +226,7 @@ def test_refused_upgrade_leaves_no_connection_for_others(httpd, backend, client)
     talk = client(port)
     assert talk.ask(http.handshake()).body == b"no\n"
     assert talk.ask(http.request()).body == b"plain\n"
-    assert origin.connections[0].closed.wait(5)
+    origin.connections[0].wait_closed()
     assert origin.connections[0].number != origin.connections[-1].number
 
 

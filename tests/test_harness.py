@@ -122,3 +122,25 @@ def test_frames_of_every_size():
 
 def test_accept_value_of_rfc_6455():
     assert websocket.accept(websocket.KEY.encode()).decode() == websocket.ACCEPT
+
+
+def test_a_bound_grows_with_the_machine_s_load(monkeypatch):
+    """By what runs, and by what ran in the last minute; never below what it is on a quiet machine."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for average, running, factor in ((0.1, 1, 1), (6.0, 1, 3), (0.1, 8, 4), (500.0, 1, wait.MAX_FACTOR)):
+        monkeypatch.setattr(os, "getloadavg", lambda average=average: (average, 0.0, 0.0))
+        monkeypatch.setattr(wait.Path, "read_text", lambda _, running=running: f"0.1 0.1 0.1 {running}/400 1\n")
+        assert wait.scaled(5) == 5 * factor
+
+
+def test_a_condition_has_longer_on_a_busy_machine(monkeypatch):
+    looks = []
+
+    def late():
+        looks.append(True)
+        return len(looks) > 50
+    monkeypatch.setattr(wait, "scaled", lambda seconds: seconds)
+    with pytest.raises(wait.TimedOut, match="s: it comes"):
+        wait.until(late, "it comes", 0.1)
+    monkeypatch.setattr(wait, "scaled", lambda seconds: seconds * 1000)
+    assert wait.until(late, "it comes", 0.1)

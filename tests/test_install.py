@@ -29,6 +29,7 @@ def script(file, text):
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_make_install(tmp_path, httpd, backend, client):
     """The module lands where apxs puts modules, and httpd loads it from there. The build is the one
@@ -102,6 +103,7 @@ def complaint(done):
     return line
 
 
+@pytest.mark.slow
 def test_the_build_script_works_where_all_is_there(tmp_path):
     done = build_script(tmp_path)
     assert done.returncode == 0, done.stderr

@@ -48,6 +48,7 @@ def test_tunnels_after_a_restart(httpd, backend, client, mpm, how):
     works(client, port)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("relay", ["Off", "On"])
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
@@ -191,7 +192,7 @@ def test_stop_with_open_tunnels(httpd, backend, client, mpm):
     for talk in talks:
         assert talk.end() in ("eof", "reset")
     for connection in origin.connections:
-        assert connection.closed.wait(5)
+        connection.wait_closed()
 
 
 @pytest.mark.parametrize("mpm", MPMS)

@@ -305,7 +305,7 @@ def converse(server, worker, case, origin, client):
         if end == "tunnel" or case.half_close:
             for connection in origin.connections:
                 if connection.request is not None and "Upgrade" in connection.request:
-                    assert connection.closed.wait(5)
+                    connection.wait_closed()
     numbers = list(dict.fromkeys(seen["number"] for seen in origin.seen))
     asked = [(seen["head"], seen["body"], seen["tunnel"],
               numbers.index(seen["number"]) if case.connections else None) for seen in origin.seen]  # fmt: skip

@@ -13,6 +13,8 @@ import pytest
 from harness import http, procfs, wait, websocket
 from harness.draining import site  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 #: A call, its arguments, its result, and the seconds that it took.
 CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\w+).*<(?P<seconds>[\d.]+)>$")
 #: Calls that never wait, whatever their descriptor is.
@@ -22,7 +24,7 @@ NEVER_WAIT = {"accept4", "brk", "close", "epoll_create1", "epoll_ctl", "eventfd2
 #: Calls that are told not to wait.
 TOLD = {"recvfrom": "MSG_DONTWAIT", "recvmsg": "MSG_DONTWAIT", "sendto": "MSG_DONTWAIT", "sendmsg": "MSG_DONTWAIT",
         "splice": "SPLICE_F_NONBLOCK"}  # fmt: skip
-#: As long as that another thread may hold a lock of the allocator's, or the queue's, on a busy machine.
+#: As long as that another thread may hold a lock of the allocator's, or the queue's, in seconds.
 MOMENT = 0.5
 
 
@@ -53,7 +55,7 @@ def wrong(calls, pipe):
         # What wakes another thread, or is told by it.
         if name in ("read", "write") and "anon_inode:[eventfd]" in arguments:
             continue
-        if name == "futex" and ("FUTEX_WAKE" in arguments or float(call["seconds"]) < MOMENT):
+        if name == "futex" and ("FUTEX_WAKE" in arguments or float(call["seconds"]) < wait.scaled(MOMENT)):
             continue
         yield call.group()
 

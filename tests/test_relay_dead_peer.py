@@ -15,6 +15,8 @@ from harness.network import Machine
 from harness.rawclient import RawClient
 from harness.sockets import IN_FLIGHT, option, relayed_sockets
 
+pytestmark = pytest.mark.slow
+
 IDLE, INTERVAL, COUNT = 2, 1, 3
 #: When such a tunnel is to be over, in seconds, and how much later it may be: by an interval, by the
 #: time that TCP waits before it sends again, and by what a busy machine takes.

@@ -148,6 +148,7 @@ def every_line_is_there_or_counted(server):
                lambda: (lost(server), relayed.figures(server)["LinesLost"]))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_lines_that_the_log_did_not_take_are_counted(crowd):
     """What waits for it is bounded."""
@@ -161,6 +162,7 @@ def test_lines_that_the_log_did_not_take_are_counted(crowd):
     every_line_is_there_or_counted(server)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_lines_of_a_drain_process_that_nobody_took_are_counted(crowd):
     """The pipe to the children is bounded, and no child reads it."""

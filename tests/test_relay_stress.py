@@ -13,6 +13,8 @@ import pytest
 from harness import relayed
 from harness.stresspeer import PLAIN, TLS12, TLS13, StressPeer
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("WSF_STRESS") == "long"
 MPMS = ["event", "worker", "prefork"]
 #: Tunnels in all, and at a time.

@@ -94,6 +94,7 @@ SSLSessionTickets off
     assert server.log.matching(r"\[ssl:") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
 def test_keys_are_logged(httpd, certificate, monkeypatch, mpm):
     """mod_ssl's callback for SSLKEYLOGFILE looks at the connection of an SSL, which may outlive it here."""

@@ -28,6 +28,7 @@ def relayed(client, one, tls=None):
     return talk.echoes()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_children_of_prefork_share_a_process(site, client):
     """200 children, each with a tunnel of its own, leave one process, or two that raced at the start."""
@@ -46,6 +47,7 @@ def test_children_of_prefork_share_a_process(site, client):
     one.server.log.wait_for("WSF0202.*by the client: closed, 1019 bytes up, 1011 bytes down", 200)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_collecting_process_comes_and_goes(site, client):
     """No tunnel is lost when the process that collects ends just then."""
@@ -138,6 +140,7 @@ SHRINK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", SHRINK)
 def test_idle_children_go_and_their_tunnels_stay(site, client, certificate, mpm):
     """MaxSpareThreads, MaxSpareServers."""
@@ -166,6 +169,7 @@ FORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("mpm", FORKS)
 def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
@@ -257,6 +261,7 @@ def owner(process):
         return 0
 
 
+@pytest.mark.slow
 def test_no_process_can_be_forked(site, client, certificate, crowded):
     """Tunnels go on in their child for the bounded time, end in an orderly way, and the log says why."""
     user, fill = crowded
@@ -297,6 +302,7 @@ def relay_thread(pid):
     raise AssertionError("no relay thread")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_relay_that_hangs_ends_with_its_process(site, client):
     """The thread that relays is held where it is; the one that watches runs on."""
@@ -309,6 +315,7 @@ def test_a_relay_that_hangs_ends_with_its_process(site, client):
     wait.until(lambda: one.count("Tunnels") == 0, "its tunnel is not counted")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_frozen_process_goes_on(site, client):
     """A container may be paused for longer than a hang may last."""

@@ -11,6 +11,8 @@ import pytest
 from harness import http, wait
 from harness.draining import site  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("WSF_STRESS") == "long"
 #: Reloads, and tunnels opened before each.
 RELOADS, EACH = (20, 15) if LONG else (40, 2)

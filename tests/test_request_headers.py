@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from harness import config, http, steps, websocket
+from harness import config, http, steps, wait, websocket
 
 HOP_BY_HOP = [("Keep-Alive", "timeout=5"), ("TE", "trailers"), ("Trailer", "Expires"),
               ("Proxy-Connection", "keep-alive")]  # fmt: skip
@@ -126,7 +126,7 @@ def test_bytes_behind_the_request_are_held_until_the_101(ports, origin, client, 
     origin.answers(look, steps.switch(), steps.echo, steps.close)
     talk = client(ports[""])
     talk.send(http.handshake() + early)
-    assert go.wait(5)
+    assert go.wait(wait.PATIENCE)
     assert talk.read_head().status == 101
     assert talk.read_exactly(size) == early
     assert seen == [True]

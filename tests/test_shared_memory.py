@@ -44,7 +44,7 @@ def test_server_with_a_forged_registry_stops(httpd, backend, client, mpm, how):
     server.wait_idle()
     procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY).write(0, forged_registry())
     server.stop(how)
-    assert server.stopped_in < 10
+    assert server.stopped_in < wait.scaled(10)
     frame = talk.read_frame()
     assert (frame.opcode, frame.payload[:2]) == (websocket.CLOSE, struct.pack("!H", 1001))
 
@@ -122,7 +122,7 @@ def test_a_lock_is_not_enough(httpd, backend, client):
             procfs.SharedMemory(server.pid, procfs.SharedMemory.REGISTRY).write(0, forged_registry())
             assert server.status()["WSForwardDrainProcesses"] == "1"
             server.stop()
-            assert server.stopped_in < 10
+            assert server.stopped_in < wait.scaled(10)
         assert not told
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -151,4 +151,4 @@ def test_random_bytes_in_shared_memory(httpd, backend, client, mpm):
             assert talk.ask(http.request()).status == 200
     wait.until(lambda: server.status() is not None, "httpd answers")
     server.stop()
-    assert server.stopped_in < 10
+    assert server.stopped_in < wait.scaled(10)

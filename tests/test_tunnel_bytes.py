@@ -72,6 +72,7 @@ def test_backpressure_reaches_the_back_end(server, tunnel, kind, to):
     talk.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ORIGINS)
 @pytest.mark.parametrize("kind", CLIENTS)
 def test_backpressure_reaches_the_client(server, tunnel, kind, to):

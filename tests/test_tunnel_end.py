@@ -7,6 +7,7 @@ import pytest
 
 from harness import http, relayed, relaysite, steps, wait, websocket
 from harness.carriers import FLUSHING_FAILED
+from harness.pauses import without_long_pauses
 from harness.relaysite import CLIENTS, IDLE, ORIGINS
 from harness.sockets import held_back
 
@@ -330,6 +331,7 @@ def test_idle_timeout_ends_a_silent_tunnel(server, carrier, tunnel, kind, to):
     assert talk.origin.end in ((None, "eof") if carrier.is_relay else ("eof", "eof without close_notify"))
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("relay")
 @pytest.mark.parametrize("to", ORIGINS)
 @pytest.mark.parametrize("kind", CLIENTS)
@@ -356,36 +358,7 @@ def test_idle_timeout_within_a_frame_inserts_nothing(server, carrier, tunnel):
     carrier.ended(server, talk, "server", "idle-timeout")
 
 
-class Pauses:
-    """Notes the longest time between two calls."""
-
-    def __init__(self):
-        self._last, self.longest = time.monotonic(), 0.0
-
-    def note(self):
-        """The end of a pause."""
-        now = time.monotonic()
-        self.longest, self._last = max(self.longest, now - self._last), now
-
-
-def without_long_pauses(attempt, timeout, server):
-    """Runs `attempt(pauses)`, and again where this machine was so busy that the test itself paused for as
-    long as the timeout that it is about."""
-    def succeeds():
-        pauses = Pauses()
-        try:
-            attempt(pauses)
-            return True
-        except (AssertionError, EOFError, OSError):
-            pauses.note()
-            if pauses.longest < timeout * 0.8:
-                raise
-            relayed.ends(server)
-            server.log.open_span()
-            return False
-    wait.until(succeeds, f"an attempt without a pause of {timeout} s", 60)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["client", "back end", "both"])
 def test_bytes_in_either_direction_are_not_idle(server, carrier, tunnel, direction):
     # A quarter is far below it, on a busy machine too.
@@ -428,6 +401,7 @@ def test_silent_tunnel_ends_as_with_stock_httpd_by_default(server, carrier, tunn
     took(carrier.ended(server, talk, "server", "idle-timeout"), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("thread")
 def test_proxy_timeout_holds_where_it_is_longer(server, carrier, tunnel):
     talk = tunnel(port="proxy timeout")
@@ -435,6 +409,7 @@ def test_proxy_timeout_holds_where_it_is_longer(server, carrier, tunnel):
     took(carrier.ended(server, talk, "server", "idle-timeout"), LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("thread")
 def test_bytes_keep_a_tunnel_from_ending_by_default(server, tunnel):
     def attempt(pauses):
@@ -449,6 +424,7 @@ def test_bytes_keep_a_tunnel_from_ending_by_default(server, tunnel):
     without_long_pauses(attempt, 1, server)
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("thread")
 def test_idle_timeout_of_nothing_is_for_ever(tunnel):
     """Whatever Timeout and ProxyTimeout say."""
@@ -457,6 +433,7 @@ def test_idle_timeout_of_nothing_is_for_ever(tunnel):
     talk.echoes()
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("thread")
 def test_idle_timeout_longer_than_timeout(server, carrier, tunnel):
     talk = tunnel(port="short", path="/long")
@@ -520,6 +497,7 @@ def test_nothing_of_httpd_is_heard_on_a_tunnel_that_is_ours(server, tunnel):
 # TLS back ends.
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("thread")
 def test_handshakes_with_a_tls_1_3_back_end_never_hang(tunnel):
     """Session tickets arrive before or with the 101: what comes behind them must be seen (httpd

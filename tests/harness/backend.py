@@ -235,7 +235,7 @@ class Backend:
             except OSError:
                 pass
         for thread in threads:
-            thread.join(5)
+            thread.join(wait.PATIENCE)
             if thread.is_alive():
                 raise RuntimeError(f"{self.name}: a script does not end")
         with self._lock:
@@ -251,7 +251,7 @@ class Backend:
         except OSError:
             pass
         self._listener.close()
-        self._acceptor.join(5)
+        self._acceptor.join(wait.PATIENCE)
         self.reset()
         Backend.living.remove(self)
 

@@ -144,6 +144,8 @@ def _carrier(name, mpm):
 def drain_process(talk):
     """The drain process that has the tunnel of this client, None if there is none."""
     peer = procfs.tcp_socket(talk.plain.getpeername()[1], talk.plain.getsockname()[1])
+    if not peer:
+        return None
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "comm").read_text() == "wsforward-drain\n" and \

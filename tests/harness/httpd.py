@@ -88,7 +88,7 @@ class Httpd:
 
     def configtest(self):
         """Exit status and output of `httpd -t`."""
-        done = subprocess.run(self._command("-t"), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(self._command("-t"), capture_output=True, text=True, timeout=wait.scaled(30))
         return done.returncode, done.stdout + done.stderr
 
     # Life.
@@ -166,7 +166,7 @@ class Httpd:
                 wait.until(lambda: all(map(procfs.asleep, children)), "httpd's threads sleep before its stop")
                 began = time.monotonic()
                 os.kill(parent, how)
-            process.wait(20)
+            process.wait(wait.scaled(20))
             self.stopped_in = time.monotonic() - began if began else None
             wait.until(lambda: not _group_lives(process.pid), "all processes of httpd end", 15)
         finally:
@@ -191,7 +191,7 @@ class Httpd:
         try:
             url = f"http://127.0.0.1:{self._status}/?auto"
             request = urllib.request.Request(url, headers={"Connection": "close"})
-            with urllib.request.urlopen(request, timeout=2) as answer:
+            with urllib.request.urlopen(request, timeout=wait.scaled(2)) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
