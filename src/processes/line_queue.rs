@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
     /// Bounds.
-    most_lines: usize,
-    most_bytes: usize,
+    max_lines: usize,
+    max_bytes: usize,
 }
 
 struct Waiting<T> {
@@ -34,9 +34,9 @@ pub enum Pushed {
 impl<T> Queue<T> {
     /// A queue of at most so many lines, and so many bytes of them. It has no memory before it
     /// has lines, and none after them.
-    pub fn new(most_lines: usize, most_bytes: usize) -> Self {
+    pub fn new(max_lines: usize, max_bytes: usize) -> Self {
         let waiting = Waiting { lines: VecDeque::new(), bytes: 0, lost: 0, is_closed: false };
-        Self { waiting: Mutex::new(waiting), most_lines, most_bytes }
+        Self { waiting: Mutex::new(waiting), max_lines, max_bytes }
     }
 
     /// Held for as long as it takes to move a line, never while one is written.
@@ -57,8 +57,8 @@ impl<T> Queue<T> {
     fn add(&self, about: T, line: String, is_own: bool) -> Pushed {
         let line = line.into_boxed_str();
         let mut waiting = self.waiting();
-        let has_room = waiting.lines.len() < self.most_lines
-            && waiting.bytes.saturating_add(line.len()) <= self.most_bytes;
+        let has_room = waiting.lines.len() < self.max_lines
+            && waiting.bytes.saturating_add(line.len()) <= self.max_bytes;
         if (waiting.is_closed && !is_own) || !has_room {
             waiting.lost += 1;
             return Pushed::Lost;

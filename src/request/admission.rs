@@ -1,6 +1,7 @@
-//! Limits: neither the MPM nor mod_qos sees a relayed tunnel. They are decided before mod_proxy
-//! picks a worker where the request can be known by then, else by the scheme handler; either way
-//! no balancer member is blamed for them. Without a place no tunnel goes to the relay.
+//! The limits on relayed tunnels, which neither the MPM nor mod_qos sees. A request reserves a place
+//! before mod_proxy picks a worker, or in the scheme handler if it becomes an upgrade request only
+//! then; either way no balancer member is blamed for a 503. No tunnel goes to the relay without a
+//! place.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -23,7 +24,7 @@ use crate::shared::{ClientEntry, Slot, shared};
 const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Seconds after which a refused client may try again.
-const RETRY_AFTER: &str = "10";
+const RETRY_AFTER_SECONDS: &str = "10";
 
 /// What a request holds until it is over, or until its tunnel does.
 struct Reservation {
@@ -92,9 +93,8 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
     }
 }
 
-/// Lets a request pass, or refuses it with 503, before the handler. Only what looks like an
-/// upgrade request is looked at; whether it really is one is decided by handler.rs, on the
-/// headers as they are then.
+/// Lets a request pass, or refuses it with 503, before the handler. This concerns only what looks like
+/// an upgrade request by now; handler.rs decides on the headers as they are then.
 ///
 /// # Errors
 /// It is to be answered with 503.
@@ -134,7 +134,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
             let level = if is_first_this_second() { Level::Error } else { Level::Debug };
             let line = format_args!("upgrade request refused with 503: {text}");
             log::request(r, level, REFUSED, line);
-            r.set_error_header(c"Retry-After", RETRY_AFTER);
+            r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
             Err(())
         }
     }

@@ -41,7 +41,7 @@ use crate::request::handshake::{Handshake, connections};
 use crate::request::tunnel::Side;
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
-const CHUNK: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The connection filters that a detached tunnel can do without: those of httpd
 /// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
@@ -312,10 +312,10 @@ fn decrypted(
         tls::clear_auto_retry(c);
         // The filter that is being read is not entered again.
         let result = if of == side {
-            let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK };
+            let read = Read { mode: Mode::ReadBytes, block: false, bytes: CHUNK_BYTES };
             next.read(out, read).and_then(|()| out.drain_into(&mut bytes))
         } else {
-            c.read_available(&mut bytes, CHUNK)
+            c.read_available(&mut bytes, CHUNK_BYTES)
         };
         tls::set_auto_retry(c);
         match result {

@@ -26,7 +26,7 @@ static HEAD: Kind<HeadFilter> = Kind::new();
 
 /// How much is asked of the connection at a time; core's socket buckets hold
 /// 8000 bytes.
-const CHUNK: usize = 8192;
+const CHUNK_BYTES: usize = 8192;
 
 const CONTINUE: u16 = 100;
 const SWITCHING_PROTOCOLS: u16 = 101;
@@ -212,7 +212,8 @@ impl HeadFilter {
             Ok(Some(end)) => current(|serving| self.judge(end, &serving)).ok_or(Status::GENERAL),
             Ok(None) => {
                 let before = self.bytes.len();
-                let result = next.read(out, Read { mode: Mode::ReadBytes, block, bytes: CHUNK });
+                let result =
+                    next.read(out, Read { mode: Mode::ReadBytes, block, bytes: CHUNK_BYTES });
                 let result = result.and_then(|()| out.drain_into(&mut self.bytes));
                 match result {
                     Ok(()) if self.bytes.len() > before => Ok(()),

@@ -1,7 +1,7 @@
-//! The open tunnel of a client that speaks HTTP/2, a stream. mod_proxy's loop has no socket for
-//! that side, but a pipe by which mod_http2 signals input, and does two things less than it does
-//! between sockets (ap_proxy_tunnel_run): it looks at the back end only when more arrives there,
-//! and tells the client of the back end's end only when the client has ended as well.
+//! The open tunnel of an HTTP/2 client, which is a stream of its connection. For that side mod_proxy's
+//! loop has a pipe by which mod_http2 signals input, and no socket. There are two things that it does
+//! between sockets and not here (ap_proxy_tunnel_run): it looks at the back end only when more arrives
+//! there, and it tells the client that the back end has closed only once the client has closed too.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -14,21 +14,21 @@ use crate::ffi::scope::Serving;
 use crate::request::handshake::Handshake;
 use crate::request::tunnel::Side;
 
-/// How long a client has for the end of its side once the back end has ended. Browsers need no
-/// more than a round trip; until then the tunnel holds one of mod_http2's threads.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a client may take to close its side once the back end has closed. Browsers need one round
+/// trip; until then the tunnel holds one of mod_http2's threads.
+const CLIENT_END_WAIT: Duration = Duration::from_secs(3);
 /// What is read at once.
-const CHUNK: usize = 64 * 1024;
-/// How often the back end is read before the client has its turn: the loop's own number.
-const MOST_READS: usize = 10_000;
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How many reads of the back end are passed on before it is the client's turn: as many as in the loop.
+const MAX_READS: usize = 10_000;
 
 /// The client of a tunnel, if it is a stream.
 pub fn client<'s>(serving: &Serving<'s, Handshake>) -> Option<Connection<'s>> {
     serving.request.connection().filter(|client| client.is_secondary())
 }
 
-/// The loop begins. What came together with the 101, so that no socket has it any more, goes to
-/// the client now: the loop would wait for what comes next.
+/// The loop begins. What came together with the 101 is no longer in a socket, and goes to the client
+/// now: the loop would not see it before more comes.
 pub fn begin(serving: &Serving<'_, Handshake>) {
     let tunnel = &serving.data.tunnel;
     let (false, Some(client)) = (tunnel.caught_up.replace(true), client(serving)) else { return };
@@ -37,8 +37,8 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     let mut bytes = ahead.bytes.take();
     // The filters below pass the reads on.
     tunnel.draining.set(true);
-    for _ in 0..MOST_READS {
-        let result = origin.read_available(&mut bytes, CHUNK);
+    for _ in 0..MAX_READS {
+        let result = origin.read_available(&mut bytes, CHUNK_BYTES);
         // If the client is gone the loop's next read of it says so.
         let is_passed = !bytes.is_empty() && client.pass(&bytes).is_ok();
         if is_passed {
@@ -65,7 +65,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
         return Status::EOF;
     };
     let has_ended = tunnel.ahead(Side::Client).end.get().is_some();
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + CLIENT_END_WAIT;
     // mod_http2 resets a stream whose client has not ended when its request is done.
     if has_ended || client.pass_end().is_err() {
         return Status::ABORTED;
@@ -75,7 +75,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
     let mut reads = true;
     tunnel.draining.set(true);
     while let Some(left) = until.checked_duration_since(Instant::now()) {
-        let result = client.read_available(&mut bytes, CHUNK);
+        let result = client.read_available(&mut bytes, CHUNK_BYTES);
         // The end, or the client is gone.
         if result.is_err_and(|why| !why.is_again()) {
             break;

@@ -22,10 +22,9 @@ use crate::request::tunnel::{Closed, Side, Tunnel};
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
 
-/// The longest wait that the loop's poll() can be asked for, in place of "for
-/// ever": 24 days. With no timeout at all APR would make the socket block, and
-/// not block, around every call.
-const LONGEST: Duration = Duration::from_secs(24 * 24 * 60 * 60);
+/// The longest wait that the loop's poll() can be asked for, instead of "for ever": 24 days. Without
+/// any timeout APR would switch the socket between blocking and non-blocking around every call.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 
 /// Makes the filter known to httpd.
 pub fn register(loading: &Loading) {
@@ -39,7 +38,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     let now = Instant::now();
     tunnel.began.set(Some(now));
     // It begins for the client when the 101 is written: within httpd's Timeout.
-    let allowed = client.socket().and_then(Socket::timeout).unwrap_or(LONGEST);
+    let allowed = client.socket().and_then(Socket::timeout).unwrap_or(LONGEST_WAIT);
     tunnel.leaves_by.set(now.checked_add(allowed));
     // Answers to requests before this one may be very long, and httpd would wait for each part
     // of them anew.
@@ -66,7 +65,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 fn set_timeouts(serving: &Serving<'_, Handshake>) {
     let Some(idle) = serving.data.rules.idle_timeout else { return };
     let Some(origin) = serving.origin.and_then(Connection::socket) else { return };
-    let idle = Some(idle).filter(|idle| !idle.is_zero()).unwrap_or(LONGEST).min(LONGEST);
+    let idle = Some(idle).filter(|idle| !idle.is_zero()).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
     let shorter = |timeout: Option<Duration>| timeout.unwrap_or(idle).min(idle);
     let tunnel = &serving.data.tunnel;
     let before = origin.timeout();
