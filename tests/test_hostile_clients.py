@@ -10,9 +10,9 @@ import pytest
 from harness import http, relayed, relaysite, steps, wait, websocket
 from harness.backend import Backend
 from harness.records import HANDSHAKE, KEY_UPDATE, Records
+from harness.relaysite import CLIENTS, dial
 
 MPMS = ["event", "worker", "prefork"]
-CLIENTS = relaysite.CLIENTS
 #: The server's Timeout and ProxyTimeout, in seconds. Within it a test has to see that a worker waits: on a busy
 #: machine that takes longer.
 TIMEOUT = min(wait.scaled(2.0), 6.0) // 1
@@ -72,11 +72,6 @@ ProxyPass "/partial" "{partial.url("https")}"
 def server(relay):
     yield relay
     relayed.wait_figure(relay, "Tunnels", 0)
-
-
-def dial(server, client, kind, **options):
-    tls = server.certificate.client_context(kind) if kind != "plain" else None
-    return client(server.ports["tls" if tls else "plain"], tls, **options)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from harness import http, relayed, relaysite, steps, wait
-from harness.relaysite import CLIENTS, ORIGINS
+from harness.relaysite import CLIENTS, ORIGINS, dial
 
 MPMS = ["event", "worker", "prefork"]
 
@@ -21,15 +21,6 @@ def server(request, shared_httpd, origins):
     return relaysite.start(shared_httpd(mpm=request.param), origins)
 
 
-@pytest.fixture
-def dial(server, origins, client, certificate):
-    """A connected client of a kind, and the path of a back end."""
-    def dial_one(kind, **options):
-        tls = certificate.client_context(kind) if kind != "plain" else None
-        return client(server.ports["tls" if tls else "plain"], tls, **options)
-    return dial_one
-
-
 PATHS = {"tcp": "/", "tls": "/tls/"}
 #: Within one TLS record, over several, and with a record that a read of httpd's cuts.
 SIZES = [1, 5_000, 16_385, 100_000, 200_000]
@@ -38,7 +29,7 @@ SIZES = [1, 5_000, 16_385, 100_000, 200_000]
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("to", ORIGINS)
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_bytes_glued_to_the_101(server, origins, dial, kind, to, size):
+def test_bytes_glued_to_the_101(server, origins, client, kind, to, size):
     glued = random.Random(size).randbytes(size)
 
     def glued_101(connection):
@@ -48,7 +39,7 @@ def test_bytes_glued_to_the_101(server, origins, dial, kind, to, size):
         connection.send = send
         connection.send(b"".join(parts) + glued)
     origins[to].answers(glued_101, steps.echo, steps.close)
-    talk = dial(kind)
+    talk = dial(server, client, kind)
     with relayed.Counted(server, open=1, HandedOver=1):
         assert talk.ask(http.handshake(PATHS[to])).status == 101
         assert talk.read_exactly(size) == glued
@@ -62,11 +53,11 @@ def test_bytes_glued_to_the_101(server, origins, dial, kind, to, size):
 @pytest.mark.parametrize("size", [1, 500, 5_000, 30_000])
 @pytest.mark.parametrize("to", ORIGINS)
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_bytes_of_the_client_before_the_101(server, origins, dial, kind, to, size, glue):
+def test_bytes_of_the_client_before_the_101(server, origins, client, kind, to, size, glue):
     """Sent right behind the handshake, while the back end still thinks about it."""
     early, go = random.Random(size).randbytes(size), threading.Event()
     origins[to].answers(steps.wait_for(go), steps.switch(), steps.echo, steps.close)
-    talk = dial(kind)
+    talk = dial(server, client, kind)
     with relayed.Counted(server, open=1, HandedOver=1):
         if glue == "one write":
             talk.send(http.handshake(PATHS[to]) + early)
@@ -82,11 +73,11 @@ def test_bytes_of_the_client_before_the_101(server, origins, dial, kind, to, siz
 
 
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_bytes_one_by_one_across_the_hand_over(server, origins, dial, kind):
+def test_bytes_one_by_one_across_the_hand_over(server, origins, client, kind):
     """Each in a TLS record and in a TCP segment of its own, before, with and behind the 101."""
     sent, go = bytes(range(256)) * 4, threading.Event()
     origins["tcp"].answers(steps.wait_for(go), steps.switch(), steps.echo, steps.close)
-    talk = dial(kind)
+    talk = dial(server, client, kind)
     with relayed.Counted(server, open=1, HandedOver=1):
         talk.send(http.handshake())
         origins["tcp"].wait_requests()
@@ -100,7 +91,7 @@ def test_bytes_one_by_one_across_the_hand_over(server, origins, dial, kind):
 
 @pytest.mark.parametrize("to", ORIGINS)
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_flood_at_the_switch_leaves_the_thread_at_once(server, origins, dial, kind, to):
+def test_flood_at_the_switch_leaves_the_thread_at_once(server, origins, client, kind, to):
     """Both sides send as fast as they can, from the first byte on and without a pause: the relay
     has the tunnel before a client that does not read can have had any of it, byte-exact."""
     block = random.Random(1).randbytes(1 << 20)
@@ -112,7 +103,7 @@ def test_flood_at_the_switch_leaves_the_thread_at_once(server, origins, dial, ki
         sending.join()
 
     origins[to].answers(steps.switch(), flood, steps.echo, steps.close)
-    talk = dial(kind)
+    talk = dial(server, client, kind)
     with relayed.Counted(server, open=1, HandedOver=1) as counted:
         assert talk.ask(http.handshake(PATHS[to])).status == 101
         sending = threading.Thread(target=lambda: [talk.send(block) for _ in range(20)])

@@ -77,14 +77,13 @@ SIZES = {"some": 1_000_000, "much": IN_FLIGHT}
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["plain", "tls1.3"])
-def test_client_that_does_not_read_is_there(httpd, backend, client, certificate, kind, size):
+def test_client_that_does_not_read_is_there(httpd, backend, client, kind, size):
     """It answers the probes of its window, for as long as it likes, and gets all of it in the end."""
     origins, server = relaysite.origins(backend), httpd()
     server.directives(f"WSForwardKeepAlive {IDLE} {INTERVAL} {COUNT}")
     relaysite.start(server, origins)
     origins["tcp"].answers(steps.switch(), b"x" * SIZES[size], steps.echo, steps.close)
-    tls = certificate.client_context(kind) if kind != "plain" else None
-    talk = client(server.ports["tls" if tls else "plain"], tls, receive_buffer=65536)
+    talk = relaysite.dial(server, client, kind, receive_buffer=65536)
     with relayed.Counted(server, HandedOver=1, Ended_closed=1):
         relayed.opened(server, talk)
         # An observation: it would be over by now.

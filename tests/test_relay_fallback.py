@@ -10,7 +10,7 @@ import pytest
 
 from harness import http, procfs, relayed, relaysite, steps, wait, websocket
 from harness.h2client import Http2Client
-from harness.relaysite import CLIENTS
+from harness.relaysite import CLIENTS, dial
 from harness.tlssocket import TlsSocket
 
 MPMS = ["event", "worker", "prefork"]
@@ -19,11 +19,6 @@ MPMS = ["event", "worker", "prefork"]
 @pytest.fixture
 def origins(backend):
     return relaysite.origins(backend)
-
-
-def dial(server, client, kind):
-    tls = server.certificate.client_context(kind) if kind != "plain" else None
-    return client(server.ports["tls" if tls else "plain"], tls)
 
 
 def stays(server, why):

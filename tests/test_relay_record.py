@@ -7,7 +7,7 @@ import pytest
 
 from harness import http, relayed, relaysite, steps, websocket
 from harness.h2client import Http2Client
-from harness.relaysite import CLIENTS
+from harness.relaysite import CLIENTS, dial
 
 MPMS = ["event", "worker", "prefork"]
 
@@ -15,11 +15,6 @@ MPMS = ["event", "worker", "prefork"]
 @pytest.fixture
 def origins(backend):
     return relaysite.origins(backend)
-
-
-def talk_to(server, client, kind):
-    tls = server.certificate.client_context(kind) if kind != "plain" else None
-    return client(server.ports["tls" if tls else "plain"], tls)
 
 
 @pytest.mark.parametrize("unique_id", [True, False], ids=["unique_id", "log id"])
@@ -31,7 +26,7 @@ def test_lines_of_a_tunnel(httpd, origins, client, mpm, kind, unique_id):
     form = "%{UNIQUE_ID}e" if unique_id else "%L"
     server.directives(f'LogFormat "{form} %>s %X %a %{{remote}}p" ids\nCustomLog ids.log ids')
     relaysite.start(server, origins, "CustomLog ids.log ids")
-    talk = relayed.opened(server, talk_to(server, client, kind))
+    talk = relayed.opened(server, dial(server, client, kind))
     peer, begin = "%s:%d" % talk.plain.getsockname(), time.monotonic()
     talk.echoes(b"x" * 1000)
     talk.send_frame(websocket.close_frame(4321))
@@ -74,7 +69,7 @@ def test_line_of_a_tunnel_in_a_thread(httpd, origins, client, mpm, where, end):
     server.expect_log("AH03307|AH10221", certain=False)
     if end == "back end":
         origins["tcp"].answers(steps.switch(), b"g" * 777, steps.close)
-    talk = talk_to(server, client, kind)
+    talk = dial(server, client, kind)
     peer, begin = "%s:%d" % talk.plain.getsockname(), time.monotonic()
     assert talk.ask(http.handshake()).status == 101
     up, down = 0, 0
@@ -131,7 +126,7 @@ def test_line_of_a_stream_of_http2(httpd, origins, certificate, mpm, by):
 def test_ids_of_many_tunnels_differ(httpd, origins, client):
     server = relaysite.start(httpd(), origins)
     for _ in range(20):
-        talk = relayed.opened(server, talk_to(server, client, "plain"))
+        talk = relayed.opened(server, dial(server, client, "plain"))
         talk.send_frame(websocket.close_frame(1000))
         talk.half_close()
         talk.end()
@@ -145,7 +140,7 @@ def test_no_line_of_ours_at_the_default_level(httpd, origins, client):
     server.directives("LogLevel warn wsforward:warn")
     server.reload()
     server.log.open_span()
-    talk = relayed.opened(server, talk_to(server, client, "plain"))
+    talk = relayed.opened(server, dial(server, client, "plain"))
     talk.send_frame(websocket.close_frame(1000))
     talk.half_close()
     talk.end()
@@ -161,7 +156,7 @@ def test_bytes_are_those_of_the_tunnel_and_not_of_tls(httpd, origins, client, to
     handed_over = threading.Event()
     origins[to].answers(steps.switch(), steps.wait_for(handed_over), b"g" * 777, steps.drain, b"!", steps.close)
     with relayed.Counted(server, BytesUp=10_000, BytesDown=778, Ended_closed=1):
-        talk = relayed.opened(server, talk_to(server, client, "tls1.3"), "/" if to == "tcp" else "/tls/")
+        talk = relayed.opened(server, dial(server, client, "tls1.3"), "/" if to == "tcp" else "/tls/")
         # What came before may have gone through the thread, which the relay's figures do not count.
         handed_over.set()
         talk.send(b"x" * 10_000)
@@ -174,7 +169,7 @@ def test_bytes_are_those_of_the_tunnel_and_not_of_tls(httpd, origins, client, to
 def test_status_page_for_people(httpd, origins, client):
     """The HTML page has the same figures as `?auto`."""
     server = relaysite.start(httpd(), origins)
-    relayed.opened(server, talk_to(server, client, "plain"))
+    relayed.opened(server, dial(server, client, "plain"))
     page = client(server._status).ask(http.request("/", fields=[("Connection", "close")])).body.decode()
     assert "<h2>WebSocket tunnels (mod_wsforward)</h2>" in page
     assert '<tr><td>Relayed tunnels open</td><td align="right">1</td></tr>' in page

@@ -290,13 +290,12 @@ def test_back_end_that_closes_without_close_notify(server, carrier, tunnel, kind
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("kind", CLIENTS)
-def test_client_that_goes_before_the_101(server, origins, client, certificate, kind, how):
+def test_client_that_goes_before_the_101(server, origins, client, kind, how):
     """It went while the back end thought: the 101 finds nobody, and the back end is let go at once."""
     go = threading.Event()
     origins["tcp"].answers(steps.wait_for(go), steps.switch(), steps.websocket_echo, steps.close)
-    tls = certificate.client_context(kind) if kind != "plain" else None
     server.expect_log("AH10221|AH03307|AH01110", certain=False)
-    talk = client(server.ports["tls" if tls else "plain"], tls).send(http.handshake())
+    talk = relaysite.dial(server, client, kind).send(http.handshake())
     [connection] = origins["tcp"].wait_requests() and origins["tcp"].connections
     getattr(talk, how)()
     go.set()

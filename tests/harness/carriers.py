@@ -34,8 +34,9 @@ from pathlib import Path
 
 import pytest
 
-from . import http, procfs, relayed, relaysite, steps, wait, websocket
+from . import http, procfs, relayed, relaysite, steps, wait
 from .h2client import Http2Client
+from .websocket import Frames
 
 #: The carriers, in the order in which their tests run, each with the MPMs on which its tests run unless
 #: they say otherwise. A thread of worker is one of event; prefork's is a process.
@@ -156,7 +157,7 @@ def drain_process(talk):
     return None
 
 
-class StreamClient:
+class StreamClient(Frames):
     """A tunnel over HTTP/2, alone on its connection, with the methods of a RawClient."""
 
     def __init__(self, port, tls, path):
@@ -178,20 +179,6 @@ class StreamClient:
     def read_to_end(self):
         """All bytes until the server ends its sending."""
         return self._stream.read_to_end()
-
-    def send_frame(self, frame):
-        """Sends a frame, masked as a client must."""
-        return self.send(frame.encode(mask=True))
-
-    def read_frame(self):
-        """Reads a frame."""
-        return websocket.read_frame(self.read_exactly)
-
-    def echoes(self, payload=b"hello", opcode=websocket.BINARY):
-        """Sends a message and asserts that the same comes back."""
-        self.send_frame(websocket.Frame(opcode, payload))
-        assert self.read_frame() == websocket.Frame(opcode, payload)
-        return self
 
     def end(self):
         """Reads on and says how the server ended the stream: "end of stream" or "reset"."""

@@ -11,24 +11,19 @@ BASE = ("unixd", "authz_core", "authz_host", "alias", "dir", "env", "headers", "
         "lbmethod_byrequests")  # fmt: skip
 PROXY = ("proxy", "proxy_http", "proxy_balancer")
 
+#: The MPMs with threads.
+WITH_THREADS = """StartServers 1
+ServerLimit 16
+ThreadLimit 32
+ThreadsPerChild 32
+MaxRequestWorkers 64
+MinSpareThreads 1
+MaxSpareThreads 64
+"""
 #: Small and steady: one child of event and worker, so that a test can watch its memory.
 MPM = {
-    "event": """StartServers 1
-ServerLimit 16
-ThreadLimit 32
-ThreadsPerChild 32
-MaxRequestWorkers 64
-MinSpareThreads 1
-MaxSpareThreads 64
-""",
-    "worker": """StartServers 1
-ServerLimit 16
-ThreadLimit 32
-ThreadsPerChild 32
-MaxRequestWorkers 64
-MinSpareThreads 1
-MaxSpareThreads 64
-""",
+    "event": WITH_THREADS,
+    "worker": WITH_THREADS,
     "prefork": """StartServers 4
 ServerLimit 32
 MaxRequestWorkers 32

@@ -4,15 +4,15 @@ import select
 import socket
 import struct
 
-from . import websocket
 from .http import Response
 from .tlssocket import TlsSocket
 from .wait import PATIENCE
+from .websocket import Frames
 
 BODILESS = (204, 304)
 
 
-class RawClient:
+class RawClient(Frames):
     """One connection to httpd, plain, or TLS by `tls` (an ssl.SSLContext); `host` is its address."""
 
     #: Clients of the running test: its end closes them.
@@ -124,23 +124,6 @@ class RawClient:
     def ask(self, data, method="GET"):
         """Sends a request and reads its response."""
         return self.send(data).read_response(method)
-
-    # WebSocket frames.
-
-    def send_frame(self, frame):
-        """Sends a frame, masked as a client must."""
-        return self.send(frame.encode(mask=True))
-
-    def read_frame(self):
-        """Reads a frame."""
-        return websocket.read_frame(self.read_exactly)
-
-    def echoes(self, payload=b"hello", opcode=websocket.BINARY):
-        """Sends a message and asserts that the same comes back."""
-        self.send_frame(websocket.Frame(opcode, payload))
-        got = self.read_frame()
-        assert (got.opcode, got.payload) == (opcode, payload)
-        return self
 
     # Ends.
 

@@ -38,6 +38,12 @@ ProxyPass "/" "{origins["tcp"].url("http")}"
     return server.start()
 
 
+def dial(server, client, kind, **options):
+    """A connected client of one of CLIENTS."""
+    tls = None if kind == "plain" else server.certificate.client_context(kind)
+    return client(server.ports["tls" if tls else "plain"], tls, **options)
+
+
 def ended(server, talk, by, why):
     """Waits for the tunnel's end, asserts who ended it and why, and returns its record.
 

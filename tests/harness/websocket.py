@@ -60,6 +60,25 @@ def read_frame(read_exactly):
     return Frame(first & 0x0F, _masked(payload, key) if key else payload, bool(first & 0x80))
 
 
+class Frames:
+    """The frames of a client, by its `send` and `read_exactly`."""
+
+    def send_frame(self, frame):
+        """Sends a frame, masked as a client must."""
+        return self.send(frame.encode(mask=True))
+
+    def read_frame(self):
+        """Reads a frame."""
+        return read_frame(self.read_exactly)
+
+    def echoes(self, payload=b"hello", opcode=BINARY):
+        """Sends a message and asserts that the same comes back."""
+        self.send_frame(Frame(opcode, payload))
+        got = self.read_frame()
+        assert (got.opcode, got.payload) == (opcode, payload)
+        return self
+
+
 def _masked(data, key):
     repeated = int.from_bytes((key * (len(data) // 4 + 1))[: len(data)], "big")
     return (int.from_bytes(data, "big") ^ repeated).to_bytes(len(data), "big")
