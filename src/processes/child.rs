@@ -10,14 +10,16 @@ use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::process;
 use os::stop::{self, Sender};
-use relay::{DESCRIPTORS_OF_PIPES, Order, Relay, Settings as RelaySettings, Tunnel, Why};
+use relay::{
+    DESCRIPTORS_OF_PIPES, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
+};
 
 use crate::config::{self, Settings};
 use crate::ffi::ending::ChildExit;
 use crate::ffi::log::{Level, Server};
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
 use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
-use crate::processes::drain::{self, GOING_AWAY, Prepared, Terms};
+use crate::processes::drain::{self, Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
 use crate::processes::{lines, logger, own_slot};
@@ -318,7 +320,7 @@ fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
     // Where no process is to be had no thread may be.
     let end = |tunnels, is_time: &mut dyn FnMut() -> bool, order, within| {
         let how = (order, Some(GOING_AWAY), within);
-        relay::end_here(&relay_settings, counters, tunnels, is_time, how);
+        relay::end_inline(&relay_settings, counters, tunnels, is_time, how);
     };
     if stops {
         return end(tunnels, &mut || true, Order::Stop, AT_ONCE);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use os::process::{self, Title};
 use os::room;
-use relay::{KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
+use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
 use crate::ffi::role::Parent;
@@ -23,9 +23,6 @@ use crate::processes::line_kind::{self, Kind};
 use crate::processes::{lines, record};
 use crate::registry::{self, Drain, Entry, Registry, registry};
 use crate::shared::{Slot, shared};
-
-/// "Going away" (RFC 6455, section 7.4.1).
-pub const GOING_AWAY: u16 = 1001;
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
 const HANG: u32 = 30;
@@ -259,7 +256,7 @@ fn run(
             lines::say(Kind::NoProcess, text);
             let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
             let counters = &slot.counts.relay;
-            return relay::end_here(&settings, counters, tunnels, || true, how);
+            return relay::end_inline(&settings, counters, tunnels, || true, how);
         }
     };
     for tunnel in tunnels {

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::Context;
 
-/// What one direction may cost in one poll of its task, about; then a flood gives way.
-const WHOLE: usize = 256 * 1024;
+/// About what one direction may cost in one poll of its task. Then it gives way to other tunnels.
+const MAX_COST_PER_POLL: usize = 256 * 1024;
 
 /// What one direction may still do in one poll of its task. The unit is what it costs to carry a
 /// byte of a large message, roughly; whatever costs more for its size is charged for that too.
@@ -24,7 +24,7 @@ impl Budget {
     /// Whether it is time to let others go on.
     #[inline]
     pub fn is_spent(&self) -> bool {
-        self.spent >= WHOLE
+        self.spent >= MAX_COST_PER_POLL
     }
 
     /// What was charged so far.

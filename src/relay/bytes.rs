@@ -1,4 +1,4 @@
-//! Numbers and bytes as a frozen tunnel has them.
+//! How numbers and bytes are written to, and read from, a frozen tunnel.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
 }
 
 /// What is still to be read of a frozen tunnel.
-pub(crate) struct Frozen<'a>(pub &'a [u8]);
+pub(crate) struct Reader<'a>(pub &'a [u8]);
 
-impl<'a> Frozen<'a> {
-    pub fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+impl<'a> Reader<'a> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes(N)?.try_into().ok()
     }
 
-    pub fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
     }
 
-    pub fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 }
@@ -33,7 +33,7 @@ impl<'a> Frozen<'a> {
 pub(crate) trait Field: Sized {
     const BYTES: usize;
     fn put(&self, out: &mut Vec<u8>);
-    fn take(from: &mut Frozen<'_>) -> Option<Self>;
+    fn take(from: &mut Reader<'_>) -> Option<Self>;
 }
 
 /// Stands for no duration; half a million years are none.
@@ -47,7 +47,7 @@ impl Field for Option<Duration> {
         put_u64(out, self.map_or(NO_DURATION, micros));
     }
 
-    fn take(from: &mut Frozen<'_>) -> Option<Self> {
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
         let micros = from.u64()?;
         Some((micros != NO_DURATION).then(|| Duration::from_micros(micros)))
     }

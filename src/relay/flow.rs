@@ -5,18 +5,18 @@ use std::task::{Context, Poll, ready};
 
 use crate::budget::{Budget, give_way};
 use crate::buffers::ThreadBuffers;
-use crate::bytes::{Frozen, put_u64};
+use crate::bytes::{Reader, put_u64};
 use crate::frames::Tracker;
 use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
 
-/// What a read costs, whatever it brings, see [`Budget`].
+/// What a read costs in a [`Budget`], however little it brings.
 const READ_COST: usize = 4096;
 
-/// A read that brings as much as this is part of a flood, if others do.
-const MUCH: usize = 32 * 1024;
-/// So many of those in a row are one.
-const FLOOD: u8 = 2;
+/// A read that brings at least this much may be part of a flood.
+const FLOOD_READ_BYTES: usize = 32 * 1024;
+/// So many such reads in a row are a flood.
+const FLOOD_READS: u8 = 2;
 
 /// The most bytes that a frozen tunnel may have delivered.
 const MAX_DELIVERED: u64 = u64::MAX / 2;
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub fn is_of_sink(&self) -> bool {
+    pub(crate) fn is_of_sink(&self) -> bool {
         matches!(self, Fault::Sink(_))
     }
 }
@@ -65,34 +65,40 @@ pub(crate) struct Flow {
     kept: Option<Box<Kept>>,
     delivered: u64,
     stage: Stage,
-    /// Reads in a row that brought [`MUCH`], up to [`FLOOD`].
-    much: u8,
-    /// Bytes can go through a pipe, as far as is known.
-    movable: bool,
+    /// How many reads in a row brought [`FLOOD_READ_BYTES`], up to [`FLOOD_READS`].
+    flood_reads: u8,
+    /// As far as is known, the kernel splices these sockets.
+    can_splice: bool,
 }
 
 /// Whether the kernel does not splice these sockets, or is not allowed to.
-fn cannot_move(error: &io::Error) -> bool {
+fn cannot_splice(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
     matches!(errno, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES))
 }
 
 impl Flow {
     /// A direction whose next bytes are `kept`.
-    pub fn new(mut frames: Tracker, kept: Vec<u8>) -> Self {
+    pub(crate) fn new(mut frames: Tracker, kept: Vec<u8>) -> Self {
         frames.feed(&kept);
-        let mut flow =
-            Flow { frames, kept: None, delivered: 0, stage: Stage::Open, much: 0, movable: true };
+        let mut flow = Flow {
+            frames,
+            kept: None,
+            delivered: 0,
+            stage: Stage::Open,
+            flood_reads: 0,
+            can_splice: true,
+        };
         flow.keep(kept);
         flow
     }
 
     /// How many bytes [`freeze`](Self::freeze) appends besides those that are kept.
-    pub const FROZEN_BYTES: usize = 1 + 8 + Tracker::FROZEN_BYTES + 8;
+    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + Tracker::FROZEN_BYTES + 8;
 
     /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
     /// neither: see [`gather`](Self::gather).
-    pub fn freeze(&self, out: &mut Vec<u8>) {
+    pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
         out.push(match self.stage {
             Stage::Open => 0,
             Stage::Ending => 1,
@@ -111,7 +117,7 @@ impl Flow {
     }
 
     /// The direction that [`freeze`](Self::freeze) was called on.
-    pub fn thaw(from: &mut Frozen<'_>) -> Option<Self> {
+    pub(crate) fn thaw(from: &mut Reader<'_>) -> Option<Self> {
         let stage = match from.u8()? {
             0 => Stage::Open,
             1 => Stage::Ending,
@@ -126,38 +132,39 @@ impl Flow {
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.
         let kept = from.bytes(length)?.to_vec();
-        let mut flow = Flow { frames, kept: None, delivered, stage, much: 0, movable: true };
+        let mut flow =
+            Flow { frames, kept: None, delivered, stage, flood_reads: 0, can_splice: true };
         flow.keep(kept);
         Some(flow)
     }
 
     /// Bytes that the sink took.
-    pub fn delivered(&self) -> u64 {
+    pub(crate) fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// The status code of the Close frame that went this way.
-    pub fn close_code(&self) -> Option<u16> {
+    pub(crate) fn close_code(&self) -> Option<u16> {
         self.frames.close_code()
     }
 
     /// Whether a Close frame was carried to the sink, after which nothing may come.
-    pub fn has_closed(&self) -> bool {
+    pub(crate) fn has_closed(&self) -> bool {
         self.frames.has_closed() && self.kept.is_none()
     }
 
     /// Whether a whole Close frame came of the source: an end behind it cuts nothing off.
-    pub fn was_closed(&self) -> bool {
+    pub(crate) fn was_closed(&self) -> bool {
         self.frames.has_closed()
     }
 
     /// Whether the source's end was carried to the sink, up to the FIN.
-    pub fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         matches!(self.stage, Stage::Flushed | Stage::Ended)
     }
 
     /// Carries the FIN too, unless both sockets are about to be closed.
-    pub fn finish(&mut self, sink: &Stream) {
+    pub(crate) fn finish(&mut self, sink: &Stream) {
         if self.stage == Stage::Flushed {
             sink.shutdown();
             self.stage = Stage::Ended;
@@ -165,12 +172,12 @@ impl Flow {
     }
 
     /// Whether bytes may still come from the source.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
 
     /// Whether something waits for room in the sink.
-    pub fn is_blocked(&self, sink: &Stream) -> bool {
+    pub(crate) fn is_blocked(&self, sink: &Stream) -> bool {
         self.kept.is_some() || sink.kept() > 0
     }
 
@@ -181,7 +188,7 @@ impl Flow {
     }
 
     /// Has nothing in a pipe: what is there is kept as bytes.
-    pub fn gather(&mut self) -> io::Result<()> {
+    pub(crate) fn gather(&mut self) -> io::Result<()> {
         if let Some(kept) = self.kept.take_if(|kept| matches!(**kept, Kept::Piped(_)))
             && let Kept::Piped(pipe) = *kept
         {
@@ -192,7 +199,7 @@ impl Flow {
 
     /// Takes no more from the source: what is kept still goes to the sink, then a Close frame
     /// with `close` if it can stand there, then the end.
-    pub fn end(&mut self, close: Option<u16>) {
+    pub(crate) fn end(&mut self, close: Option<u16>) {
         if self.stage != Stage::Open {
             return;
         }
@@ -214,7 +221,7 @@ impl Flow {
     /// Moves bytes until the source has none, the sink takes none, or enough is done for one
     /// poll; carries the source's end. Registers the task for whatever it waits for. `other` is
     /// the direction from the sink to the source.
-    pub fn pump(
+    pub(crate) fn pump(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
@@ -233,14 +240,14 @@ impl Flow {
             }
             let most = buffers.buffer.len();
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
-                self.poll_move(cx, source, sink, most, &mut buffers.pipes)?
+                self.poll_splice(cx, source, sink, most, &mut buffers.pipes)?
             } else {
                 self.poll_copy(cx, source, sink, buffers, &mut budget, other.has_closed())?
             };
             match taken {
                 Poll::Pending => {
-                    if budget.spent() < MUCH {
-                        self.much = 0;
+                    if budget.spent() < FLOOD_READ_BYTES {
+                        self.flood_reads = 0;
                     }
                     return Ok(());
                 }
@@ -253,7 +260,7 @@ impl Flow {
     }
 
     /// Carries what the source still has, but not its end: the tunnel ends another way.
-    pub fn carry_rest(
+    pub(crate) fn carry_rest(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
@@ -288,11 +295,11 @@ impl Flow {
             Poll::Ready(n) if n > 0 => n,
             ended => return Ok(ended),
         };
-        if n < MUCH {
-            self.much = 0;
-        } else if self.much < FLOOD {
-            self.much += 1;
-            if self.much == FLOOD {
+        if n < FLOOD_READ_BYTES {
+            self.flood_reads = 0;
+        } else if self.flood_reads < FLOOD_READS {
+            self.flood_reads += 1;
+            if self.flood_reads == FLOOD_READS {
                 source.set_nonblocking();
                 sink.set_nonblocking();
             }
@@ -309,7 +316,7 @@ impl Flow {
     }
 
     /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken.
-    fn poll_move(
+    fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
@@ -318,7 +325,7 @@ impl Flow {
         pipes: &mut Pipes,
     ) -> Result<Poll<usize>, Fault> {
         let Some(mut pipe) = pipes.take() else {
-            self.much = 0;
+            self.flood_reads = 0;
             cx.waker().wake_by_ref();
             return Ok(Poll::Pending);
         };
@@ -328,8 +335,8 @@ impl Flow {
                 self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
                 return Ok(Poll::Ready(n));
             }
-            Poll::Ready(Err(error)) if cannot_move(&error) => {
-                self.movable = false;
+            Poll::Ready(Err(error)) if cannot_splice(&error) => {
+                self.can_splice = false;
                 cx.waker().wake_by_ref();
             }
             Poll::Ready(Err(error)) => return Err(Fault::Source(error)),
@@ -350,8 +357,8 @@ impl Flow {
     ) -> io::Result<()> {
         match sink.drain(cx, &mut pipe) {
             Ok(n) => self.delivered += n as u64,
-            Err(error) if cannot_move(&error) => {
-                self.movable = false;
+            Err(error) if cannot_splice(&error) => {
+                self.can_splice = false;
                 return self.send(cx, sink, &pipe.take()?, false);
             }
             Err(error) => return Err(error),
@@ -364,10 +371,12 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether what comes is so much, and for so long of no interest, that it is better not
-    /// copied.
+    /// Whether so much comes, without a frame header to look at, that splicing is cheaper than
+    /// copying.
     fn is_flood(&self, at_once: usize) -> bool {
-        self.much == FLOOD && self.movable && self.frames.skippable() >= at_once as u64
+        self.flood_reads == FLOOD_READS
+            && self.can_splice
+            && self.frames.skippable() >= at_once as u64
     }
 
     /// Writes at once, perhaps with `more` to follow, and keeps what the sink does not take.
@@ -420,7 +429,7 @@ impl Flow {
 
     /// Reads what still comes from the source and forgets it, so that closing it later is no
     /// reset. `Ok(true)` when it has ended.
-    pub fn discard(
+    pub(crate) fn discard(
         cx: &mut Context<'_>,
         source: &mut Stream,
         scratch: &mut [u8],

@@ -1,6 +1,6 @@
 //! Where WebSocket frames begin and end (RFC 6455 5.2), without looking into them.
 
-use crate::bytes::{Frozen, put_u64};
+use crate::bytes::{Reader, put_u64};
 
 const OP_CLOSE: u8 = 0x8;
 const FIN: u8 = 0x80;
@@ -71,7 +71,7 @@ impl Tracker {
     }
 
     /// The tracker that [`freeze`](Self::freeze) was called on.
-    pub(crate) fn thaw(from: &mut Frozen<'_>) -> Option<Self> {
+    pub(crate) fn thaw(from: &mut Reader<'_>) -> Option<Self> {
         let mode = match from.u8()? {
             0 => Mode::Opaque,
             1 => Mode::Masked,

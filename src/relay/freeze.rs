@@ -4,12 +4,12 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use crate::bytes::{Frozen, micros, put_u64};
+use crate::bytes::{Reader, micros, put_u64};
 use crate::end::{By, Record};
 use crate::flow::Flow;
 use crate::rules::Rules;
 use crate::side::Socket;
-use crate::tunnel::{Core, Tunnel};
+use crate::tunnel::{Tunnel, TunnelState};
 
 /// Of the encoding: a build of the module may get tunnels from another one. Whoever changes what
 /// [`Tunnel::freeze`] writes raises this, and adds the bytes of the new version to
@@ -32,10 +32,10 @@ impl Tunnel {
     /// The tunnel without its descriptors and its record, for [`thaw`](Self::thaw). `None` if it
     /// cannot go like that: a side speaks TLS, or the tunnel is being ended.
     pub fn freeze(&self) -> Option<Vec<u8>> {
-        if !self.is_plain() || self.core.ending.is_some() {
+        if !self.is_plain() || self.state.ending.is_some() {
             return None;
         }
-        let Core { up, down, rules, started, first_end, record: _, ending: _ } = &self.core;
+        let TunnelState { up, down, rules, started, first_end, record: _, ending: _ } = &self.state;
         let mut out = Vec::with_capacity(FROZEN_BYTES);
         out.extend_from_slice(&FROZEN_VERSION.to_le_bytes());
         put_u64(&mut out, micros(started.elapsed()));
@@ -59,7 +59,7 @@ impl Tunnel {
         backend: OwnedFd,
         record: Box<dyn Record>,
     ) -> Option<Self> {
-        let mut from = Frozen(frozen);
+        let mut from = Reader(frozen);
         if from.array().map(u16::from_le_bytes)? != FROZEN_VERSION {
             return None;
         }
@@ -82,7 +82,7 @@ impl Tunnel {
         Some(Tunnel {
             client: Socket { tls: None, fd: client },
             backend: Socket { tls: None, fd: backend },
-            core: Core {
+            state: TunnelState {
                 up,
                 down,
                 record,

@@ -36,7 +36,7 @@ impl KeepAlive {
     /// How long a peer may acknowledge nothing of what it was sent: as long as it may leave probes
     /// unanswered, of which TCP sends none then.
     pub(crate) fn patience(self) -> Patience {
-        Patience { interval: self.interval(), most: self.idle() + self.interval() * self.probes }
+        Patience { interval: self.interval(), limit: self.idle() + self.interval() * self.probes }
     }
 
     fn idle(self) -> Duration {

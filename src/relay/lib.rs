@@ -7,6 +7,8 @@
 //! Nothing happens before [`Relay::start`]: no thread, no static with a lifetime of its own, no
 //! thread-local with a destructor.
 
+#![warn(unreachable_pub)]
+
 mod budget;
 mod buffers;
 mod bytes;
@@ -15,9 +17,10 @@ mod end;
 mod flow;
 mod frames;
 mod freeze;
-mod here;
+mod inline;
 mod keepalive;
 mod pipe;
+mod probation;
 mod rules;
 mod runtime;
 mod serve;
@@ -30,14 +33,13 @@ mod thread;
 mod tls;
 mod tunnel;
 mod watch;
-mod young;
 
 pub use budget::Budget;
 pub use counters::Counters;
 pub use end::{AsAny, By, End, Order, Record};
 pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
-pub use here::end_here;
+pub use inline::end_inline;
 pub use keepalive::KeepAlive;
 pub use pipe::DESCRIPTORS_OF_PIPES;
 pub use rules::Rules;
@@ -45,5 +47,6 @@ pub use runtime::{Relay, spawn_without_signals};
 pub use settings::Settings;
 pub use shared::Why;
 pub use side::Side;
+pub use task::GOING_AWAY;
 pub use tls::Tls;
 pub use tunnel::Tunnel;

@@ -9,19 +9,20 @@ use libc::{c_int, c_uint, c_void};
 
 use crate::socket::returned;
 
-/// The most pipes that tunnels of one thread have at a time. Where there is none bytes are copied.
-const MOST: usize = 32;
-/// Those kept for the next tunnel that needs one.
-const SPARE: usize = 4;
+/// The most pipes that the tunnels of one thread have at a time. Where none is left, bytes are
+/// copied.
+const MAX_PIPES: usize = 32;
+/// The most empty pipes that a thread keeps for the next tunnels that need one.
+const MAX_SPARE_PIPES: usize = 4;
 
 /// The most descriptors that the pipes of one thread take.
-pub const DESCRIPTORS_OF_PIPES: usize = 2 * MOST;
+pub const DESCRIPTORS_OF_PIPES: usize = 2 * MAX_PIPES;
 
-/// What is asked of the kernel for a pipe, in bytes; it counts pages. All pipes of a user who has
-/// no privileges together get 64 MiB.
-const WANTED: c_int = 1 << 18;
-/// A pipe that holds less is not worth it: a user who has many gets small ones (pipe(7)).
-const LEAST: c_int = 1 << 16;
+/// The size asked of the kernel for a pipe. All pipes of a user without privileges together get
+/// 64 MiB.
+const PIPE_BYTES: c_int = 1 << 18;
+/// A smaller pipe is not worth its system calls: a user who has many gets small ones (pipe(7)).
+const MIN_PIPE_BYTES: c_int = 1 << 16;
 
 /// A pipe and how much is in it.
 #[derive(Debug)]
@@ -50,10 +51,10 @@ impl Pipe {
         let [out, into] = fds.map(|fd| raised(unsafe { OwnedFd::from_raw_fd(fd) }, lowest));
         // SAFETY: an open descriptor and a number.
         let size = unsafe {
-            libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED);
+            libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES);
             libc::fcntl(into.as_raw_fd(), libc::F_GETPIPE_SZ)
         };
-        if size < LEAST {
+        if size < MIN_PIPE_BYTES {
             return Err(io::ErrorKind::QuotaExceeded.into());
         }
         made.fetch_add(1, Relaxed);
@@ -61,7 +62,7 @@ impl Pipe {
     }
 
     /// Whether nothing is in it.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }
 
@@ -70,14 +71,14 @@ impl Pipe {
     ///
     /// # Errors
     /// `WouldBlock` if the socket has nothing: an empty pipe has room.
-    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let n = splice(from, self.into.as_fd(), most)?;
         self.length += n;
         Ok(n)
     }
 
     /// Moves what the socket takes. `Ok(0)` if it takes nothing now.
-    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(crate) fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
         match splice(self.out.as_fd(), to, self.length) {
             Ok(n) => {
                 self.length -= n.min(self.length);
@@ -89,7 +90,7 @@ impl Pipe {
     }
 
     /// Takes all that is in it.
-    pub fn take(mut self) -> io::Result<Vec<u8>> {
+    pub(crate) fn take(mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
         let mut done = 0;
         while done < bytes.len() {
@@ -140,30 +141,30 @@ pub(crate) struct Pipes {
 
 impl Pipes {
     /// None yet. Their descriptors will not be below `lowest`.
-    pub fn new(lowest: RawFd) -> Self {
+    pub(crate) fn new(lowest: RawFd) -> Self {
         Pipes { spare: Vec::new(), made: Arc::default(), lowest }
     }
 
     /// An empty pipe, if one can be had.
-    pub fn take(&mut self) -> Option<Pipe> {
+    pub(crate) fn take(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.spare.pop() {
             return Some(pipe);
         }
-        if self.made.load(Relaxed) >= MOST {
+        if self.made.load(Relaxed) >= MAX_PIPES {
             return None;
         }
         Pipe::new(&self.made, self.lowest).ok()
     }
 
     /// Keeps a pipe for the next who needs one, unless something is left in it.
-    pub fn give_back(&mut self, pipe: Pipe) {
-        if pipe.is_empty() && self.spare.len() < SPARE {
+    pub(crate) fn give_back(&mut self, pipe: Pipe) {
+        if pipe.is_empty() && self.spare.len() < MAX_SPARE_PIPES {
             self.spare.push(pipe);
         }
     }
 
     /// Keeps none.
-    pub fn close_spare(&mut self) {
+    pub(crate) fn close_spare(&mut self) {
         self.spare = Vec::new();
     }
 }

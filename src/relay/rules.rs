@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bytes::{Field, Frozen};
+use crate::bytes::{Field, Reader};
 
 /// Makes [`Rules`] of a list of them. Another rule is one more line here.
 macro_rules! rules {
@@ -32,7 +32,7 @@ macro_rules! rules {
             }
 
             /// The rules that [`freeze`](Self::freeze) was called on.
-            pub(crate) fn thaw(from: &mut Frozen<'_>) -> Option<Self> {
+            pub(crate) fn thaw(from: &mut Reader<'_>) -> Option<Self> {
                 Some(Rules { $($name: Field::take(from)?,)+ })
             }
         }
@@ -68,7 +68,7 @@ mod tests {
     use std::time::Duration;
 
     use super::Rules;
-    use crate::bytes::Frozen;
+    use crate::bytes::Reader;
 
     #[test]
     fn an_inner_section_decides_before_an_outer_one() {
@@ -90,13 +90,13 @@ mod tests {
                 let mut bytes = Vec::new();
                 rules.freeze(&mut bytes);
                 assert_eq!(bytes.len(), Rules::FROZEN_BYTES);
-                assert_eq!(Rules::thaw(&mut Frozen(&bytes)), Some(rules));
+                assert_eq!(Rules::thaw(&mut Reader(&bytes)), Some(rules));
             }
         }
         // A time that is too long for the bytes is still one.
         let mut bytes = Vec::new();
         Rules { idle_timeout: Some(Duration::MAX), linger: None }.freeze(&mut bytes);
-        let thawed = Rules::thaw(&mut Frozen(&bytes)).expect("rules");
+        let thawed = Rules::thaw(&mut Reader(&bytes)).expect("rules");
         assert!(thawed.idle_timeout.is_some() && thawed.linger.is_none());
     }
 }

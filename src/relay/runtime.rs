@@ -13,21 +13,21 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
 use crate::end::Order;
-use crate::serve::{self, Adopted, Message};
+use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;
 use crate::thread::Shared;
 use crate::tunnel::Tunnel;
 
 /// A relay thread calls nothing that needs more.
-const STACK_SIZE: usize = 512 * 1024;
+const STACK_BYTES: usize = 512 * 1024;
 
 /// What [`Relay::end_all`] waits beyond its time for closes to be made.
-const GRACE: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// One relay thread as seen from outside.
 struct Handle {
     shared: Arc<Shared>,
-    messages: UnboundedSender<Message>,
+    commands: UnboundedSender<ThreadCommand>,
     join: Mutex<Option<JoinHandle<Vec<Tunnel>>>>,
 }
 
@@ -96,13 +96,13 @@ impl Relay {
             shared: Arc::clone(&thread.shared),
             counters: self.counters,
         };
-        let Err(refused) = thread.messages.send(Message::Adopt(adopted)) else {
+        let Err(refused) = thread.commands.send(ThreadCommand::Adopt(adopted)) else {
             return Ok(());
         };
         // Stopped or dead between the look and the call.
         thread.shared.alive.store(false, Relaxed);
         match refused.0 {
-            Message::Adopt(mut adopted) => match adopted.tunnel.take() {
+            ThreadCommand::Adopt(mut adopted) => match adopted.tunnel.take() {
                 Some(tunnel) => {
                     thread.shared.load.fetch_sub(1, Relaxed);
                     self.counters.count_refused();
@@ -127,7 +127,7 @@ impl Relay {
             let Shared { asked, answered, .. } = &*thread.shared;
             if asked.load(Relaxed) != answered.load(Relaxed) {
                 all = false;
-            } else if thread.messages.send(Message::Ask).is_ok() {
+            } else if thread.commands.send(ThreadCommand::Ask).is_ok() {
                 asked.fetch_add(1, Relaxed);
             }
         }
@@ -145,7 +145,7 @@ impl Relay {
     pub fn stop(&self) -> Vec<Tunnel> {
         for thread in &self.threads {
             // A dead thread hears nothing and has nothing.
-            let _ = thread.messages.send(Message::Stop);
+            let _ = thread.commands.send(ThreadCommand::Stop);
         }
         let mut tunnels = Vec::new();
         for thread in &self.threads {
@@ -167,11 +167,12 @@ impl Relay {
         let (done, all_done) = mpsc::channel();
         let mut told = 0;
         for thread in &self.threads {
-            let message = Message::End { order, code: close_code, deadline, done: done.clone() };
-            told += usize::from(thread.messages.send(message).is_ok());
+            let command =
+                ThreadCommand::End { order, code: close_code, deadline, done: done.clone() };
+            told += usize::from(thread.commands.send(command).is_ok());
         }
         drop(done);
-        let patience = deadline + GRACE;
+        let patience = deadline + CLOSE_GRACE;
         for _ in 0..told {
             let rest = patience.saturating_duration_since(Instant::now());
             match all_done.recv_timeout(rest) {
@@ -186,7 +187,7 @@ impl Relay {
 
     #[cfg(test)]
     pub(crate) fn kill_thread(&self, index: usize) {
-        let _ = self.threads[index].messages.send(Message::Die);
+        let _ = self.threads[index].commands.send(ThreadCommand::Die);
     }
 }
 
@@ -201,7 +202,7 @@ impl fmt::Debug for Relay {
 
 fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::Result<Handle> {
     let shared = Arc::new(Shared::default());
-    let (messages, received) = unbounded_channel();
+    let (commands, received) = unbounded_channel();
     let (ready, is_ready): (SyncSender<io::Result<()>>, Receiver<_>) = sync_channel(1);
     let settings = settings.clone();
     let thread_shared = Arc::clone(&shared);
@@ -220,7 +221,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
     };
     let join = spawn_without_signals(&format!("relay-{index}"), life)?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(Handle { shared, messages, join: Mutex::new(Some(join)) }),
+        Ok(Ok(())) => Ok(Handle { shared, commands, join: Mutex::new(Some(join)) }),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(io::Error::other("a relay thread died at its start")),
     }
@@ -235,7 +236,7 @@ pub fn spawn_without_signals<T: Send + 'static>(
     life: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let _blocked = BlockedSignals::new();
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE).spawn(life)
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(life)
 }
 
 /// All signals blocked in this thread, and so in the threads it makes, until dropped.

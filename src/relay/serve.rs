@@ -1,4 +1,4 @@
-//! The life of a relay thread: what it is told, and what it does then.
+//! The main loop of a relay thread: it takes commands and runs the tasks of its tunnels.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -20,10 +20,10 @@ use crate::counters::Counters;
 use crate::end::{By, Order};
 use crate::settings::Settings;
 use crate::task::Task;
-use crate::thread::{Command, Shared, Thread};
+use crate::thread::{Shared, Thread, TunnelCommand};
 use crate::tunnel::Tunnel;
 
-/// A tunnel on its way to its thread. If it never gets there, its record is told.
+/// A tunnel on its way to its thread. If it never gets there, its record is told so.
 pub(crate) struct Adopted {
     pub tunnel: Option<Tunnel>,
     pub shared: Arc<Shared>,
@@ -41,9 +41,9 @@ impl Drop for Adopted {
     }
 }
 
-/// What a thread is told.
-#[expect(clippy::large_enum_variant, reason = "most messages are of the largest kind")]
-pub(crate) enum Message {
+/// What a thread is to do.
+#[expect(clippy::large_enum_variant, reason = "most commands are of the largest kind")]
+pub(crate) enum ThreadCommand {
     /// Carry this one.
     Adopt(Adopted),
     /// End every tunnel by the deadline, then say so.
@@ -56,22 +56,25 @@ pub(crate) enum Message {
     Die,
 }
 
-/// An orderly end under way.
-struct Ending {
+/// All tunnels are being ended in an orderly way.
+struct Shutdown {
     order: Order,
     code: Option<u16>,
     deadline: Pin<Box<Sleep>>,
     done: Vec<Sender<()>>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "made once for each message, and never kept")]
+#[expect(clippy::large_enum_variant, reason = "made once for each command, and never kept")]
 enum Event {
-    Told(Option<Message>),
-    /// The tunnel that has this seat has lasted.
-    Lasted(usize),
-    /// Those that have these seats are to look what is under way.
-    Round(Vec<usize>),
-    AllLeft,
+    /// A command, or that no other will come.
+    Command(Option<ThreadCommand>),
+    /// The probation of the task with this number is over.
+    ProbationOver(usize),
+    /// The tasks with these numbers are to check what their peers have not acknowledged.
+    Check(Vec<usize>),
+    /// A shutdown is complete: no tunnel is left.
+    AllEnded,
+    /// The time for a shutdown is over.
     Deadline,
 }
 
@@ -83,43 +86,43 @@ fn carry(thread: &Rc<Thread>, mut adopted: Adopted) {
     }
 }
 
-/// Does as told, until told to stop.
-pub(crate) async fn serve(thread: &Rc<Thread>, messages: &mut UnboundedReceiver<Message>) {
-    let mut ending: Option<Ending> = None;
+/// Carries out commands until one says stop.
+pub(crate) async fn serve(thread: &Rc<Thread>, commands: &mut UnboundedReceiver<ThreadCommand>) {
+    let mut shutdown: Option<Shutdown> = None;
     loop {
-        match poll_fn(|cx| poll_event(thread, cx, messages, ending.as_mut())).await {
-            Event::Told(Some(Message::Adopt(adopted))) => carry(thread, adopted),
-            Event::Lasted(seat) => thread.wake(seat),
-            Event::Round(seats) => seats.into_iter().for_each(|seat| thread.wake(seat)),
-            Event::Told(Some(Message::Ask)) => thread.answer(),
-            Event::Told(Some(Message::End { order, code, deadline, done })) => {
-                let mut waiting = ending.take().map(|ending| ending.done).unwrap_or_default();
+        match poll_fn(|cx| poll_event(thread, cx, commands, shutdown.as_mut())).await {
+            Event::Command(Some(ThreadCommand::Adopt(adopted))) => carry(thread, adopted),
+            Event::ProbationOver(task) => thread.wake(task),
+            Event::Check(tasks) => tasks.into_iter().for_each(|task| thread.wake(task)),
+            Event::Command(Some(ThreadCommand::Ask)) => thread.report_alive(),
+            Event::Command(Some(ThreadCommand::End { order, code, deadline, done })) => {
+                let mut waiting = shutdown.take().map(|shutdown| shutdown.done).unwrap_or_default();
                 waiting.push(done);
-                thread.order(Command::End(order, code));
-                ending = Some(Ending {
+                thread.command_all(TunnelCommand::End(order, code));
+                shutdown = Some(Shutdown {
                     order,
                     code,
                     deadline: Box::pin(sleep_until(deadline.into())),
                     done: waiting,
                 });
             }
-            Event::Told(Some(Message::Stop)) => return stop(thread, messages).await,
+            Event::Command(Some(ThreadCommand::Stop)) => return stop(thread, commands).await,
             #[cfg(test)]
-            Event::Told(Some(Message::Die)) => panic!("the test told this thread to die"),
-            // Nobody is left who could ask for the tunnels.
-            Event::Told(None) => {
-                thread.order(Command::Close(Order::Stop, None));
+            Event::Command(Some(ThreadCommand::Die)) => panic!("the test told this thread to die"),
+            // The relay was dropped: nobody is left to give the tunnels back to.
+            Event::Command(None) => {
+                thread.command_all(TunnelCommand::Close(Order::Stop, None));
                 return poll_fn(|cx| thread.poll_empty(cx)).await;
             }
             Event::Deadline => {
-                if let Some(ending) = &ending {
-                    thread.order(Command::Close(ending.order, ending.code));
+                if let Some(shutdown) = &shutdown {
+                    thread.command_all(TunnelCommand::Close(shutdown.order, shutdown.code));
                 }
                 poll_fn(|cx| thread.poll_empty(cx)).await;
             }
-            Event::AllLeft => {
+            Event::AllEnded => {
                 thread.carry_on();
-                for done in ending.take().map(|ending| ending.done).unwrap_or_default() {
+                for done in shutdown.take().map(|shutdown| shutdown.done).unwrap_or_default() {
                     // Whoever waited may have gone.
                     let _ = done.send(());
                 }
@@ -131,35 +134,35 @@ pub(crate) async fn serve(thread: &Rc<Thread>, messages: &mut UnboundedReceiver<
 fn poll_event(
     thread: &Thread,
     cx: &mut Context<'_>,
-    messages: &mut UnboundedReceiver<Message>,
-    ending: Option<&mut Ending>,
+    commands: &mut UnboundedReceiver<ThreadCommand>,
+    shutdown: Option<&mut Shutdown>,
 ) -> Poll<Event> {
-    if let Poll::Ready(message) = messages.poll_recv(cx) {
-        return Poll::Ready(Event::Told(message));
+    if let Poll::Ready(command) = commands.poll_recv(cx) {
+        return Poll::Ready(Event::Command(command));
     }
-    if let Poll::Ready(seat) = thread.young.poll_lasted(cx) {
-        return Poll::Ready(Event::Lasted(seat));
+    if let Poll::Ready(task) = thread.probation.poll_over(cx) {
+        return Poll::Ready(Event::ProbationOver(task));
     }
-    if let Poll::Ready(seats) = thread.watch.poll_round(cx) {
-        return Poll::Ready(Event::Round(seats));
+    if let Poll::Ready(tasks) = thread.watch.poll_round(cx) {
+        return Poll::Ready(Event::Check(tasks));
     }
-    let Some(ending) = ending else {
+    let Some(shutdown) = shutdown else {
         thread.keep_own_waker(cx);
         return Poll::Pending;
     };
     if thread.poll_empty(cx).is_ready() {
-        return Poll::Ready(Event::AllLeft);
+        return Poll::Ready(Event::AllEnded);
     }
-    ending.deadline.as_mut().poll(cx).map(|()| Event::Deadline)
+    shutdown.deadline.as_mut().poll(cx).map(|()| Event::Deadline)
 }
 
 /// Has every tunnel given back, those still waiting to be carried too.
-async fn stop(thread: &Thread, messages: &mut UnboundedReceiver<Message>) {
-    messages.close();
-    thread.order(Command::Return);
+async fn stop(thread: &Thread, commands: &mut UnboundedReceiver<ThreadCommand>) {
+    commands.close();
+    thread.command_all(TunnelCommand::Return);
     poll_fn(|cx| thread.poll_empty(cx)).await;
-    while let Some(message) = messages.recv().await {
-        if let Message::Adopt(mut adopted) = message
+    while let Some(command) = commands.recv().await {
+        if let ThreadCommand::Adopt(mut adopted) = command
             && let Some(tunnel) = adopted.tunnel.take()
         {
             thread.give_back(tunnel);
@@ -167,17 +170,17 @@ async fn stop(thread: &Thread, messages: &mut UnboundedReceiver<Message>) {
     }
 }
 
-/// The life of a relay thread. Returns the tunnels given back.
+/// The whole of a relay thread. Returns the tunnels that it gives back.
 pub(crate) fn run(
     runtime: LocalRuntime,
     shared: Arc<Shared>,
     counters: &'static Counters,
     settings: &Settings,
-    mut messages: UnboundedReceiver<Message>,
+    mut commands: UnboundedReceiver<ThreadCommand>,
 ) -> Vec<Tunnel> {
     let thread = Thread::new(Arc::clone(&shared), counters, settings);
     let served = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(serve(&thread, &mut messages));
+        runtime.block_on(serve(&thread, &mut commands));
     }));
     shared.alive.store(false, Relaxed);
     counters.threads.fetch_sub(1, Relaxed);
@@ -186,7 +189,7 @@ pub(crate) fn run(
     }
     // Ends the tasks that are left, and tells their records.
     drop(runtime);
-    drop(messages);
+    drop(commands);
     thread.take_returned()
 }
 

@@ -33,7 +33,7 @@ impl Stream {
     ///
     /// # Errors
     /// The kernel's refusal, with what was given.
-    pub fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
+    pub(crate) fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
         let Socket { tls, fd } = socket;
         let both = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
@@ -48,29 +48,29 @@ impl Stream {
     }
 
     /// Undoes [`new`](Self::new).
-    pub fn into_socket(self) -> Socket {
+    pub(crate) fn into_socket(self) -> Socket {
         Socket { tls: self.tls, fd: self.io.into_inner() }
     }
 
     /// To be called when a poll of the task begins: events may have come since the last.
-    pub fn recheck(&mut self) {
+    pub(crate) fn recheck(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.recheck();
         }
     }
 
     /// Whether an end of this side's bytes was announced by its TLS; true without TLS.
-    pub fn closed_cleanly(&self) -> bool {
+    pub(crate) fn closed_cleanly(&self) -> bool {
         self.tls.as_ref().is_none_or(|tls| tls.closed_cleanly())
     }
 
     /// Whether its bytes are those of the tunnel.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.tls.is_none()
     }
 
     /// Ciphertext that TLS keeps because the socket did not take it, in bytes.
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.kept())
     }
 
@@ -78,7 +78,7 @@ impl Stream {
     ///
     /// A read that leaves room in the buffer has emptied the socket; as readiness is told by
     /// its edges (EPOLLET), no second call is needed to learn that.
-    pub fn poll_read(
+    pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
@@ -92,7 +92,7 @@ impl Stream {
     }
 
     /// Moves at most `most` bytes into a pipe that has room for them. Only without TLS.
-    pub fn poll_fill(
+    pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
@@ -146,13 +146,18 @@ impl Stream {
     }
 
     /// Whether the end has come, and nothing before it. With TLS a read would have to tell.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.tls.is_none() && socket::has_ended(self.fd())
     }
 
     /// Sends at once, without asking whether the socket has room. Returns how much was taken;
     /// with TLS always everything. If `more` follows at once the kernel may wait for it.
-    pub fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8], more: bool) -> io::Result<usize> {
+    pub(crate) fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        more: bool,
+    ) -> io::Result<usize> {
         if let Some(tls) = &mut self.tls {
             return tls.write(bytes, more).map(|()| bytes.len());
         }
@@ -165,7 +170,7 @@ impl Stream {
 
     /// Moves out of a pipe what the socket takes, without asking whether it has room. Only
     /// without TLS.
-    pub fn drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> io::Result<usize> {
+    pub(crate) fn drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> io::Result<usize> {
         let mut total = 0;
         while !pipe.is_empty() {
             // Less than there is says nothing, as at the other end.
@@ -189,7 +194,11 @@ impl Stream {
     }
 
     /// Sends at least one byte as soon as the socket has room.
-    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if let Some(tls) = &mut self.tls {
             return Poll::Ready(tls.write(bytes, false).map(|()| bytes.len()));
         }
@@ -223,17 +232,21 @@ impl Stream {
 
     /// To be called before bytes are moved: splice(2) goes by what the descriptor says, where
     /// other calls say for themselves that they do not wait.
-    pub fn set_nonblocking(&self) {
+    pub(crate) fn set_nonblocking(&self) {
         socket::set_nonblocking(self.fd());
     }
 
     /// Moves at least one byte out of a pipe as soon as the socket has room. Only without TLS.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
         self.poll_give(cx, |fd, _| pipe.drain(fd).map(sent))
     }
 
     /// Sends the ciphertext that TLS keeps.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.kept() == 0 {
             return Poll::Ready(Ok(()));
         }
@@ -244,20 +257,20 @@ impl Stream {
     }
 
     /// Queues close_notify. Failing to is no reason not to close.
-    pub fn close_notify(&mut self) {
+    pub(crate) fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             let _ = tls.close();
         }
     }
 
     /// Sends a FIN.
-    pub fn shutdown(&self) {
+    pub(crate) fn shutdown(&self) {
         socket::shutdown_write(self.fd());
     }
 
     /// Has the task woken when the peer resets, while neither reading from it nor waiting for
     /// room in its socket would tell. Returns the error once it is there.
-    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         while !self.hung_up {
             let mut guard = match ready!(self.io.poll_write_ready(cx)) {
                 Ok(guard) => guard,
@@ -279,19 +292,19 @@ impl Stream {
     }
 
     /// Tries once to send what TLS has to say (an alert), before a close.
-    pub fn try_flush(&mut self) {
+    pub(crate) fn try_flush(&mut self) {
         if let Some(tls) = &mut self.tls {
             let _ = tls.flush();
         }
     }
 
     /// Makes the close that follows a reset.
-    pub fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         socket::reset_on_close(self.fd());
     }
 
     /// The descriptor.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()
     }
 }

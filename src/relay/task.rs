@@ -16,12 +16,12 @@ use crate::end::By;
 use crate::flow::{Fault, Flow};
 use crate::keepalive::KeepAlive;
 use crate::stream::Stream;
-use crate::thread::{Command, Thread};
-use crate::tunnel::{Core, Tunnel};
+use crate::thread::{Thread, TunnelCommand};
+use crate::tunnel::{Tunnel, TunnelState};
 use crate::watch::{Silence, UnderWay, under_way};
 
-/// The status code that tells a peer that this side goes away (RFC 6455 7.4.1).
-pub(crate) const GOING_AWAY: u16 = 1001;
+/// The status code of a Close frame that says "going away" (RFC 6455 7.4.1).
+pub const GOING_AWAY: u16 = 1001;
 
 /// Who ended the tunnel, and why.
 struct Cause {
@@ -29,8 +29,8 @@ struct Cause {
     why: Why,
 }
 
-/// The timer of a tunnel that has an idle timeout. It is not moved by bytes: when it fires, it
-/// looks when the last ones went.
+/// The timer of a tunnel that has an idle timeout. Bytes do not reset it: when it fires, it is set
+/// anew by the time at which the last ones went.
 struct Idle {
     sleep: Pin<Box<Sleep>>,
     last: Instant,
@@ -60,19 +60,19 @@ impl Idle {
 struct Carried {
     client: Stream,
     backend: Stream,
-    core: Core,
+    state: TunnelState,
     idle: Option<Box<Idle>>,
-    /// Since when the client and the back end have been silent; none while both answer.
+    /// Since when the client and the back end have not answered; none while both do.
     silence: Option<Box<[Silence; 2]>>,
 }
 
-/// What was found under way.
-enum Looked {
+/// What the peers of a tunnel have not acknowledged.
+enum Unacknowledged {
     /// Nothing in either direction.
     Nothing,
     /// Something.
-    UnderWay,
-    /// Something, and the peer that it goes to is gone.
+    Something,
+    /// Something, for so long that the peer counts as gone.
     Gone(By),
 }
 
@@ -80,20 +80,20 @@ enum Looked {
 pub(crate) struct Task {
     carried: Option<Carried>,
     thread: Rc<Thread>,
-    /// Where the thread keeps this task's waker; none once the task is done.
-    seat: Option<usize>,
+    /// The number under which the thread keeps this task's waker; none once the task is done.
+    number: Option<usize>,
     /// Whether it was polled, so that its waker is there.
     polled: bool,
-    /// Its number among the young ones, until it has lasted.
-    young: Option<u64>,
-    /// The round after which it looks what is under way.
+    /// Its ticket for the end of its probation, until that has come.
+    probation: Option<u64>,
+    /// The round of checks after which it checks what its peers have not acknowledged.
     watched: Option<u32>,
 }
 
 impl Task {
     /// Registers both sides. A tunnel whose descriptors the kernel refuses ends here.
-    pub fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
-        let Tunnel { client, backend, mut core } = tunnel;
+    pub(crate) fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
+        let Tunnel { client, backend, mut state } = tunnel;
         let sides =
             Stream::new(client).map_err(|(_, error)| (By::Client, error)).and_then(|client| {
                 Stream::new(backend)
@@ -103,66 +103,67 @@ impl Task {
         match sides {
             Ok((client, backend)) => {
                 // One that is ending lingers, as it did where it was before.
-                let timeout = match core.ending {
-                    Some(_) => Some(core.rules.effective_linger()),
-                    None => core.rules.effective_idle_timeout(),
+                let timeout = match state.ending {
+                    Some(_) => Some(state.rules.effective_linger()),
+                    None => state.rules.effective_idle_timeout(),
                 };
                 let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
-                let seat = thread.sit();
+                let number = thread.register();
                 Some(Task {
-                    carried: Some(Carried { client, backend, core, idle, silence: None }),
-                    seat: Some(seat),
-                    young: Some(thread.young.add(seat)),
+                    carried: Some(Carried { client, backend, state, idle, silence: None }),
+                    number: Some(number),
+                    probation: Some(thread.probation.add(number)),
                     thread,
                     polled: false,
                     watched: None,
                 })
             }
             Err((by, error)) => {
-                report(&mut core, &thread, by, Why::from_error(&error));
+                report(&mut state, &thread, by, Why::from_error(&error));
                 None
             }
         }
     }
 
-    fn leave(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.thread.leave(seat);
+    fn unregister(&mut self) {
+        if let Some(number) = self.number.take() {
+            self.thread.unregister(number);
         }
     }
 
-    /// Has what is under way looked at in the next round, if there may be something; ready with the
-    /// cause if a peer has answered nothing for too long.
+    /// Checks the peers if a round of checks has begun since the last time, and asks for the next one
+    /// if there may be something to check. Returns the cause if a peer has answered nothing for too
+    /// long.
     fn watch(&mut self) -> Option<Cause> {
-        let (Some(carried), Some(seat)) = (&mut self.carried, self.seat) else {
+        let (Some(carried), Some(number)) = (&mut self.carried, self.number) else {
             return None;
         };
         if let Some(round) = self.watched {
             let patience = self.thread.watched_since(round)?;
             self.watched = None;
-            match carried.look(patience.most) {
-                Looked::Nothing => return None,
-                Looked::UnderWay => {}
-                Looked::Gone(by) => {
+            match carried.check_peers(patience.limit) {
+                Unacknowledged::Nothing => return None,
+                Unacknowledged::Something => {}
+                Unacknowledged::Gone(by) => {
                     return Some(Cause { by, why: Why::Error(libc::ETIMEDOUT) });
                 }
             }
         }
         if self.thread.is_watching() {
-            self.watched = Some(self.thread.watch(seat));
+            self.watched = Some(self.thread.watch(number));
         }
         None
     }
 
     fn finish(&mut self, cause: Cause) {
         if let Some(carried) = self.carried.take() {
-            let Carried { client, backend, mut core, .. } = carried;
+            let Carried { client, backend, mut state, .. } = carried;
             // A TLS session may be what panicked, and do so again.
             let closed = catch_unwind(AssertUnwindSafe(|| close(client, backend, &cause)));
             let why = if closed.is_ok() { cause.why } else { Why::Panic };
-            report(&mut core, &self.thread, cause.by, why);
+            report(&mut state, &self.thread, cause.by, why);
         }
-        self.leave();
+        self.unregister();
     }
 }
 
@@ -187,9 +188,9 @@ fn close(mut client: Stream, mut backend: Stream, cause: &Cause) {
 }
 
 /// Counts the end and tells the record.
-fn report(core: &mut Core, thread: &Thread, by: By, why: Why) {
+fn report(state: &mut TunnelState, thread: &Thread, by: By, why: Why) {
     thread.counters.count_ended(&why);
-    core.report(by, why, || thread.settle());
+    state.report(by, why, || thread.settle());
 }
 
 impl Future for Task {
@@ -202,13 +203,13 @@ impl Future for Task {
         };
         if !this.polled {
             this.polled = true;
-            if let Some(seat) = this.seat {
-                this.thread.keep_waker(seat, cx.waker());
+            if let Some(number) = this.number {
+                this.thread.keep_waker(number, cx.waker());
             }
         }
         let thread = &*this.thread;
-        if this.young.is_some_and(|number| thread.young.has_lasted(number)) {
-            this.young = None;
+        if this.probation.is_some_and(|ticket| thread.probation.is_over(ticket)) {
+            this.probation = None;
             if let Some(keep_alive) = thread.keep_alive {
                 carried.turn_on(keep_alive);
             }
@@ -224,7 +225,7 @@ impl Future for Task {
                 if let Some(carried) = this.carried.take() {
                     this.thread.give_back(carried.into_tunnel());
                 }
-                this.leave();
+                this.unregister();
             }
             Err(_) => {
                 log::error!("a tunnel's task panicked: its tunnel is closed, the others go on");
@@ -246,23 +247,23 @@ impl Carried {
     /// Ready with the cause when the tunnel has ended, with none when it is to be given back.
     fn poll(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Option<Cause>> {
         match thread.command() {
-            Command::Carry => {}
-            Command::Return => {
+            TunnelCommand::Carry => {}
+            TunnelCommand::Return => {
                 // What is in a pipe of this thread's goes with the tunnel too.
-                let gathered = self.core.up.gather().and_then(|()| self.core.down.gather());
+                let gathered = self.state.up.gather().and_then(|()| self.state.down.gather());
                 return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
             }
-            Command::End(order, code) => self.begin_end(order.into(), code),
-            Command::Close(order, code) => {
+            TunnelCommand::End(order, code) => self.begin_end(order.into(), code),
+            TunnelCommand::Close(order, code) => {
                 self.begin_end(order.into(), code);
-                // What can still be said is said, but nobody is waited for.
+                // What can be sent at once is sent, but nobody is waited for.
                 let _ = self.poll_ending(cx, thread);
                 return Poll::Ready(Some(self.end_cause()));
             }
         }
         self.client.recheck();
         self.backend.recheck();
-        let cause = if self.core.ending.is_none() {
+        let cause = if self.state.ending.is_none() {
             match self.poll_carry(cx, thread) {
                 Poll::Pending => self.poll_idle(cx, thread),
                 ready => ready,
@@ -283,23 +284,23 @@ impl Carried {
         }
     }
 
-    /// Looks what is under way to both peers.
-    fn look(&mut self, most: Duration) -> Looked {
+    /// Checks what both peers have not acknowledged.
+    fn check_peers(&mut self, limit: Duration) -> Unacknowledged {
         let found = [under_way(self.client.fd()), under_way(self.backend.fd())];
         if !found.iter().any(|found| matches!(found, UnderWay::Unanswered(_))) {
             self.silence = None;
             let nothing = found == [UnderWay::Nothing; 2];
-            return if nothing { Looked::Nothing } else { Looked::UnderWay };
+            return if nothing { Unacknowledged::Nothing } else { Unacknowledged::Something };
         }
         let silence = &mut **self.silence.get_or_insert_default();
         let now = Instant::now();
         for ((by, silence), found) in [By::Client, By::Backend].into_iter().zip(silence).zip(found)
         {
-            if silence.note(found, now, most) {
-                return Looked::Gone(by);
+            if silence.note(found, now, limit) {
+                return Unacknowledged::Gone(by);
             }
         }
-        Looked::UnderWay
+        Unacknowledged::Something
     }
 
     /// Carries bytes both ways.
@@ -317,11 +318,11 @@ impl Carried {
 
     /// Counts what `carry` delivers, and says whether it was something.
     fn count<T>(&mut self, thread: &Thread, carry: impl FnOnce(&mut Self) -> T) -> (T, bool) {
-        let up_before = self.core.up.delivered();
-        let down_before = self.core.down.delivered();
+        let up_before = self.state.up.delivered();
+        let down_before = self.state.down.delivered();
         let result = carry(self);
-        let up = self.core.up.delivered() - up_before;
-        let down = self.core.down.delivered() - down_before;
+        let up = self.state.up.delivered() - up_before;
+        let down = self.state.down.delivered() - down_before;
         if up > 0 {
             thread.counters.bytes_up.fetch_add(up, Relaxed);
         }
@@ -332,43 +333,43 @@ impl Carried {
     }
 
     fn pump(&mut self, cx: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Poll<Cause> {
-        let Carried { client, backend, core, .. } = self;
-        if let Err(fault) = core.up.pump(cx, client, backend, buffers, &core.down) {
+        let Carried { client, backend, state, .. } = self;
+        if let Err(fault) = state.up.pump(cx, client, backend, buffers, &state.down) {
             if fault.is_of_sink() {
-                // Its last words may be there, and are still for the other side.
-                core.down.carry_rest(cx, backend, client, buffers);
+                // What it sent before it failed may still be there, and is for the other side.
+                state.down.carry_rest(cx, backend, client, buffers);
             }
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
-        if core.first_end.is_none() && !core.up.is_open() {
-            core.first_end = Some((By::Client, core.up.was_closed() || client.closed_cleanly()));
+        if state.first_end.is_none() && !state.up.is_open() {
+            state.first_end = Some((By::Client, state.up.was_closed() || client.closed_cleanly()));
         }
-        if let Err(fault) = core.down.pump(cx, backend, client, buffers, &core.up) {
+        if let Err(fault) = state.down.pump(cx, backend, client, buffers, &state.up) {
             if fault.is_of_sink() {
-                core.up.carry_rest(cx, client, backend, buffers);
+                state.up.carry_rest(cx, client, backend, buffers);
             }
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
-        if core.first_end.is_none() && !core.down.is_open() {
-            core.first_end =
-                Some((By::Backend, core.down.was_closed() || backend.closed_cleanly()));
+        if state.first_end.is_none() && !state.down.is_open() {
+            state.first_end =
+                Some((By::Backend, state.down.was_closed() || backend.closed_cleanly()));
         }
         let mut is_gone = false;
-        if core.first_end.is_some() && core.up.has_closed() && core.down.has_closed() {
+        if state.first_end.is_some() && state.up.has_closed() && state.down.has_closed() {
             // Close frames went both ways and one side has hung up: nothing can come of the other,
             // and its connection is to be closed at once (RFC 6455 5.5.1).
-            core.up.end(None);
-            core.down.end(None);
-            is_gone = core.up.pump(cx, client, backend, buffers, &core.down).is_err()
-                | core.down.pump(cx, backend, client, buffers, &core.up).is_err();
+            state.up.end(None);
+            state.down.end(None);
+            is_gone = state.up.pump(cx, client, backend, buffers, &state.down).is_err()
+                | state.down.pump(cx, backend, client, buffers, &state.up).is_err();
         }
-        if is_gone || core.up.is_ended() && core.down.is_ended() {
-            let (by, clean) = core.first_end.unwrap_or((By::Us, true));
+        if is_gone || state.up.is_ended() && state.down.is_ended() {
+            let (by, clean) = state.first_end.unwrap_or((By::Us, true));
             let why = if clean { Why::Closed } else { Why::Truncated };
             return Poll::Ready(Cause { by, why });
         }
-        core.up.finish(backend);
-        core.down.finish(client);
+        state.up.finish(backend);
+        state.down.finish(client);
         // Reading may have made a side's TLS answer after it was last flushed.
         for (by, side) in [(By::Client, client), (By::Backend, backend)] {
             if let Poll::Ready(Err(error)) = side.poll_flush(cx) {
@@ -380,7 +381,7 @@ impl Carried {
 
     /// A side that is neither read nor waited for may still reset.
     fn poll_resets(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
-        let Core { up, down, .. } = &self.core;
+        let TunnelState { up, down, .. } = &self.state;
         let up_blocked = up.is_blocked(&self.backend);
         let down_blocked = down.is_blocked(&self.client);
         if (!up.is_open() || up_blocked)
@@ -414,22 +415,22 @@ impl Carried {
 
     /// Begins an orderly end, unless one has begun.
     fn begin_end(&mut self, why: Why, code: Option<u16>) {
-        if self.core.ending.is_some() {
+        if self.state.ending.is_some() {
             return;
         }
         // An order has a deadline of its own, for all tunnels at once.
-        let linger = self.core.rules.effective_linger();
+        let linger = self.state.rules.effective_linger();
         self.idle = (why == Why::IdleTimeout).then(|| Box::new(Idle::new(linger)));
-        self.core.ending = Some(why);
-        self.core.up.end(code);
-        self.core.down.end(code);
+        self.state.ending = Some(why);
+        self.state.up.end(code);
+        self.state.down.end(code);
     }
 
-    /// Says the last words to both sides and waits until both have ended too.
+    /// Sends both sides what is kept for them and their Close frame, and waits until both have ended.
     fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let (is_over, _) = self.count(thread, |carried| {
             let buffers = &mut *thread.buffers();
-            let Carried { client, backend, core, .. } = carried;
+            let Carried { client, backend, state, .. } = carried;
             // A side that fails now is gone, which is all that is waited for.
             let mut is_gone =
                 |flow: &mut Flow, other: &Flow, source: &mut Stream, sink: &mut Stream| {
@@ -437,8 +438,8 @@ impl Carried {
                     flow.finish(sink);
                     is_gone || Flow::discard(cx, sink, &mut buffers.buffer).unwrap_or(true)
                 };
-            let client_gone = is_gone(&mut core.down, &core.up, backend, client);
-            let backend_gone = is_gone(&mut core.up, &core.down, client, backend);
+            let client_gone = is_gone(&mut state.down, &state.up, backend, client);
+            let backend_gone = is_gone(&mut state.up, &state.down, client, backend);
             client_gone && backend_gone
         });
         if is_over { Poll::Ready(self.end_cause()) } else { Poll::Pending }
@@ -452,14 +453,14 @@ impl Carried {
     }
 
     fn end_cause(&self) -> Cause {
-        Cause { by: By::Us, why: self.core.ending.clone().unwrap_or(Why::Stopped) }
+        Cause { by: By::Us, why: self.state.ending.clone().unwrap_or(Why::Stopped) }
     }
 
     fn into_tunnel(self) -> Tunnel {
         Tunnel {
             client: self.client.into_socket(),
             backend: self.backend.into_socket(),
-            core: self.core,
+            state: self.state,
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::rules::Rules;
 use crate::side::{Side, Socket};
 
 /// What a tunnel is apart from its sockets, wherever it lives.
-pub(crate) struct Core {
+pub(crate) struct TunnelState {
     /// From the client to the back end.
     pub up: Flow,
     /// From the back end to the client.
@@ -28,10 +28,10 @@ pub(crate) struct Core {
     pub ending: Option<Why>,
 }
 
-impl Core {
+impl TunnelState {
     /// Tells the record of the end. `settle` is where the tunnel stops to count as one that
     /// somebody has: whoever waits for that finds the record told.
-    pub fn report(&mut self, by: By, why: Why, settle: impl FnOnce()) {
+    pub(crate) fn report(&mut self, by: By, why: Why, settle: impl FnOnce()) {
         let told = catch_unwind(AssertUnwindSafe(|| self.tell(by, why)));
         settle();
         let told = told.and_then(|()| catch_unwind(AssertUnwindSafe(|| self.record.settled())));
@@ -59,7 +59,7 @@ impl Core {
 pub struct Tunnel {
     pub(crate) client: Socket,
     pub(crate) backend: Socket,
-    pub(crate) core: Core,
+    pub(crate) state: TunnelState,
 }
 
 impl Tunnel {
@@ -78,7 +78,7 @@ impl Tunnel {
         Tunnel {
             client: Socket { tls: client.tls, fd: client.fd },
             backend: Socket { tls: backend.tls, fd: backend.fd },
-            core: Core {
+            state: TunnelState {
                 up: Flow::new(up, client.read_ahead),
                 down: Flow::new(down, backend.read_ahead),
                 record,
@@ -103,12 +103,12 @@ impl Tunnel {
     /// The record that the tunnel was made with, if it is an `R`.
     pub fn record<R: Record>(&mut self) -> Option<&mut R> {
         // Through the box: the box itself is of some type too.
-        (*self.core.record).as_any_mut().downcast_mut()
+        (*self.state.record).as_any_mut().downcast_mut()
     }
 
     /// Puts another record in the place of the tunnel's, and returns that.
     pub fn replace_record(&mut self, record: Box<dyn Record>) -> Box<dyn Record> {
-        std::mem::replace(&mut self.core.record, record)
+        std::mem::replace(&mut self.state.record, record)
     }
 
     /// Ends the tunnel outside of a relay: tells its record and closes both sides.
@@ -118,7 +118,7 @@ impl Tunnel {
 
     /// The same for one that counts until then.
     pub(crate) fn end_and(mut self, by: By, why: Why, settle: impl FnOnce()) {
-        self.core.report(by, why, settle);
+        self.state.report(by, why, settle);
     }
 }
 

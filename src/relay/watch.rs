@@ -15,55 +15,57 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_void, socklen_t};
 use tokio::time::{Sleep, sleep};
 
-/// How long a peer may leave without an answer what TCP has sent it again.
+/// How long a peer may leave unanswered what TCP has sent it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience {
-    /// How often a tunnel is looked at for which something is under way.
+    /// The time between two checks of a tunnel that waits for an acknowledgement.
     pub interval: Duration,
-    /// After how long without an answer a peer counts as gone; up to an interval later in fact.
-    pub most: Duration,
+    /// After how long without an answer a peer counts as gone. This is found out up to an interval
+    /// later.
+    pub limit: Duration,
 }
 
-/// Those tunnels of a thread for which something may be under way: all that were polled since
-/// they were last looked at. An idle one is looked at by nobody.
+/// The tunnels of a thread whose peers may have something to acknowledge: all that were polled since
+/// their last check. Idle tunnels are not checked.
 #[derive(Debug)]
 pub(crate) struct Watch {
     patience: Option<Patience>,
-    seats: RefCell<Vec<usize>>,
-    /// How often they were looked at, around and around.
+    /// The numbers of their tasks.
+    tasks: RefCell<Vec<usize>>,
+    /// How many rounds of checks there were. It wraps.
     round: Cell<u32>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
 }
 
 impl Watch {
-    pub fn new(patience: Option<Patience>) -> Self {
+    pub(crate) fn new(patience: Option<Patience>) -> Self {
         Watch {
             patience,
-            seats: RefCell::default(),
+            tasks: RefCell::default(),
             round: Cell::new(0),
             timer: RefCell::default(),
         }
     }
 
-    pub fn patience(&self) -> Option<Patience> {
+    pub(crate) fn patience(&self) -> Option<Patience> {
         self.patience
     }
 
-    pub fn round(&self) -> u32 {
+    pub(crate) fn round(&self) -> u32 {
         self.round.get()
     }
 
-    /// Has whoever has this seat polled in the next round. True if it is the first, so that the
-    /// thread has to be told.
-    pub fn add(&self, seat: usize) -> bool {
-        let mut seats = self.seats.borrow_mut();
-        seats.push(seat);
-        seats.len() == 1
+    /// Has the task with this number polled in the next round. True if it is the first, so that the
+    /// thread has to be woken to set its timer.
+    pub(crate) fn add(&self, task: usize) -> bool {
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.push(task);
+        tasks.len() == 1
     }
 
-    /// Ready with the seats of those to be polled when a round begins.
-    pub fn poll_round(&self, cx: &mut Context<'_>) -> Poll<Vec<usize>> {
-        let Some(patience) = self.patience.filter(|_| !self.seats.borrow().is_empty()) else {
+    /// Ready with the numbers of the tasks to be polled when a round begins.
+    pub(crate) fn poll_round(&self, cx: &mut Context<'_>) -> Poll<Vec<usize>> {
+        let Some(patience) = self.patience.filter(|_| !self.tasks.borrow().is_empty()) else {
             return Poll::Pending;
         };
         let mut timer = self.timer.borrow_mut();
@@ -73,11 +75,11 @@ impl Watch {
         }
         *timer = None;
         self.round.set(self.round.get().wrapping_add(1));
-        Poll::Ready(self.seats.take())
+        Poll::Ready(self.tasks.take())
     }
 }
 
-/// What is under way to the peer of a socket.
+/// What a socket has sent, or has to send, that its peer has not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnderWay {
     /// Nothing, or nothing is known.
@@ -89,7 +91,7 @@ pub(crate) enum UnderWay {
     Unanswered(Duration),
 }
 
-/// What is under way on this socket.
+/// What was sent on this socket and not acknowledged.
 pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
     let mut bytes: c_int = 0;
     // SAFETY: the kernel writes one number, which lives on the stack.
@@ -131,9 +133,9 @@ pub(crate) struct Silence {
 }
 
 impl Silence {
-    /// Takes note of what is under way. True if the peer counts as gone.
-    pub fn note(&mut self, under_way: UnderWay, now: Instant, most: Duration) -> bool {
-        /// The kernel counts time in steps of its own.
+    /// Takes note of what was found. True if the peer counts as gone.
+    pub(crate) fn note(&mut self, under_way: UnderWay, now: Instant, limit: Duration) -> bool {
+        /// How coarsely the kernel counts time.
         const STEP: Duration = Duration::from_millis(50);
         let UnderWay::Unanswered(last_answer) = under_way else {
             self.since = None;
@@ -142,7 +144,7 @@ impl Silence {
         // It may have answered since, and be silent again.
         let known = self.since.filter(|since| last_answer + STEP >= now - *since);
         let since = *self.since.insert(known.unwrap_or(now));
-        now - since >= most
+        now - since >= limit
     }
 }
 
@@ -152,7 +154,7 @@ mod tests {
 
     use super::{Silence, UnderWay};
 
-    const MOST: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_secs(10);
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -165,9 +167,9 @@ mod tests {
         for second in 0..10 {
             // It was idle for an hour before.
             let unanswered = UnderWay::Unanswered(seconds(3600 + second));
-            assert!(!silence.note(unanswered, begin + seconds(second), MOST));
+            assert!(!silence.note(unanswered, begin + seconds(second), LIMIT));
         }
-        assert!(silence.note(UnderWay::Unanswered(seconds(3610)), begin + seconds(10), MOST));
+        assert!(silence.note(UnderWay::Unanswered(seconds(3610)), begin + seconds(10), LIMIT));
     }
 
     #[test]
@@ -177,9 +179,9 @@ mod tests {
         for second in 0..100 {
             // A probe is always on its way, and each is answered after nine seconds.
             let unanswered = UnderWay::Unanswered(seconds(second % 9));
-            assert!(!silence.note(unanswered, begin + seconds(second), MOST), "{second}");
+            assert!(!silence.note(unanswered, begin + seconds(second), LIMIT), "{second}");
         }
-        assert!(!silence.note(UnderWay::Awaited, begin + seconds(100), MOST));
-        assert!(!silence.note(UnderWay::Unanswered(seconds(99)), begin + seconds(120), MOST));
+        assert!(!silence.note(UnderWay::Awaited, begin + seconds(100), LIMIT));
+        assert!(!silence.note(UnderWay::Unanswered(seconds(99)), begin + seconds(120), LIMIT));
     }
 }

@@ -1,4 +1,4 @@
-//! The end of tunnels where no thread can be had for them.
+//! Ends tunnels on the calling thread, where the system allows no other.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,18 +13,18 @@ use tokio::time::sleep;
 
 use crate::counters::Counters;
 use crate::end::{By, Order};
-use crate::serve::{self, Adopted, Message};
+use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;
 use crate::thread::{Shared, Thread};
 use crate::tunnel::Tunnel;
 
-/// How often it is asked whether it is time.
-const ROUND: Duration = Duration::from_millis(100);
+/// How often `is_time` is asked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Carries tunnels on the calling thread until `is_time` says so, and then ends them there, as
 /// [`Relay::end_all`](crate::Relay::end_all) does on its own. `counters` are those that count
 /// them no longer, because a relay gave them back.
-pub fn end_here(
+pub fn end_inline(
     settings: &Settings,
     counters: &'static Counters,
     tunnels: Vec<Tunnel>,
@@ -41,13 +41,14 @@ pub fn end_here(
         return;
     };
     let shared = Arc::new(Shared::default());
-    let (messages, mut received) = unbounded_channel();
+    let (commands, mut received) = unbounded_channel();
     for tunnel in tunnels {
         counters.count_adopted();
         shared.load.fetch_add(1, Relaxed);
         let shared = Arc::clone(&shared);
         // Sending fails only without a receiver.
-        let _ = messages.send(Message::Adopt(Adopted { tunnel: Some(tunnel), shared, counters }));
+        let _ =
+            commands.send(ThreadCommand::Adopt(Adopted { tunnel: Some(tunnel), shared, counters }));
     }
     let thread = Thread::new(Arc::clone(&shared), counters, settings);
     runtime.block_on(async {
@@ -57,17 +58,18 @@ pub fn end_here(
             if all_ended.is_none() && is_time() {
                 let (done, is_done) = mpsc::channel();
                 let deadline = Instant::now() + within;
-                let _ = messages.send(Message::End { order, code: close_code, deadline, done });
+                let _ =
+                    commands.send(ThreadCommand::End { order, code: close_code, deadline, done });
                 all_ended = Some(is_done);
             }
-            let mut round = pin!(sleep(ROUND));
+            let mut interval = pin!(sleep(CHECK_INTERVAL));
             poll_fn(|cx| {
                 let is_served = serving.as_mut().poll(cx).is_ready();
                 let is_done = all_ended.as_ref().is_some_and(|done| done.try_recv().is_ok());
                 if is_served || is_done {
                     return Poll::Ready(());
                 }
-                round.as_mut().poll(cx)
+                interval.as_mut().poll(cx)
             })
             .await;
         }

@@ -30,7 +30,7 @@ fn peers_are_told_and_waited_for() {
         let began = Instant::now();
         let within = Duration::from_secs(20);
         let how = (Order::DrainTimeout, Some(1001), within);
-        relay::end_here(&Settings::default(), counters, tunnels, || true, how);
+        relay::end_inline(&Settings::default(), counters, tunnels, || true, how);
         began.elapsed()
     });
     for (client, backend) in &mut peers {
@@ -62,7 +62,7 @@ fn peers_that_stay_are_left_at_the_deadline() {
     let began = Instant::now();
     let counters = counters();
     let how = (Order::Stop, None, within);
-    relay::end_here(&Settings::default(), counters, vec![tunnel], || true, how);
+    relay::end_inline(&Settings::default(), counters, vec![tunnel], || true, how);
     assert!(began.elapsed() >= within && began.elapsed() < Duration::from_secs(5));
     assert_eq!(end.wait().why, Why::Stopped);
     expect_end(&client);
@@ -79,7 +79,7 @@ fn they_are_carried_until_it_is_time() {
     let carrying = thread::spawn(move || {
         let how = (Order::DrainTimeout, None, Duration::from_secs(20));
         let is_time = || told.load(Relaxed);
-        relay::end_here(&Settings::default(), counters(), vec![tunnel], is_time, how);
+        relay::end_inline(&Settings::default(), counters(), vec![tunnel], is_time, how);
     });
     for round in 0..20 {
         client.write_all(&[round]).expect("write");
@@ -103,6 +103,6 @@ fn nobody_waits_for_tunnels_that_have_ended() {
     let (tunnel, end) = tunnel(a, b);
     drop((client, backend));
     let how = (Order::DrainTimeout, None, PATIENCE);
-    relay::end_here(&Settings::default(), counters(), vec![tunnel], || false, how);
+    relay::end_inline(&Settings::default(), counters(), vec![tunnel], || false, how);
     assert_eq!(end.wait().why, Why::Closed);
 }
