@@ -6,6 +6,7 @@ pub mod bound;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use messages::UselessRelay;
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 use relay::{KeepAlive, Rules};
@@ -406,9 +407,6 @@ pub fn useless_relay(directives: &[Section]) -> Vec<String> {
             None => forward.is_empty(),
             of => !forward.contains(&of) && !forward.contains(&None),
         })
-        .map(|relay| {
-            let place = &relay.place;
-            format!("WSForwardRelay On ({place}) does nothing without WSForward On: set both")
-        })
+        .map(|relay| UselessRelay { place: &relay.place }.to_string())
         .collect()
 }

@@ -9,7 +9,6 @@
 
 mod config;
 mod ffi;
-mod message;
 mod processes;
 mod registry;
 mod request;
@@ -31,6 +30,10 @@ use ffi::request::Request;
 use ffi::role::Parent;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
+use messages::{
+    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
+    NoSharedMemory, UselessRelay,
+};
 use processes::{child, drain};
 use request::{admission, decision, handler, head, worker_tunnel};
 
@@ -52,7 +55,7 @@ pub(crate) struct Hooks;
 const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
 
 impl module::Hooks for Hooks {
-    const CANNOT_START: ffi::log::MessageId = message::CANNOT_START;
+    const CANNOT_START: MessageId = CannotStart::ID;
 
     type Section = DirConfig<'static>;
 
@@ -64,7 +67,7 @@ impl module::Hooks for Hooks {
     fn pre_config(parent: &Parent, httpd: Version) -> Result<(), String> {
         config::reset(parent);
         if httpd < OLDEST {
-            return Err(format!("mod_wsforward needs httpd {OLDEST} or later, this is {httpd}"));
+            return Err(HttpdTooOld { oldest: &OLDEST, found: &httpd }.to_string());
         }
         Ok(())
     }
@@ -72,32 +75,29 @@ impl module::Hooks for Hooks {
     fn check_config() -> Result<(), String> {
         let proxied = ffi::proxy::find_http_handler();
         if config::is_used() && !proxied {
-            return Err("WSForward On needs mod_proxy and mod_proxy_http: \
-                        load both (LoadModule proxy_module, LoadModule proxy_http_module)"
-                .to_owned());
+            return Err(NoProxy.to_string());
         }
         Ok(())
     }
 
-    fn warnings(files: Tree<'_>) -> Vec<(ffi::log::MessageId, String)> {
+    fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)> {
         let directives = files.directives(&config::ADVISED);
         let useless = config::useless_relay(&directives).into_iter();
         let streams = config::advice::streams(&directives).into_iter();
         useless
-            .map(|text| (message::USELESS_RELAY, text))
-            .chain(streams.map(|text| (message::STREAMS_STAY, text)))
-            .chain(config::advice::itk().map(|text| (message::ITK_KEEPS, text)))
+            .map(|text| (UselessRelay::ID, text))
+            .chain(streams.map(|text| (Http2Streams::ID, text)))
+            .chain(config::advice::itk().map(|text| (MpmItk::ID, text)))
             .collect()
     }
 
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String> {
         if let Some(bound) = config::find_bound(parent) {
-            let text = format_args!("tunnels of the relay at a time, by memory: {bound}");
-            main.log(ffi::log::Level::Info, message::BOUND, text);
+            main.say(&MemoryBound { bound: &bound });
         }
         drain::measure(parent);
         let created = shared::create().and_then(|()| registry::create());
-        created.map_err(|error| format!("no shared memory: {error}"))
+        created.map_err(|error| NoSharedMemory { error: &error }.to_string())
     }
 
     fn fixups(r: Request<'_>) -> Result<(), ()> {

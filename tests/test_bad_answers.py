@@ -75,7 +75,7 @@ def refused(server, client, path="/", status=502, log=None):
     ours, *quoted = server.log.matching(r":error\].*WSF\d{4}")
     assert re.search(rf"wsforward:error\] .* {log}".encode(), ours), ours
     if log != TLS_LATE:
-        said = re.search(rb"(WSF\d{4}: .*); AH00898 quotes this, the back end sent no HTTP/9.9", ours)[1]
+        said = re.search(rb"(WSF\d{4}: .*); AH00898 repeats this, its HTTP/9.9 is not from the back end", ours)[1]
         [line] = quoted
         assert re.search(rb"proxy:error\] .*AH00898: Corrupt status line .*: HTTP/9.9 502 " + re.escape(said), line), line
     else:
@@ -258,7 +258,7 @@ TLS_LATE = "WSF0107: the back end's TLS handshake took longer than 500ms"
 TLS_FAILED = ["AH01084: pass request body failed", "AH00898: Error during SSL Handshake", "AH01097: pass request body failed"]
 
 
-def late(server, client, path="/quick/", at_least=TIMEOUT, log=r"WSF0105: no response head within \S+ \(\d+ bytes of it\)"):
+def late(server, client, path="/quick/", at_least=TIMEOUT, log=r"WSF0105: no complete response head within \S+ \(\d+ bytes of it came\)"):
     """504, after the deadline and soon after it."""
     begin = time.monotonic()
     talk = refused(server, client, path, 504, log)
@@ -301,7 +301,7 @@ def test_interim_answers_do_not_extend_the_deadline(server, origin, client):
         steps.silence(connection)
     origin.answers(drip)
     begin = time.monotonic()
-    server.expect_log(r"proxy:error\].*WSF0105: no response head within 500ms")
+    server.expect_log(r"proxy:error\].*WSF0105: no complete response head within 500ms")
     talk = client(server.port).send(http.handshake("/quick/"))
     answer = talk.read_head()
     while answer.status == 102:
@@ -362,7 +362,7 @@ def test_deadline_ends_with_the_head(server, origin, client):
 # Ends and refusals.
 
 
-ENDS = {"close": (steps.close, "the back end closed"), "reset": (steps.reset, "Connection reset by peer")}
+ENDS = {"close": (steps.close, "the back end closed the connection"), "reset": (steps.reset, "Connection reset by peer")}
 
 
 @pytest.mark.parametrize("how", ENDS)

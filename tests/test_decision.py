@@ -49,7 +49,7 @@ def assert_plain(server, talk, request, origin, why, *, method="GET", status=200
     return answer
 
 
-FOR_SUCH = " (upgrade=websocket of ProxyPass or ProxySet is for such)"
+FOR_SUCH = " (upgrade=websocket of ProxyPass or ProxySet sends such a request on)"
 NOT_GET = f"its method is not GET{FOR_SUCH}"
 OLD = "it is older than HTTP/1.1"
 NOT_NAMED = "its Connection header does not name upgrade"
@@ -236,7 +236,7 @@ def test_what_is_not_ours_is_httpds_where_its_worker_lets_it_pass(eager, origin,
     request, upgrade, body, why = STOCKS[name]
     opened(client(eager.ports["upgrade=any"]), request, origin, upgrade, body)
     [said] = decisions(eager)
-    assert said.startswith(f"WSF0110: left to httpd, whose worker lets it pass: {why}")
+    assert said.startswith(f"WSF0110: left to httpd, which sends it on with Upgrade: {why}")
 
 
 @pytest.mark.parametrize("worker", ["ws:", "upgrade="])
@@ -300,7 +300,7 @@ ProxyRemote "http://remote.test" "{origin.url("http", "")}\"""",
 
 
 NO = {"off": None, "explicitly off": None, "unset": None, "http 1.0": "force-proxy-request-1.0 is set",
-      "worker says h2c": "its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)"}  # fmt: skip
+      "worker says h2c": "upgrade= of its worker (ProxyPass, ProxySet) does not allow this protocol"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NO)
@@ -422,7 +422,7 @@ def test_time_of_a_body_is_not_the_back_ends(vhosts, origin, client):
     assert len(asked.received) == size
     # And the back end is still held to it.
     origin.answers(steps.body, steps.silence)
-    vhosts.expect_log("WSF0105: no response head within 700ms")
+    vhosts.expect_log("WSF0105: no complete response head within 700ms")
     assert client(vhosts.ports["in time"]).ask(http.handshake("/app", method="POST", upgrade="tcp", **CHUNKED)).status == 504
 
 

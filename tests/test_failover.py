@@ -84,11 +84,11 @@ def test_refusal_of_the_handshake_is_no_failover(httpd, backend, client):
 BROKEN = {
     "garbage": ((b"garbage\r\n\r\n", steps.close), "WSF0102: "),
     "wrong 101": ((steps.switch(accept="wrong"), steps.close), "WSF0103: "),
-    "close": ((steps.close,), "WSF0104: the back end closed after 0 bytes"),
+    "close": ((steps.close,), "WSF0104: the back end closed the connection after 0 bytes"),
     "reset": ((steps.reset,), "WSF0104: Connection reset by peer after 0 bytes"),
-    "close within the head": ((b"HTTP/1.1 101 Sw", steps.close), "WSF0104: the back end closed after 15 bytes"),
+    "close within the head": ((b"HTTP/1.1 101 Sw", steps.close), "WSF0104: the back end closed the connection after 15 bytes"),
     "close after an interim answer": ((b"HTTP/1.1 103 Early Hints\r\n\r\n", steps.close),
-                                      "WSF0104: the back end closed after 0 bytes"),
+                                      "WSF0104: the back end closed the connection after 0 bytes"),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_tls_member_that_is_not_tls_is_in_error(httpd, backend, client):
 def test_late_answer_is_504_without_failover(httpd, backend, client):
     first, second = backend(name="first"), backend(name="second")
     server, port = balanced(httpd, [f'"{first.url("http", "")}" timeout=1', f'"{second.url("http", "")}" status=+H'])
-    server.expect_log(r"proxy:error\].*WSF0105: no response head within 1s")
+    server.expect_log(r"proxy:error\].*WSF0105: no complete response head within 1s")
     first.answers(steps.silence)
     assert client(port).ask(http.handshake()).status == 504
     assert (len(first.requests), len(second.connections)) == (1, 0)

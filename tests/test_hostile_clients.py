@@ -417,7 +417,7 @@ def test_client_that_ends_its_sending_at_once(server, origins, client, kind, pat
     [end] = relayed.ends(server)
     assert (end.by, end.why, end.where) == ("server", "idle-timeout", "thread")
     [line] = server.log.matching(relayed.STAYS)
-    assert b"a side has ended already" in line
+    assert b"one side has already ended" in line
     then.set()
     talk.close()
 

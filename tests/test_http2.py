@@ -192,12 +192,12 @@ def test_garbage_is_502(h2, server, origins):
 
 def test_close_instead_of_an_answer_is_502(h2, server, origins):
     origins["http"].answers(steps.close)
-    refused(h2, server, "/", 502, r"proxy:error\].*WSF0104: the back end closed after 0 bytes of a response head")
+    refused(h2, server, "/", 502, r"proxy:error\].*WSF0104: the back end closed the connection after 0 bytes of a response head")
 
 
 def test_silence_is_504(h2, server, origins):
     origins["http"].answers(steps.silence)
-    refused(h2, server, "/quick", 504, r"proxy:error\].*WSF0105: no response head within 500ms \(0 bytes of it\)")
+    refused(h2, server, "/quick", 504, r"proxy:error\].*WSF0105: no complete response head within 500ms \(0 bytes of it came\)")
 
 
 def test_reset_of_the_back_end_ends_the_stream(h2, origins):

@@ -158,7 +158,7 @@ def test_tls_that_is_not_shown_keeps_the_tunnel(httpd, backend, client, tmp_path
         talk = client(port)
         assert talk.ask(http.handshake()).status == 101
         talk.echoes(b"x" * 100_000)
-    stays(server, "TLS of the client: mod_ssl did not show its SSL")
+    stays(server, "TLS of the client: mod_ssl does not give access to it")
 
 
 def limit_descriptors(pid, most):

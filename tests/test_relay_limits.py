@@ -1,6 +1,7 @@
 """The relay's own limits: the MPM counts no tunnel that it does not hold."""
 
 import os
+import re
 import resource
 import signal
 import struct
@@ -228,10 +229,10 @@ def memory_site(httpd, origin, scratch, mpm, directives=""):
 def test_unset_limit_is_by_memory(httpd, backend, client, scratch, mpm):
     """Half of it, at 32 KiB for each tunnel: said at the start, and where it refuses."""
     server = memory_site(httpd, backend(), scratch, mpm)
-    bound = "6, at 32 KiB each half of the 0 MiB of the machine"
-    assert len(server.log.matching(f"WSF0115: tunnels of the relay at a time, by memory: {bound}")) == 1
+    bound = re.escape("6 (half of the 0 MiB of the machine, at 32 KiB each)")
+    assert len(server.log.matching(f"WSF0115: relayed tunnels that fit the memory: {bound}")) == 1
     talks = [accepted(client, server) for _ in range(6)]
-    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels is not set, no more fit the memory: {bound}")
+    server.expect_log(f"{REFUSED}.*WSForwardMaxTunnels is not set, and no more tunnels fit the memory: {bound}")
     refused(client, server)
     assert relayed.figures(server)["Refused-memory"] == 1
     for talk in talks:

@@ -274,7 +274,7 @@ def test_no_process_can_be_forked(site, client, certificate, crowded):
         resource.setrlimit(resource.RLIMIT_NPROC, before)
     tunnels = opened(client, certificate, one, 6)
     fill()
-    for message in ("WSF0300: no process for [1-6] tunnels, they end here after 3s", "WSF0204"):
+    for message in ("WSF0300: no drain process for [1-6] tunnels, they end here after 3s", "WSF0204"):
         one.server.log.expect(message)
     one.server.reload()
     one.server.log.wait_for("WSF0300")

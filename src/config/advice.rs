@@ -1,5 +1,7 @@
 //! What a configuration may say, and its administrator should know the price of.
 
+use messages::{Http2Streams, MpmItk};
+
 use crate::config;
 use crate::ffi::conftree::Directive;
 use crate::ffi::server;
@@ -28,16 +30,7 @@ pub fn streams(directives: &[Directive]) -> Vec<String> {
         .map(|h2| h2.place.as_str())
         .collect();
     places.dedup();
-    places
-        .into_iter()
-        .map(|place| {
-            format!(
-                "H2WebSockets on ({place}): a WebSocket over HTTP/2 keeps its threads, and with six of \
-                 them the other requests of a connection wait; without it browsers use HTTP/1.1 for \
-                 WebSockets, beside HTTP/2"
-            )
-        })
-        .collect()
+    places.into_iter().map(|place| Http2Streams { place: &place }.to_string()).collect()
 }
 
 fn is_on(directive: &Directive) -> bool {
@@ -46,9 +39,5 @@ fn is_on(directive: &Directive) -> bool {
 
 /// Says that there will be no relay with mpm_itk, whose processes serve a connection each and end.
 pub fn itk() -> Option<String> {
-    (config::uses_relay() && server::is_loaded(c"mpm_itk.c")).then(|| {
-        "WSForwardRelay On does nothing with mpm_itk, which has a process for each connection: \
-         tunnels stay in theirs"
-            .to_owned()
-    })
+    (config::uses_relay() && server::is_loaded(c"mpm_itk.c")).then(|| MpmItk.to_string())
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use messages::HalfOfMemory;
+
 /// Bytes that a tunnel is reckoned to take: two sockets in the kernel, and TLS on one side, which
 /// is most of it (docs/performance.md).
 const TUNNEL: u64 = 32 * 1024;
@@ -45,7 +47,8 @@ impl fmt::Display for Bound {
             bytes / (1024 * 1024),
             if *is_cgroup { "control group" } else { "machine" },
         );
-        write!(f, "{tunnels}, at {kib} KiB each half of the {mib} MiB of the {whose}")
+        let bound = HalfOfMemory { tunnels, mib: &mib, whose: &whose, kib: &kib };
+        bound.fmt(f)
     }
 }
 

@@ -5,46 +5,48 @@ use std::ffi::{CString, c_int};
 use std::fmt;
 use std::marker::PhantomData;
 
+use messages::{Level, Message, MessageId};
+
 use super::request::Request;
 use super::slots::module_index;
 use super::sys;
 
-/// Those of httpd's log levels that this module uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(i32)]
-#[allow(missing_docs)]
-pub(crate) enum Level {
-    Error = sys::APLOG_ERR as i32,
-    Warn = sys::APLOG_WARNING as i32,
-    Info = sys::APLOG_INFO as i32,
-    Debug = sys::APLOG_DEBUG as i32,
-}
-
-/// A number of docs/messages.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MessageId(pub(crate) u16);
-
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WSF{:04}", self.0)
-    }
+/// httpd's number of a level.
+fn of_httpd(level: Level) -> c_int {
+    let level = match level {
+        Level::Error => sys::APLOG_ERR,
+        Level::Warn => sys::APLOG_WARNING,
+        Level::Info => sys::APLOG_INFO,
+        Level::Debug => sys::APLOG_DEBUG,
+    };
+    level as c_int
 }
 
 /// Logs about a request.
-pub(crate) fn request(r: Request<'_>, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+pub(crate) fn request<M: Message>(r: Request<'_>, message: &M) {
+    request_at(r, M::LEVEL, message);
+}
+
+/// The same at a level of the caller's.
+pub(crate) fn request_at<M: Message>(r: Request<'_>, level: Level, message: &M) {
+    request_line(r, level, M::ID, message);
+}
+
+/// The same where the text is not the message's own.
+pub(crate) fn request_line(r: Request<'_>, level: Level, id: MessageId, text: &dyn fmt::Display) {
     let index = module_index();
     // SAFETY: `Request` is valid for as long as it is borrowed.
-    if unsafe { sys::ap_get_request_module_loglevel(r.as_ptr(), index) } < level as c_int {
+    if unsafe { sys::ap_get_request_module_loglevel(r.as_ptr(), index) } < of_httpd(level) {
         return;
     }
-    let line = line(number, text);
+    let line = line(id, text);
     // SAFETY: file, format and text are NUL-terminated and outlive the call.
     unsafe {
         sys::ap_log_rerror_(
             FILE.as_ptr(),
             0,
             index,
-            level as c_int,
+            of_httpd(level),
             0,
             r.as_ptr(),
             c"%s".as_ptr(),
@@ -72,22 +74,27 @@ impl Server<'_> {
     /// Whether a line of this level would be written.
     pub(crate) fn is_logged(self, level: Level) -> bool {
         // SAFETY: a server of this process's configuration.
-        unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) >= level as c_int }
+        unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) >= of_httpd(level) }
     }
 
     /// Logs about the server as a whole.
-    pub(crate) fn log(self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+    pub(crate) fn say<M: Message>(self, message: &M) {
+        self.log(M::LEVEL, M::ID, message);
+    }
+
+    /// The same for a text that was made before.
+    pub(crate) fn log(self, level: Level, id: MessageId, text: &dyn fmt::Display) {
         if !self.is_logged(level) {
             return;
         }
-        let line = line(number, text);
+        let line = line(id, text);
         // SAFETY: file, format and text are NUL-terminated and outlive the call.
         unsafe {
             sys::ap_log_error_(
                 FILE.as_ptr(),
                 0,
                 module_index(),
-                level as c_int,
+                of_httpd(level),
                 0,
                 self.0,
                 c"%s".as_ptr(),
@@ -98,8 +105,8 @@ impl Server<'_> {
 }
 
 /// Logs about the start of the server, on standard error until a log is open.
-pub(crate) fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
-    let line = line(number, text);
+pub(crate) fn startup(level: Level, id: MessageId, text: &dyn fmt::Display) {
+    let line = line(id, text);
     // SAFETY: httpd takes no server for its start-up messages; the strings are
     // NUL-terminated and outlive the call.
     unsafe {
@@ -107,7 +114,7 @@ pub(crate) fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>)
             FILE.as_ptr(),
             0,
             module_index(),
-            level as c_int | sys::APLOG_STARTUP as c_int,
+            of_httpd(level) | sys::APLOG_STARTUP as c_int,
             0,
             std::ptr::null(),
             c"%s".as_ptr(),
@@ -120,8 +127,8 @@ pub(crate) fn startup(level: Level, number: MessageId, text: fmt::Arguments<'_>)
 /// comes from.
 const FILE: &std::ffi::CStr = c"mod_wsforward";
 
-fn line(number: MessageId, text: fmt::Arguments<'_>) -> CString {
-    let mut line = format!("{number}: {text}");
+fn line(id: MessageId, text: &dyn fmt::Display) -> CString {
+    let mut line = format!("{id}: {text}");
     line.retain(|c| c != '\0');
     CString::new(line).unwrap_or_default()
 }

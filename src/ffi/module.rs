@@ -2,13 +2,15 @@
 
 use std::ffi::{CStr, c_int, c_void};
 
+use messages::{Level, MessageId};
+
 use super::command::Commands;
 use super::conftree::Tree;
 use super::connection::{Connection, Socket};
 use super::ending::{self, EndHooks};
 use super::filter::Loading;
 use super::guard::guard;
-use super::log::{self, Level, MessageId, Server};
+use super::log::{self, Server};
 use super::mod_status::{self, StatusHooks};
 use super::orphans::{self, OrphanHooks};
 use super::pool::Pool;
@@ -162,7 +164,7 @@ fn warn<H: Hooks>() {
     // while `warnings` looks at what it read.
     let files = unsafe { Tree::read() };
     for (number, text) in H::warnings(files) {
-        log::startup(Level::Warn, number, format_args!("{text}"));
+        log::startup(Level::Warn, number, &text);
     }
 }
 
@@ -206,7 +208,7 @@ unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
 
 /// Ends the start, and says why.
 fn refuse<H: Hooks>(why: &str) -> c_int {
-    log::startup(Level::Error, H::CANNOT_START, format_args!("{why}"));
+    log::startup(Level::Error, H::CANNOT_START, &why);
     FAILED
 }
 

@@ -1,11 +1,13 @@
 //! One child process: its relay, from the first request to the process's end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
+use messages::{Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay};
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::process;
@@ -16,9 +18,8 @@ use relay::{
 
 use crate::config::{self, Settings};
 use crate::ffi::ending::ChildExit;
-use crate::ffi::log::{Level, Server};
+use crate::ffi::log::Server;
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
-use crate::message::{DRAIN_EVICTED, NO_DRAIN, NO_RELAY};
 use crate::processes::drain::{self, Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
@@ -79,8 +80,7 @@ pub fn start(process: Process<'_>) {
         None => Err(io::ErrorKind::Unsupported.into()),
     };
     if let (Some(_), Err(error)) = (&relay, &prepared) {
-        let text = format_args!("tunnels will not outlive this process: {error}");
-        server.log(Level::Warn, NO_DRAIN, text);
+        server.say(&NoDrain { error });
     }
     let keeper = relay
         .as_ref()
@@ -99,10 +99,8 @@ fn start_relay(
 ) -> Option<(ErrorLog, Relay)> {
     let start = || -> io::Result<(ErrorLog, Relay)> {
         if version() < RELAY_NEEDS {
-            return Err(io::Error::other(format!(
-                "it needs httpd {RELAY_NEEDS} or later, this is {}",
-                version()
-            )));
+            let why = HttpdTooOldForRelay { oldest: &RELAY_NEEDS, found: &version() };
+            return Err(io::Error::other(why.to_string()));
         }
         let limit = descriptors::raise_limit()?;
         let capacity = capacity(limit, worker_threads(), settings.threads as u64);
@@ -127,8 +125,7 @@ fn start_relay(
     match start() {
         Ok(started) => Some(started),
         Err(error) => {
-            let text = format_args!("no relay in this process, tunnels stay in threads: {error}");
-            server.log(Level::Error, NO_RELAY, text);
+            server.say(&NoRelay { why: &error });
             None
         }
     }
@@ -301,12 +298,12 @@ fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
     let (error, tunnels) = match handed_on {
         Ok(0) => return,
         Ok(evicted) => {
-            let auto = if settings.max_drain_processes.is_none() { "auto, here " } else { "" };
-            let most = terms.max_processes;
-            let text = format_args!(
-                "WSForwardMaxDrainProcesses {auto}{most}: tunnels of the {evicted} oldest drain processes end"
-            );
-            lines::log(Level::Warn, DRAIN_EVICTED, text);
+            let number = &terms.max_processes;
+            let most: &dyn fmt::Display = match settings.max_drain_processes {
+                None => &Automatic { number },
+                Some(_) => number,
+            };
+            lines::log(&Evicted { most, evicted: &evicted });
             return;
         }
         Err(left) => left,
@@ -327,9 +324,8 @@ fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
     }
     let count = tunnels.len();
     let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
-    let text =
-        format_args!("no process for {count} tunnels, they end here after {within:?}: {error}");
-    lines::log(Level::Error, NO_DRAIN, text);
+    let text = format_args!("{within:?}");
+    lines::log(&NoProcess { count: &count, within: &text, error: &error });
     let until = Instant::now() + within;
     // A stop is not to wait for them.
     let stopped = process::sigterm().ok();

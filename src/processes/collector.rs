@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use messages::{NoRoom, OtherVersion};
 use os::fdpass::{self, MESSAGE};
 use os::process;
 use relay::Tunnel;
@@ -205,7 +206,7 @@ pub enum Received {
     /// A tunnel.
     Tunnel(Tunnel),
     /// One that is lost.
-    Lost(&'static str),
+    Lost(String),
 }
 
 /// Takes from the queue what is there, at most so much as it can hold.
@@ -216,7 +217,7 @@ pub fn received(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Received> {
         let (length, [client, backend]) = match fdpass::receive(queue, &mut buffer) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Some(Received::Lost("no room for its descriptors"));
+                return Some(Received::Lost(NoRoom.to_string()));
             }
             Err(_) => return None,
         };
@@ -226,6 +227,6 @@ pub fn received(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Received> {
             let record = TunnelRecord::thaw(record, slot)?;
             Tunnel::thaw(frozen, client, backend, Box::new(record))
         });
-        Some(tunnel.map_or(Received::Lost("it is of another version"), Received::Tunnel))
+        Some(tunnel.map_or_else(|| Received::Lost(OtherVersion.to_string()), Received::Tunnel))
     })
 }

@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use messages::{NoThread, NotCounted, OthersTunnelLost};
 use os::process::{self, Title};
 use os::room;
 use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
@@ -208,10 +209,7 @@ impl Here {
             entry.pass(child, pid);
             let held = registry().map(|registry| registry.hold(entry));
             if let Some(Err(error)) = held {
-                lines::say(
-                    Kind::NoProcess,
-                    format_args!("a drain process is not counted: {error}"),
-                );
+                lines::say(Kind::NoProcess, &NotCounted { error: &error });
             }
         }
         let is_ours = !slot.is_shared() || slot.pid() == pid;
@@ -252,8 +250,7 @@ fn run(
             // Nobody else empties the queue of one who is about to go.
             tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             let count = tunnels.len();
-            let text = format_args!("no process for {count} tunnels, they end: {error}");
-            lines::say(Kind::NoProcess, text);
+            lines::say(Kind::NoProcess, &NoThread { count: &count, error: &error });
             let how = (Order::DrainTimeout, Some(GOING_AWAY), OVER);
             let counters = &slot.counts.relay;
             return relay::end_inline(&settings, counters, tunnels, || true, how);
@@ -371,7 +368,7 @@ fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
         Received::Lost(why) => {
-            lines::say(Kind::Lost, format_args!("a tunnel of another child lost: {why}"));
+            lines::say(Kind::Lost, &OthersTunnelLost { why: &why });
             None
         }
     })
@@ -395,8 +392,8 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
     let until = Instant::now() + PATIENCE;
     let mut buffer = Vec::new();
     let mut log = || {
-        line_kind::read_lines(pipe, &mut buffer, |level, number, text| {
-            server.log(level, number, format_args!("{text}"));
+        line_kind::read_lines(pipe, &mut buffer, |level, id, text| {
+            server.log(level, id, &text);
         });
     };
     loop {

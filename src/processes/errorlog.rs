@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use messages::{Level, LinesLost, MessageId};
 use os::process;
 
-use crate::ffi::log::{Level, MessageId, Server};
-use crate::processes::line_kind::{Kind, lost_text, read_lines};
+use crate::ffi::log::Server;
+use crate::processes::line_kind::read_lines;
 use crate::processes::line_queue::{Pushed, Queue};
 use crate::processes::own_slot::count_lost_lines;
 
@@ -60,8 +61,8 @@ impl ErrorLog {
     }
 
     /// Has a line logged. Never waits.
-    pub fn say(&self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
-        self.shared.say(level, number, text);
+    pub fn say(&self, level: Level, id: MessageId, text: &dyn fmt::Display) {
+        self.shared.say(level, id, text);
     }
 
     /// Has written what waits, and ends the thread. A log that stands still is not waited for:
@@ -85,11 +86,11 @@ impl ErrorLog {
 }
 
 impl Shared {
-    fn say(&self, level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+    fn say(&self, level: Level, id: MessageId, text: &dyn fmt::Display) {
         if !self.server.is_logged(level) {
             return;
         }
-        match self.queue.push((level, number), text.to_string()) {
+        match self.queue.push((level, id), text.to_string()) {
             Pushed::First => process::raise(self.wake.as_raw_fd()),
             Pushed::Behind => {}
             Pushed::Lost => count_lost_lines(1),
@@ -98,9 +99,9 @@ impl Shared {
 
     /// Takes what drain processes have said.
     fn take_in(&self, pipe: RawFd, buffer: &mut Vec<u8>) {
-        read_lines(pipe, buffer, |level, number, text| {
+        read_lines(pipe, buffer, |level, id, text| {
             if self.server.is_logged(level)
-                && self.queue.push_own((level, number), text.to_owned()) == Pushed::Lost
+                && self.queue.push_own((level, id), text.to_owned()) == Pushed::Lost
             {
                 count_lost_lines(1);
             }
@@ -119,12 +120,11 @@ impl Shared {
             if said && self.queue.is_open() {
                 self.take_in(pipe, &mut buffer);
             }
-            while let Some(((level, number), line)) = self.queue.pop() {
-                self.server.log(level, number, format_args!("{line}"));
+            while let Some(((level, id), line)) = self.queue.pop() {
+                self.server.log(level, id, &line);
                 let lost = self.queue.take_lost();
                 if lost > 0 {
-                    let (level, number) = Kind::LinesLost.form();
-                    self.server.log(level, number, format_args!("{}", lost_text(lost)));
+                    self.server.say(&LinesLost { lines: &lost });
                 }
             }
         }

@@ -2,10 +2,8 @@
 
 use std::os::fd::RawFd;
 
+use messages::{Level, LinesLost, Message, MessageId, NoProcess, OfRelay, TunnelEnded, TunnelLost};
 use os::process;
-
-use crate::ffi::log::{Level, MessageId};
-use crate::message::{LINES_LOST, NO_DRAIN, RELAY, TUNNEL_ENDED, TUNNEL_LOST};
 
 /// What kind of line it is, by its first byte in the pipe from drain processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +29,16 @@ impl Kind {
 
     /// The level and the number of such lines.
     pub fn form(self) -> (Level, MessageId) {
+        fn of<M: Message>() -> (Level, MessageId) {
+            (M::LEVEL, M::ID)
+        }
         match self {
-            Self::Ended => (Level::Info, TUNNEL_ENDED),
-            Self::Bug => (Level::Error, TUNNEL_ENDED),
-            Self::Lost => (Level::Error, TUNNEL_LOST),
-            Self::NoProcess => (Level::Error, NO_DRAIN),
-            Self::Relay => (Level::Error, RELAY),
-            Self::LinesLost => (Level::Warn, LINES_LOST),
+            Self::Ended => of::<TunnelEnded<'_>>(),
+            Self::Bug => (Level::Error, TunnelEnded::ID),
+            Self::Lost => of::<TunnelLost<'_>>(),
+            Self::NoProcess => of::<NoProcess<'_>>(),
+            Self::Relay => of::<OfRelay<'_>>(),
+            Self::LinesLost => of::<LinesLost<'_>>(),
         }
     }
 }
@@ -49,12 +50,7 @@ pub fn read_lines(pipe: RawFd, buffer: &mut Vec<u8>, mut each: impl FnMut(Level,
         let Some((first, text)) = line.split_at_checked(1) else { continue };
         let kind = Kind::ALL.into_iter().find(|kind| first.as_bytes() == [*kind as u8]);
         let Some(kind) = kind else { continue };
-        let (level, number) = kind.form();
-        each(level, number, text);
+        let (level, id) = kind.form();
+        each(level, id, text);
     }
-}
-
-/// The text of [`Kind::LinesLost`].
-pub fn lost_text(lines: u64) -> String {
-    format!("{lines} lines about tunnels were lost: the error log did not take them in time")
 }

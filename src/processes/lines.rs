@@ -6,13 +6,14 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use messages::{Level, LinesLost, Message, MessageId};
 use once_cell::sync::OnceCell;
 use os::process;
 
-use crate::ffi::log::{Level, MessageId, Server};
+use crate::ffi::log::Server;
 use crate::ffi::server::Process;
 use crate::processes::errorlog::ErrorLog;
-use crate::processes::line_kind::{Kind, lost_text};
+use crate::processes::line_kind::Kind;
 use crate::processes::own_slot;
 use crate::registry;
 
@@ -54,22 +55,27 @@ pub fn is_drain_process() -> bool {
 }
 
 /// Has a line of a kind logged, from any thread of a child or of a drain process.
-pub fn say(kind: Kind, text: fmt::Arguments<'_>) {
+pub fn say(kind: Kind, text: &dyn fmt::Display) {
     match DRAIN.get() {
         Some(drain) => drain.say(kind, text),
         None => {
-            let (level, number) = kind.form();
-            log(level, number, text);
+            let (level, id) = kind.form();
+            log_at(level, id, text);
         }
     }
 }
 
-/// Has a line logged, from any thread of a child. One of the relay's is never held up for it.
-pub fn log(level: Level, number: MessageId, text: fmt::Arguments<'_>) {
+/// Has a message logged, from any thread of a child. One of the relay's is never held up for it.
+pub fn log<M: Message>(message: &M) {
+    log_at(M::LEVEL, M::ID, message);
+}
+
+/// The same at a level of the caller's.
+pub fn log_at(level: Level, id: MessageId, text: &dyn fmt::Display) {
     let Some(child) = CHILD.get() else { return };
     match &child.errorlog {
-        Some(errorlog) => errorlog.say(level, number, text),
-        None => child.server.log(level, number, text),
+        Some(errorlog) => errorlog.say(level, id, text),
+        None => child.server.log(level, id, text),
     }
 }
 
@@ -89,7 +95,7 @@ fn pipe() -> Option<RawFd> {
 
 impl DrainLines {
     /// Has a child log a line of a kind. A pipe that is full loses it.
-    fn say(&self, kind: Kind, line: fmt::Arguments<'_>) {
+    fn say(&self, kind: Kind, line: &dyn fmt::Display) {
         let Some(pipe) = pipe() else { return };
         self.say_lost(pipe);
         let is_missed = kind != Kind::Ended || self.ends_are_logged;
@@ -105,7 +111,7 @@ impl DrainLines {
         if lost == 0 {
             return;
         }
-        if !send(pipe, Kind::LinesLost, format_args!("{}", lost_text(lost))) {
+        if !send(pipe, Kind::LinesLost, &LinesLost { lines: &lost }) {
             self.lost.fetch_add(lost, Relaxed);
         }
     }
@@ -122,6 +128,6 @@ impl DrainLines {
     }
 }
 
-fn send(pipe: RawFd, kind: Kind, line: fmt::Arguments<'_>) -> bool {
+fn send(pipe: RawFd, kind: Kind, line: &dyn fmt::Display) -> bool {
     process::send_line(pipe, format!("{}{line}", char::from(kind as u8)))
 }

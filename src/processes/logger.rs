@@ -4,11 +4,11 @@
 use std::{fmt, panic};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use messages::{Level, Message, OfRelay, Panicked};
 use once_cell::sync::OnceCell;
 
-use crate::ffi::log::{Level, Server};
+use crate::ffi::log::Server;
 use crate::ffi::server::Process;
-use crate::message::RELAY;
 use crate::processes::line_kind::Kind;
 use crate::processes::lines;
 
@@ -30,7 +30,8 @@ pub fn install(child: &Process<'_>) {
                 return before(info);
             }
             let text = info.to_string().replace('\n', " ");
-            say(Level::Error, format_args!("thread '{}' {text}", name().unwrap_or_default()));
+            let thread = name().unwrap_or_default();
+            say(Level::Error, &Panicked { thread: &thread, text: &text });
         }));
     }
 }
@@ -44,11 +45,11 @@ fn is_of_relay() -> bool {
     lines::is_drain_process() || name().is_some_and(|name| name.starts_with("relay-"))
 }
 
-fn say(level: Level, text: fmt::Arguments<'_>) {
+fn say(level: Level, text: &dyn fmt::Display) {
     if lines::is_drain_process() {
         lines::say(Kind::Relay, text);
     } else {
-        lines::log(level, RELAY, text);
+        lines::log_at(level, OfRelay::ID, text);
     }
 }
 
@@ -75,7 +76,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            say(level(record.level()), *record.args());
+            say(level(record.level()), record.args());
         }
     }
 

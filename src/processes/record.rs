@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::os::fd::RawFd;
 
+use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
 use os::process;
 use relay::{By, End, Record, Why};
@@ -77,10 +78,10 @@ impl TunnelRecord {
     }
 
     /// The tunnel was lost on its way to the relay.
-    pub fn lost(&self, why: &str) {
+    pub fn lost(&self, why: &dyn fmt::Display) {
         self.forget_client();
         own_slot::count_lost();
-        lines::say(Kind::Lost, format_args!("tunnel {self} lost: {why}"));
+        lines::say(Kind::Lost, &TunnelLost { tunnel: self, why });
     }
 }
 
@@ -95,7 +96,7 @@ impl Record for TunnelRecord {
         self.forget_client();
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let kind = if is_bug { Kind::Bug } else { Kind::Ended };
-        lines::say(kind, format_args!("{}", EndLine(self, end)));
+        lines::say(kind, &EndLine { record: self, end, more: &"" });
     }
 
     fn settled(&mut self) {
@@ -106,28 +107,39 @@ impl Record for TunnelRecord {
 }
 
 /// The end of a tunnel as the log has it.
-pub struct EndLine<'a>(pub &'a TunnelRecord, pub &'a End);
+pub struct EndLine<'a> {
+    /// Which tunnel it was.
+    pub record: &'a TunnelRecord,
+    /// How it ended.
+    pub end: &'a End,
+    /// What is said at the end of the line.
+    pub more: &'a dyn fmt::Display,
+}
 
 impl fmt::Display for EndLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(record, end) = self;
+        let Self { record, end, more } = self;
         let by = match end.by {
             By::Client => "client",
             By::Backend => "back end",
             By::Us => "server",
         };
         let seconds = end.duration.as_secs_f64();
-        write!(
-            f,
-            "tunnel {record} ended after {seconds:.3} s by the {by}: {}, {} bytes up, {} bytes down",
-            end.why, end.bytes_up, end.bytes_down
-        )?;
+        let ended = TunnelEnded {
+            tunnel: record,
+            seconds: &format_args!("{seconds:.3}"),
+            by: &by,
+            why: &end.why,
+            up: &end.bytes_up,
+            down: &end.bytes_down,
+        };
+        ended.fmt(f)?;
         if let Some(code) = end.client_close {
-            write!(f, ", client's close code {code}")?;
+            ClientsCode { code: &code }.fmt(f)?;
         }
         if let Some(code) = end.backend_close {
-            write!(f, ", back end's close code {code}")?;
+            BackEndsCode { code: &code }.fmt(f)?;
         }
-        Ok(())
+        more.fmt(f)
     }
 }

@@ -5,6 +5,10 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
+use messages::{
+    BareLf, MalformedFields, NoKey, Wrong, WrongAccept, WrongConnection, WrongExtension,
+    WrongProtocol, WrongUpgrade, WrongVersion,
+};
 
 use crate::head::MAX_FIELDS;
 use crate::list::{has_token, members, trim};
@@ -52,7 +56,7 @@ impl Wrong101 {
 
 impl fmt::Display for Wrong101 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "wrong 101: {}", self.why)
+        Wrong { what: &self.why }.fmt(f)
     }
 }
 
@@ -89,10 +93,10 @@ pub struct Right101<'h> {
 pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right101<'h>, Wrong101> {
     let wrong = |why: String| Err(Wrong101 { why, is_forgivable: false });
     if !head.starts_with(b"HTTP/1.1 ") {
-        return wrong("its version is HTTP/1.0, expected HTTP/1.1".to_owned());
+        return wrong(WrongVersion.to_string());
     }
     if memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
-        return wrong("a line ends with LF alone, expected CRLF".to_owned());
+        return wrong(BareLf.to_string());
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -100,23 +104,17 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right1
     let parser = httparse::ParserConfig::default();
     let parsed = parser.parse_response_with_uninit_headers(&mut response, head, &mut fields);
     if let Err(error) = parsed {
-        return wrong(format!("its header fields are malformed ({error})"));
+        return wrong(MalformedFields { error: &error }.to_string());
     }
     let fields = Fields(response.headers);
 
     let upgrade = fields.joined("Upgrade");
     if !trim(&upgrade).eq_ignore_ascii_case(&offer.token) {
-        return wrong(format!(
-            "Upgrade is {}, expected {}",
-            fields.seen("Upgrade"),
-            quoted(&offer.token)
-        ));
+        let (seen, expected) = (fields.seen("Upgrade"), quoted(&offer.token));
+        return wrong(WrongUpgrade { seen: &seen, expected: &expected }.to_string());
     }
     if !has_token(&fields.joined("Connection"), b"upgrade") {
-        return wrong(format!(
-            "Connection is {}, expected it to name \"upgrade\"",
-            fields.seen("Connection")
-        ));
+        return wrong(WrongConnection { seen: &fields.seen("Connection") }.to_string());
     }
     let forgiven = match rigour {
         _ if !offer.is_websocket() => None,
@@ -142,17 +140,14 @@ fn is_framing(name: &[u8]) -> bool {
 fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
     let wrong = |why: String| Err(Wrong101 { why, is_forgivable: true });
     let Some(accept) = &offer.accept else {
-        return wrong("it answers a request without Sec-WebSocket-Key".to_owned());
+        return wrong(NoKey.to_string());
     };
     let mut answers = fields.named("Sec-WebSocket-Accept");
     match (answers.next(), answers.next()) {
         (Some(seen), None) if trim(seen) == accept => {}
         _ => {
-            return wrong(format!(
-                "Sec-WebSocket-Accept is {}, expected {}",
-                fields.seen("Sec-WebSocket-Accept"),
-                quoted(accept)
-            ));
+            let (seen, expected) = (fields.seen("Sec-WebSocket-Accept"), quoted(accept));
+            return wrong(WrongAccept { seen: &seen, expected: &expected }.to_string());
         }
     }
 
@@ -164,11 +159,8 @@ fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
         (None, _) => {}
         (Some(one), None) if members(offered).any(|name| name == trim(one)) => {}
         _ => {
-            return wrong(format!(
-                "Sec-WebSocket-Protocol is {}, offered were {}",
-                fields.seen("Sec-WebSocket-Protocol"),
-                quoted(offered)
-            ));
+            let (seen, offered) = (fields.seen("Sec-WebSocket-Protocol"), quoted(offered));
+            return wrong(WrongProtocol { seen: &seen, offered: &offered }.to_string());
         }
     }
 
@@ -179,11 +171,8 @@ fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
     };
     for extension in members(&fields.joined("Sec-WebSocket-Extensions")) {
         if !members(offered).any(|o| name(o) == name(extension)) {
-            return wrong(format!(
-                "Sec-WebSocket-Extensions has {}, offered were {}",
-                quoted(extension),
-                quoted(offered)
-            ));
+            let (seen, offered) = (quoted(extension), quoted(offered));
+            return wrong(WrongExtension { seen: &seen, offered: &offered }.to_string());
         }
     }
     Ok(())

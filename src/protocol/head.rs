@@ -8,6 +8,9 @@
 use std::fmt;
 
 use memchr::{memchr, memchr_iter};
+use messages::{
+    BareCrInHead, HeadTooLong, NoStatusLine, NulInHead, StatusOutOfRange, TooManyFields,
+};
 
 /// The longest head accepted, in bytes, its blank line included.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -47,18 +50,12 @@ pub enum BadHead {
 impl fmt::Display for BadHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLong => write!(f, "the response head is longer than {MAX_HEAD} bytes"),
-            Self::TooManyFields => {
-                write!(f, "the response head has more than {MAX_FIELDS} header lines")
-            }
-            Self::StatusLine => {
-                f.write_str("the answer does not begin with an HTTP/1.x status line")
-            }
-            Self::StatusCode(code) => {
-                write!(f, "the response status is {code:03}, expected 100 to 599")
-            }
-            Self::Nul => f.write_str("the response head contains a NUL byte"),
-            Self::BareCr => f.write_str("the response head contains a CR without LF"),
+            Self::TooLong => HeadTooLong { most: &MAX_HEAD }.fmt(f),
+            Self::TooManyFields => TooManyFields { most: &MAX_FIELDS }.fmt(f),
+            Self::StatusLine => NoStatusLine.fmt(f),
+            Self::StatusCode(code) => StatusOutOfRange { code: &format_args!("{code:03}") }.fmt(f),
+            Self::Nul => NulInHead.fmt(f),
+            Self::BareCr => BareCrInHead.fmt(f),
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use messages::{HasBody, NotGet, NotInConnection, NotInProtocols, TooOldForUpgrade};
+
 use crate::list::{has_token, members, trim};
 
 /// The Upgrade token of RFC 6455.
@@ -67,14 +69,15 @@ impl NotUpgrade {
 
 impl fmt::Display for NotUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NotAsked => "it has no Upgrade header",
-            Self::Version => "it is older than HTTP/1.1",
-            Self::Connection => "its Connection header does not name upgrade",
-            Self::Token => "its Upgrade header names no protocol of WSForwardProtocols",
-            Self::Method => "its method is not GET",
-            Self::Body => "it has a body",
-        })
+        match self {
+            // Never logged: it is an ordinary request.
+            Self::NotAsked => f.write_str("it has no Upgrade header"),
+            Self::Version => TooOldForUpgrade.fmt(f),
+            Self::Connection => NotInConnection.fmt(f),
+            Self::Token => NotInProtocols.fmt(f),
+            Self::Method => NotGet.fmt(f),
+            Self::Body => HasBody.fmt(f),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use messages::ThreadDiedAtStart;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
@@ -223,7 +224,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
     match is_ready.recv() {
         Ok(Ok(())) => Ok(Handle { shared, commands, join: Mutex::new(Some(join)) }),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::Error::other("a relay thread died at its start")),
+        Err(_) => Err(io::Error::other(ThreadDiedAtStart.to_string())),
     }
 }
 

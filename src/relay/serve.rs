@@ -11,6 +11,7 @@ use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use messages::ThreadDied;
 use shared::Why;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -185,7 +186,7 @@ pub(crate) fn run(
     shared.alive.store(false, Relaxed);
     counters.threads.fetch_sub(1, Relaxed);
     if served.is_err() {
-        log::error!("a relay thread died; its tunnels are closed");
+        log::error!("{ThreadDied}");
     }
     // Ends the tasks that are left, and tells their records.
     drop(runtime);

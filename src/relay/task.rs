@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use messages::TaskPanicked;
 use shared::Why;
 use tokio::time::{Sleep, sleep_until};
 
@@ -228,7 +229,7 @@ impl Future for Task {
                 this.unregister();
             }
             Err(_) => {
-                log::error!("a tunnel's task panicked: its tunnel is closed, the others go on");
+                log::error!("{TaskPanicked}");
                 this.finish(Cause { by: By::Us, why: Why::Panic });
             }
         }

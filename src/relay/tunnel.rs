@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use messages::RecordPanicked;
 use shared::Why;
 
 use crate::end::{By, End, Record};
@@ -36,7 +37,7 @@ impl TunnelState {
         settle();
         let told = told.and_then(|()| catch_unwind(AssertUnwindSafe(|| self.record.settled())));
         if told.is_err() {
-            log::error!("a tunnel's record panicked");
+            log::error!("{RecordPanicked}");
         }
     }
 

@@ -9,13 +9,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use messages::{Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, ProcessFull, Refused};
 use shared::Refusal;
 
 use crate::config::{ClientPrefix, DirConfig};
-use crate::ffi::log::{self, Level};
+use crate::ffi::log;
 use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
-use crate::message::REFUSED;
 use crate::processes::child;
 use crate::processes::own_slot;
 use crate::request::decision;
@@ -132,8 +132,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
         Err((why, text)) => {
             slot.counts.refused.of(&why).fetch_add(1, Relaxed);
             let level = if is_first_this_second() { Level::Error } else { Level::Debug };
-            let line = format_args!("upgrade request refused with 503: {text}");
-            log::request(r, level, REFUSED, line);
+            log::request_at(r, level, &Refused { why: &text });
             r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
             Err(())
         }
@@ -165,10 +164,8 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     let here = slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst) - 1;
     let capacity = slot.capacity.load(Relaxed);
     if here >= capacity {
-        let text = format!(
-            "this process has {here} tunnels, its limit of descriptors (ulimit -n) allows {capacity}"
-        );
-        return Err((Refusal::Descriptors, text));
+        let text = ProcessFull { open: &here, most: &capacity };
+        return Err((Refusal::Descriptors, text.to_string()));
     }
     let Some(shared) = shared() else { return Ok(place) };
     let by_memory = settings.by_memory.map(|bound| bound.tunnels);
@@ -179,12 +176,8 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
             .sum();
         if open > u64::from(most) {
             return Err(match settings.by_memory {
-                None => (Refusal::Tunnels, format!("WSForwardMaxTunnels {most} is reached")),
-                Some(bound) => {
-                    let text =
-                        format!("WSForwardMaxTunnels is not set, no more fit the memory: {bound}");
-                    (Refusal::Memory, text)
-                }
+                None => (Refusal::Tunnels, MaxTunnels { most: &most }.to_string()),
+                Some(bound) => (Refusal::Memory, MemoryFull { bound: &bound }.to_string()),
             });
         }
     }
@@ -197,10 +190,9 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     };
     place.client_entry = shared.count_client(key, slot);
     if shared.open_of_client(key) > most as usize {
-        let text = format!(
-            "WSForwardMaxTunnelsPerClient {most} is reached by {client} ({network}/{bits})"
-        );
-        return Err((Refusal::Client, text));
+        let network = format_args!("{network}/{bits}");
+        let text = MaxTunnelsPerClient { most: &most, client: &client, network: &network };
+        return Err((Refusal::Client, text.to_string()));
     }
     Ok(place)
 }

@@ -4,17 +4,20 @@
 use std::ffi::CStr;
 use std::fmt::Display;
 
+use messages::{
+    ErrorDocument, ForcedToHttp10, LeftToHttpd, LeftToUpgradeParameter, Message, NotInWorker,
+    NotUpgraded, Subrequest, TlsLate, Upgrading,
+};
 use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{NotUpgrade, is_handshake_header};
 
 use crate::config::DirConfig;
 use crate::ffi::digest;
 use crate::ffi::guard::poisoned;
-use crate::ffi::log::{self, Level};
+use crate::ffi::log;
 use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
-use crate::message::{LEFT_TO_HTTPD, NOT_UPGRADED, TLS_LATE, UPGRADING};
 use crate::request::admission;
 use crate::request::decision::{asked, decide};
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
@@ -45,27 +48,25 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     let Some(url) = websocket_url(call.url()) else { return Answer::DECLINED };
     let plain = |why: &dyn Display| serve_plain(call, headers, why);
     if r.is_subrequest() {
-        return plain(&"a subrequest cannot switch protocols");
+        return plain(&Subrequest);
     }
     if r.status() != 200 {
-        return plain(&"it asks for an error document");
+        return plain(&ErrorDocument);
     }
     let leave = |why: &dyn Display| leave(call, headers, env, why);
     let token = match decision {
         Ok(token) => token,
         Err(why) if why.is_for_nobody() => return plain(&why),
         Err(why @ (NotUpgrade::Method | NotUpgrade::Body)) => {
-            return leave(&format_args!(
-                "{why} (upgrade=websocket of ProxyPass or ProxySet is for such)"
-            ));
+            return leave(&LeftToUpgradeParameter { why: &why });
         }
         Err(why) => return leave(&why),
     };
     if env.get(FORCE_1_0).is_some() {
-        return leave(&"force-proxy-request-1.0 is set");
+        return leave(&ForcedToHttp10);
     }
     if !call.worker_allows(token, Some(c"WebSocket")) {
-        return leave(&"its worker lets the protocol not pass (upgrade= of ProxyPass or ProxySet)");
+        return leave(&NotInWorker);
     }
     // Where it has become one only now.
     if admission::reserve(r, &config).is_err() {
@@ -80,7 +81,7 @@ fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> 
     let r = call.request;
     admission::give_back(r);
     let Some(stripped) = headers.copy() else { return Answer::DECLINED };
-    log::request(r, Level::Debug, NOT_UPGRADED, format_args!("proxied without Upgrade: {why}"));
+    log::request(r, &NotUpgraded { why });
     stripped.unset(c"Upgrade");
     r.set_headers_in(stripped);
     let answer = call.delegate(call.url());
@@ -97,11 +98,9 @@ fn leave(call: &SchemeCall<'_>, headers: Table<'_>, env: Table<'_>, why: &dyn Di
     let passes = env.get(FORCE_1_0).is_none()
         && headers.get(c"Upgrade").is_some_and(|upgrade| call.worker_allows(upgrade, default));
     if passes {
-        let why = format_args!("left to httpd, whose worker lets it pass: {why}");
-        log::request(r, Level::Debug, LEFT_TO_HTTPD, why);
+        log::request(r, &LeftToHttpd { why });
     } else {
-        let why = format_args!("proxied without Upgrade: {why}");
-        log::request(r, Level::Debug, NOT_UPGRADED, why);
+        log::request(r, &NotUpgraded { why });
     }
     Answer::DECLINED
 }
@@ -143,8 +142,7 @@ fn delegate(
     upgraded.set(c"Connection", &named.join(&b", "[..]));
     upgraded.set(c"Upgrade", token);
 
-    let shown = token.escape_ascii();
-    log::request(r, Level::Debug, UPGRADING, format_args!("asking the back end for {shown}"));
+    log::request(r, &Upgrading { protocol: &token.escape_ascii() });
 
     let keepalives = client.keepalives();
     let has_body = asked(r).is_some_and(|asked| asked.has_body());
@@ -201,13 +199,15 @@ fn finish(r: Request<'_>, handshake: &Handshake, answer: Answer) -> Answer {
     let number = handshake.refusal().unwrap_or_else(|| {
         // Nothing of ours was being read: it was mod_ssl that waited.
         let allowed = handshake.allowed().unwrap_or_default();
-        let why = format_args!("the back end's TLS handshake took longer than {allowed:?}");
-        log::request(r, Level::Error, TLS_LATE, why);
-        TLS_LATE
+        log::request(r, &TlsLate { within: &format_args!("{allowed:?}") });
+        TlsLate::ID
     });
     // What the back end sent is for the log, not for the client.
-    let note = format!("The back end did not answer the WebSocket handshake rightly ({number}).");
-    r.set_note(c"error-notes", &note);
+    let what = match handshake.stage() {
+        Stage::Refused => "sent an invalid answer to the WebSocket handshake",
+        _ => "did not answer the WebSocket handshake in time",
+    };
+    r.set_note(c"error-notes", &format!("The back end {what} ({number})."));
     r.set_note(c"verbose-error-to", "*");
     if handshake.stage() == Stage::Refused {
         return Answer::status(BAD_GATEWAY);

@@ -21,6 +21,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use messages::{
+    AnswersNotTaken, HandedOver, HasEnded, HasFilter, HasRateLimit, IsStream, NoDescriptor,
+    NoPlace, NoRelayHere, NotInTime, NotOfModSsl, NotReleased, StaysInThread, TlsMessageIncomplete,
+    TlsNotTaken, TlsOf,
+};
 use os::{descriptors, process};
 use relay::{Rules, Side as RelaySide, Tls, Tracker};
 use shared::Fallback;
@@ -28,11 +33,10 @@ use shared::Fallback;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{Mode, Next, Read};
-use crate::ffi::log::{self, Level};
+use crate::ffi::log;
 use crate::ffi::release::HandedOverTls;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::message::{HANDED_OVER, NOT_DETACHED, NOT_IN_TIME};
 use crate::processes::child;
 use crate::processes::own_slot;
 use crate::processes::record::TunnelRecord;
@@ -62,9 +66,6 @@ const PASSIVE: [&CStr; 10] = [
 /// mod_ssl's, on both ways.
 const TLS_FILTER: &CStr = c"ssl/tls filter";
 
-/// What is said of a tunnel that ends before it can leave.
-const ENDED: &str = "a side has ended already";
-
 /// Whether a peer can bring it about whenever it likes, rather than the configuration.
 fn is_by_peers(why: Fallback) -> bool {
     matches!(why, Fallback::Descriptors | Fallback::Ended)
@@ -89,7 +90,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     // The loop passes by a rate limit, in the thread as well; a thread that is
     // held is a limit of its own, so such a tunnel is left there.
     if serving.request.has_output_filter(c"rate_limit") {
-        fall_back(serving, Fallback::Filter, "the request has the filter rate_limit");
+        fall_back(serving, Fallback::Filter, &HasRateLimit);
         return;
     }
     // What the configuration keeps here is known before the loop asks how long to wait.
@@ -101,7 +102,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     handshake.tunnel.is_to_leave.set(true);
 }
 
-fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
+fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &dyn fmt::Display) {
     serving.data.tunnel.is_to_leave.set(false);
     // It holds a worker, which the MPM counts. But what a client can bring about is held against
     // its limits, until the request is over.
@@ -110,8 +111,7 @@ fn fall_back(serving: &Serving<'_, Handshake>, why: Fallback, text: &str) {
     }
     stays(serving);
     own_slot::count_fallback(why);
-    let text = format_args!("tunnel stays in its worker thread: {text}");
-    log::request(serving.request, Level::Debug, NOT_DETACHED, text);
+    log::request(serving.request, &StaysInThread { why: text });
 }
 
 /// The tunnel stays in its thread: one that may be silent for ever must not be one without a
@@ -138,13 +138,9 @@ pub enum Wait {
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = |side: &Side| match side {
-            Side::Client => "the client",
-            Side::Origin => "the back end",
-        };
         match self {
-            Self::Answers => f.write_str("the client did not take what was sent to it"),
-            Self::Message(side) => write!(f, "a TLS message of {} was not completed", whose(side)),
+            Self::Answers => AnswersNotTaken.fmt(f),
+            Self::Message(side) => TlsMessageIncomplete { whose: &side.name() }.fmt(f),
         }
     }
 }
@@ -181,8 +177,7 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     }
     tunnel.is_to_leave.set(false);
     tunnel.is_late.set(true);
-    let text = format_args!("tunnel ended: {wait} within Timeout");
-    log::request(serving.request, Level::Info, NOT_IN_TIME, text);
+    log::request(serving.request, &NotInTime { why: &wait });
     // Nobody waits for them.
     client.abort();
     origin.abort();
@@ -224,16 +219,16 @@ pub fn attempt(
     // it is read, and core's filter writes what is flushed to its end or aborts the connection.
     loop {
         if client.is_aborted() || origin.is_aborted() {
-            fall_back(serving, Fallback::Ended, ENDED);
+            fall_back(serving, Fallback::Ended, &HasEnded);
             return Attempt::GoOn;
         }
         // Before anything is taken: what is taken must be able to go on.
         let descriptors = match Descriptors::of(client, origin) {
             Ok(descriptors) => descriptors,
             Err(error) => {
-                let text = format!("no descriptor for the relay: {error}");
-                log::request(serving.request, Level::Error, NOT_DETACHED, format_args!("{text}"));
-                fall_back(serving, Fallback::Descriptors, &text);
+                let message = NoDescriptor { error: &error };
+                log::request(serving.request, &message);
+                fall_back(serving, Fallback::Descriptors, &message);
                 return Attempt::GoOn;
             }
         };
@@ -248,7 +243,7 @@ pub fn attempt(
                 }
             }
             Decrypted::Ended => {
-                fall_back(serving, Fallback::Ended, ENDED);
+                fall_back(serving, Fallback::Ended, &HasEnded);
                 return Attempt::GoOn;
             }
         }
@@ -257,21 +252,22 @@ pub fn attempt(
 
 fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallback, String)> {
     if client.is_secondary() {
-        return Err((Fallback::Http2, "it is a stream of HTTP/2".to_owned()));
+        return Err((Fallback::Http2, IsStream.to_string()));
     }
     if !child::has_relay() {
-        return Err((Fallback::NoRelay, "this process has no relay".to_owned()));
+        return Err((Fallback::NoRelay, NoRelayHere.to_string()));
     }
-    for (c, whose) in [(client, "client"), (origin, "back end")] {
+    for (c, side) in [(client, Side::Client), (origin, Side::Origin)] {
+        let whose = &side.name();
+        let of_tls = |why: &dyn fmt::Display| (Fallback::Tls, TlsOf { whose, why }.to_string());
         if let Some(name) = c.unknown_filter(&PASSIVE) {
-            let text = format!("the {whose}'s connection has the filter {name}");
-            return Err((Fallback::Filter, text));
+            let text = HasFilter { whose, filter: &name };
+            return Err((Fallback::Filter, text.to_string()));
         }
         if c.has_filter(TLS_FILTER) && !tls::is_on(c) {
-            let text = format!("TLS of the {whose}: mod_ssl did not show its SSL");
-            return Err((Fallback::Tls, text));
+            return Err(of_tls(&NotOfModSsl));
         }
-        tls::is_takeable(c).map_err(|why| (Fallback::Tls, format!("TLS of the {whose}: {why}")))?;
+        tls::is_takeable(c).map_err(|why| of_tls(&why))?;
     }
     Ok(())
 }
@@ -369,12 +365,12 @@ fn take(
     let handshake = serving.data;
     let r = serving.request;
     let Some(mut place) = admission::take_place(r) else {
-        fall_back(serving, Fallback::NoRelay, "it has no place among the relay's tunnels");
+        fall_back(serving, Fallback::NoRelay, &NoPlace);
         return Attempt::GoOn;
     };
     let client_entry = place.take_client_entry();
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
-    log::request(r, Level::Debug, HANDED_OVER, format_args!("to the relay: {record}"));
+    log::request(r, &HandedOver { tunnel: &record });
     own_slot::count_handed_over();
     r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
@@ -436,7 +432,7 @@ impl Meeting {
                     // The other side is closed with the meeting.
                     let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
                     if let Some(record) = waiting.record.take() {
-                        record.lost(&format!("its TLS was not taken over: {error}"));
+                        record.lost(&TlsNotTaken { error: &error });
                     }
                     return;
                 }
@@ -451,7 +447,7 @@ impl Meeting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
-            record.lost("a side of it did not come out of httpd");
+            record.lost(&NotReleased);
         }
     }
 }

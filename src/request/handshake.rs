@@ -6,12 +6,12 @@ use std::cell::Cell;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
+use messages::MessageId;
 use protocol::handshake::{Offer, Rigour};
 use relay::Rules;
 
 use crate::config::DirConfig;
 use crate::ffi::connection::Connection;
-use crate::ffi::log::MessageId;
 use crate::ffi::request::Request;
 use crate::ffi::scope::{Scope, Serving};
 use crate::request::tunnel::Tunnel;
@@ -139,8 +139,8 @@ impl Handshake {
     }
 
     /// Ends the handshake for a reason that goes into the log.
-    pub fn refuse(&self, stage: Stage, number: MessageId) {
-        self.refusal.set(Some(number));
+    pub fn refuse(&self, stage: Stage, id: MessageId) {
+        self.refusal.set(Some(id));
         self.reach(stage);
     }
 

@@ -3,8 +3,13 @@
 //! before mod_proxy_http sees any of it.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use memchr::memchr;
+use messages::{
+    BadHead, ClosedInHead, FailedInHead, Forgivable, Forgiven, HeadCut, HeadLate, Message,
+    NotSwitched, QuotedByProxy, Wrong101,
+};
 use protocol::handshake::{Right101, check};
 use protocol::head::{Scanner, inspect};
 
@@ -12,10 +17,9 @@ use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
-use crate::ffi::log::{self, Level, MessageId};
+use crate::ffi::log;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
-use crate::message::{BAD_HEAD, FORGIVEN, HEAD_CUT, HEAD_LATE, NOT_SWITCHED, WRONG_101};
 use crate::request::admission;
 use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
 use crate::request::tunnel::Side;
@@ -224,7 +228,7 @@ impl HeadFilter {
                     Err(why) => self.cut(why),
                 }
             }
-            Err(bad) => self.refuse(BAD_HEAD, &bad.to_string()),
+            Err(bad) => self.refuse(&BadHead { why: &bad }),
         }
     }
 
@@ -234,7 +238,7 @@ impl HeadFilter {
         let status = match inspect(&self.bytes[..end]) {
             Ok(status) => status,
             Err(bad) => {
-                return self.refuse_by(serving, Stage::Refused, BAD_HEAD, &bad.to_string());
+                return self.refuse_by(serving, Stage::Refused, &BadHead { why: &bad });
             }
         };
         let (left, then) = match status.code {
@@ -242,8 +246,7 @@ impl HeadFilter {
                 match check(&self.bytes[..end], &handshake.offer, handshake.rigour) {
                     Ok(Right101 { head, forgiven }) => {
                         if let Some(wrong) = forgiven {
-                            let why = format_args!("WSForwardCheck lenient passes a {wrong}");
-                            log::request(serving.request, Level::Info, FORGIVEN, why);
+                            log::request(serving.request, &Forgiven { wrong: &wrong });
                         }
                         let left = head.len();
                         if let Cow::Owned(head) = head {
@@ -254,13 +257,11 @@ impl HeadFilter {
                         (left, Then::Rest)
                     }
                     Err(wrong) => {
-                        let cure = if wrong.is_forgivable() {
-                            " (WSForwardCheck lenient passes it)"
-                        } else {
-                            ""
+                        let why: &dyn Display = match wrong.is_forgivable() {
+                            true => &Forgivable { wrong: &wrong },
+                            false => &wrong,
                         };
-                        let why = format!("{wrong}{cure}");
-                        return self.refuse_by(serving, Stage::Refused, WRONG_101, &why);
+                        return self.refuse_by(serving, Stage::Refused, &Wrong101 { why });
                     }
                 }
             }
@@ -271,8 +272,7 @@ impl HeadFilter {
                 (end, Then::AnotherHead)
             }
             code => {
-                let why = format_args!("the back end answered {code}, no tunnel");
-                log::request(serving.request, Level::Debug, NOT_SWITCHED, why);
+                log::request(serving.request, &NotSwitched { status: &code });
                 handshake.reach(Stage::Answered);
                 // Its body may take as long as the client wants.
                 admission::give_back(serving.request);
@@ -301,23 +301,21 @@ impl HeadFilter {
             let handshake = serving.data;
             if handshake.stage() == Stage::Late {
                 let allowed = handshake.allowed().unwrap_or_default();
-                let why = format!("no response head within {allowed:?} ({arrived} bytes of it)");
-                self.refuse_by(&serving, Stage::Late, HEAD_LATE, &why);
+                let within: &dyn Display = &format_args!("{allowed:?}");
+                self.refuse_by(&serving, Stage::Late, &HeadLate { within, bytes: &arrived });
             } else {
-                let why = if why.is_eof() {
-                    format!("the back end closed after {arrived} bytes of a response head")
-                } else {
-                    format!("{why} after {arrived} bytes of a response head")
+                let why: &dyn Display = match why.is_eof() {
+                    true => &ClosedInHead { bytes: &arrived },
+                    false => &FailedInHead { error: &why, bytes: &arrived },
                 };
-                self.refuse_by(&serving, Stage::Refused, HEAD_CUT, &why);
+                self.refuse_by(&serving, Stage::Refused, &HeadCut { why });
             }
         });
         done.ok_or(why)
     }
 
-    fn refuse(&mut self, number: MessageId, why: &str) -> Result<(), Status> {
-        current(|serving| self.refuse_by(&serving, Stage::Refused, number, why))
-            .ok_or(Status::GENERAL)
+    fn refuse(&mut self, message: &impl Message) -> Result<(), Status> {
+        current(|serving| self.refuse_by(&serving, Stage::Refused, message)).ok_or(Status::GENERAL)
     }
 
     /// Has mod_proxy_http answer 502. It does so for a status line of another HTTP, which it
@@ -325,17 +323,16 @@ impl HeadFilter {
     /// what happened. For a failed read mod_proxy_http would log two lines that say less, and may
     /// close a client's connection without any answer (mod_proxy_http.c,
     /// ap_proxy_http_process_response).
-    fn refuse_by(
+    fn refuse_by<M: Message>(
         &mut self,
         serving: &Serving<'_, Handshake>,
         stage: Stage,
-        number: MessageId,
-        why: &str,
+        message: &M,
     ) {
-        serving.data.refuse(stage, number);
-        let line = format_args!("{why}; AH00898 quotes this, the back end sent no HTTP/9.9");
-        log::request(serving.request, Level::Error, number, line);
-        self.bytes = format!("HTTP/9.9 502 {number}: {why}\r\n").into_bytes();
+        serving.data.refuse(stage, M::ID);
+        let line = QuotedByProxy { message };
+        log::request_line(serving.request, M::LEVEL, M::ID, &line);
+        self.bytes = format!("HTTP/9.9 502 {}: {message}\r\n", M::ID).into_bytes();
         self.state = State::Head { left: self.bytes.len(), then: Then::End };
     }
 

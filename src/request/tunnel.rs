@@ -16,6 +16,14 @@ pub enum Side {
 }
 
 impl Side {
+    /// What the log calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Origin => "back end",
+        }
+    }
+
     /// The other one.
     pub fn other(self) -> Self {
         match self {

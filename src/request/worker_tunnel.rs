@@ -3,17 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use messages::{InThread, Message, TunnelEnded};
 use relay::{By, End, Why};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
-use crate::ffi::log::{self, Level};
+use crate::ffi::log;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::message::TUNNEL_ENDED;
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::request::handover::{self, Attempt};
 use crate::request::handshake::{Handshake, Stage, connections, current};
@@ -127,8 +127,8 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
     };
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer, None);
-    let line = EndLine(&record, &end);
-    log::request(r, Level::Info, TUNNEL_ENDED, format_args!("{line}, where=thread"));
+    let line = EndLine { record: &record, end: &end, more: &InThread };
+    log::request_line(r, TunnelEnded::LEVEL, TunnelEnded::ID, &line);
 }
 
 /// Who ended a tunnel in its thread, and why: mod_proxy does not say what its loop returned.

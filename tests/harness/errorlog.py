@@ -13,7 +13,7 @@ OF_THE_MACHINE = re.compile(rb"AH01882")
 #: A child that died of a signal, AH00051 and AH00052, is logged at notice: never harmless.
 CRASH = re.compile(rb"AH0005[12]|exit signal|panicked")
 #: What the module says of an answer that it refuses, and mod_proxy's line that quotes it.
-OWN = re.compile(rb"\[wsforward:error\] .* (?P<text>WSF\d{4}: .*); AH00898 quotes this, the back end sent no HTTP/9\.9$")
+OWN = re.compile(rb"\[wsforward:error\] .* (?P<text>WSF\d{4}: .*); AH00898 repeats this, its HTTP/9\.9 is not from the back end$")
 QUOTE = re.compile(rb"\[proxy:error\] .* AH00898: Corrupt status line .*: HTTP/9\.9 502 (?P<text>WSF\d{4}: .*) returned by ")
 
 
