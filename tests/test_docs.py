@@ -106,7 +106,7 @@ def test_tunnels_by_descriptors_are_those_of_the_code():
     [reserve] = map(int, re.findall(r"RESERVE: u64 = (\d+);", child))
     [for_thread] = map(int, re.findall(r"RESERVE_FOR_THREAD: u64 = (\d+);", child))
     [selectable] = map(int, re.findall(r"SELECTABLE: RawFd = (\d+);", read("src/os/descriptors.rs")))
-    [pipes] = map(int, re.findall(r"MOST: usize = (\d+);", pipe))
+    [pipes] = map(int, re.findall(r"MAX_PIPES: usize = (\d+);", pipe))
     rows = re.findall(r"^\| ([\d,]+)(?: \(Debian's\))? \| ([\d,]+) \|$", read("docs/performance.md"), re.M)
     assert len(rows) == 4
     for limit, tunnels in (map(lambda text: int(text.replace(",", "")), row) for row in rows):

@@ -1,4 +1,4 @@
-//! How much one tunnel may do before others have their turn.
+//! How much one tunnel may do before the others have their turn.
 
 use std::future::Future;
 use std::pin::pin;

@@ -121,10 +121,11 @@ fn raised(fd: OwnedFd, lowest: RawFd) -> OwnedFd {
 
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let flags: c_uint = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
-    let (here, there) = (std::ptr::null_mut(), std::ptr::null_mut());
+    let (no_offset, none) = (std::ptr::null_mut(), std::ptr::null_mut());
     loop {
         // SAFETY: open descriptors, without offsets; no memory of ours is involved.
-        let n = unsafe { libc::splice(from.as_raw_fd(), here, to.as_raw_fd(), there, most, flags) };
+        let n =
+            unsafe { libc::splice(from.as_raw_fd(), no_offset, to.as_raw_fd(), none, most, flags) };
         if let Some(result) = returned(n) {
             return result;
         }

@@ -92,7 +92,8 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Registers both sides. A tunnel whose descriptors the kernel refuses ends here.
+    /// Registers both sides. If the kernel refuses a descriptor, the tunnel is ended and there is no
+    /// task.
     pub(crate) fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
         let Tunnel { client, backend, mut state } = tunnel;
         let sides =
