@@ -6,12 +6,13 @@
 //! memory, but take a lock for themselves alone.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use os::{locks, process};
+use os::descriptors::Place;
+use os::{line_pipe, locks, process};
 
 use crate::ffi::retained::{Shareable, retained, retained_descriptors};
 
@@ -48,10 +49,10 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The pipe for lines, its reading and its writing end: open in the parent, and so in all its
 /// children. Set likewise, and not in shared memory: the parent reads of it.
-static LINES: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
+static LINES: [Place; 2] = [const { Place::new() }; 2];
 
 /// The file of the locks: open likewise.
-static LOCKS: AtomicI32 = AtomicI32::new(-1);
+static LOCKS: Place = Place::new();
 
 /// The place of this process, if it is a drain process: it does not see its own lock.
 static OWN: AtomicUsize = AtomicUsize::new(NOWHERE);
@@ -65,12 +66,12 @@ pub fn create() -> io::Result<()> {
     let registry: &'static Registry = retained(c"mod_wsforward_drains_1")?;
     /// Of what goes through the pipe, and of the numbers of locks.
     const LAYOUT: u64 = 1;
-    let lines = retained_descriptors(c"mod_wsforward_lines", LAYOUT, process::lines)?;
+    let lines = retained_descriptors(c"mod_wsforward_lines", LAYOUT, line_pipe::make)?;
     let [locks] =
         retained_descriptors(c"mod_wsforward_locks", LAYOUT, || locks::file().map(|one| [one]))?;
-    LOCKS.store(locks, Relaxed);
-    for (at, end) in LINES.iter().zip(lines) {
-        at.store(end, Relaxed);
+    LOCKS.set(locks);
+    for (place, end) in LINES.iter().zip(lines) {
+        place.set(end);
     }
     REGISTRY.store(std::ptr::from_ref(registry).cast_mut(), Relaxed);
     Ok(())
@@ -83,14 +84,14 @@ pub fn registry() -> Option<&'static Registry> {
 }
 
 /// The pipe for lines: its reading and its writing end.
-pub fn lines() -> Option<[RawFd; 2]> {
-    let ends = LINES.each_ref().map(|end| end.load(Relaxed));
-    ends.iter().all(|end| *end >= 0).then_some(ends)
+pub fn lines() -> Option<[BorrowedFd<'static>; 2]> {
+    let [read, write] = &LINES;
+    Some([read.get()?, write.get()?])
 }
 
 /// The file of the locks. Whoever closes a descriptor of it loses the locks that it has.
-pub fn lock_file() -> Option<RawFd> {
-    Some(LOCKS.load(Relaxed)).filter(|fd| *fd >= 0)
+pub fn lock_file() -> Option<BorrowedFd<'static>> {
+    LOCKS.get()
 }
 
 /// A drain process that lives, as the kernel knows it.

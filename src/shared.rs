@@ -4,10 +4,11 @@
 
 use std::io;
 use std::num::NonZeroU64;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
+use os::descriptors::Place;
 use os::fdpass;
 use os::process::is_alive;
 use relay::{Counters, FROZEN_VERSION};
@@ -97,7 +98,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// The queue for tunnels that change their process, its receiving and its sending end: open in
 /// the parent, and so in all its children. Set likewise.
-static QUEUE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
+static QUEUE: [Place; 2] = [const { Place::new() }; 2];
 
 /// Makes the memory, in the parent.
 ///
@@ -106,8 +107,8 @@ static QUEUE: [AtomicI32; 2] = [const { AtomicI32::new(-1) }; 2];
 pub fn create() -> io::Result<()> {
     let shared: &'static Shared = retained(c"mod_wsforward_shared")?;
     let queue = retained_descriptors(c"mod_wsforward_queue", Shared::LAYOUT, fdpass::pair)?;
-    for (at, end) in QUEUE.iter().zip(queue) {
-        at.store(end, Relaxed);
+    for (place, end) in QUEUE.iter().zip(queue) {
+        place.set(end);
     }
     if shared.client_key[0].load(Relaxed) == 0 {
         for part in &shared.client_key {
@@ -143,9 +144,9 @@ pub fn shared() -> Option<&'static Shared> {
 }
 
 /// The queue for tunnels that change their process: its receiving and its sending end.
-pub fn queue() -> Option<[RawFd; 2]> {
-    let ends = QUEUE.each_ref().map(|end| end.load(Relaxed));
-    ends.iter().all(|end| *end >= 0).then_some(ends)
+pub fn queue() -> Option<[BorrowedFd<'static>; 2]> {
+    let [receive, send] = &QUEUE;
+    Some([receive.get()?, send.get()?])
 }
 
 impl Shared {

@@ -158,7 +158,7 @@ impl<'c> Connection<'c> {
     /// Whether its socket has something to be read now.
     pub(crate) fn is_readable(self) -> bool {
         let Some(socket) = self.socket() else { return false };
-        socket.fd().is_some_and(os::descriptors::is_readable)
+        socket.fd().is_some_and(os::poll::is_readable)
     }
 
     /// The number that httpd gave the connection.

@@ -1,8 +1,10 @@
 //! Memory that all processes of a server share, across reloads.
 
 use std::ffi::{CStr, c_void};
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+
+use os::descriptors::keep_open;
 
 use super::sys;
 
@@ -85,7 +87,7 @@ pub(crate) fn retained_descriptors<const N: usize>(
     key: &CStr,
     layout: u64,
     make: impl FnOnce() -> std::io::Result<[OwnedFd; N]>,
-) -> std::io::Result<[RawFd; N]> {
+) -> std::io::Result<[BorrowedFd<'static>; N]> {
     // SAFETY: looks up memory that httpd keeps for the life of the parent.
     let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
     let kept = if kept.is_null() {
@@ -100,7 +102,9 @@ pub(crate) fn retained_descriptors<const N: usize>(
     };
     if kept.layout != layout {
         // Those of another layout stay with the processes that still use them.
-        *kept = RetainedDescriptors { layout, fds: make()?.map(IntoRawFd::into_raw_fd) };
+        let fds = make()?.map(|fd| keep_open(fd).as_raw_fd());
+        *kept = RetainedDescriptors { layout, fds };
     }
-    Ok(kept.fds)
+    // SAFETY: kept open above, now or before.
+    Ok(kept.fds.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }))
 }

@@ -1,8 +1,11 @@
 //! How many descriptors this process may have, and which numbers the relay's get.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Where the descriptors end that select() knows, and modules that use it.
 pub const SELECTABLE: RawFd = 1024;
@@ -16,21 +19,25 @@ pub fn lowest() -> RawFd {
     LOWEST.load(Ordering::Relaxed)
 }
 
+/// How many descriptors this process may have open.
+pub fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Raises the soft limit of descriptors to the hard one, in a child process, and
 /// returns the limit. What httpd had to itself before stays its own.
+///
+/// # Errors
+/// The kernel's refusal.
 pub fn raise_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is ours.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
-    let before = limit.rlim_cur;
-    if before < limit.rlim_max {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: the structure is ours.
-        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let (before, most) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+    if before < most {
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
         let lowest = RawFd::try_from(before).unwrap_or(RawFd::MAX).max(SELECTABLE);
         LOWEST.store(lowest, Ordering::Relaxed);
     }
-    Ok(limit.rlim_cur)
+    Ok(before.max(most))
 }
 
 /// Has the kernel make room for as many descriptors as `tunnels` need, up to a bound. To be called
@@ -40,43 +47,55 @@ pub fn make_room(tunnels: u64) {
     /// Eight bytes each.
     const MOST: u64 = 16 * 1024;
     let room = RawFd::try_from((2 * tunnels).clamp(1, MOST)).unwrap_or(1);
-    // SAFETY: standard error is open in a child; the copy is closed at once.
-    unsafe {
-        let copy = libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, lowest() + room - 1);
-        if copy >= 0 {
-            libc::close(copy);
-        }
-    }
+    // The copy is closed at once.
+    drop(fcntl_dupfd_cloexec(io::stderr().as_fd(), lowest() + room - 1));
 }
 
 /// A duplicate above the descriptors that httpd uses; as far below as it must be, if
 /// there is no room above.
+///
+/// # Errors
+/// There is no room at all.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let none_there =
-        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EMFILE));
-    let mut result = duplicate_from(fd, lowest());
+    let mut result = fcntl_dupfd_cloexec(fd, lowest());
     for lower in [SELECTABLE, 3] {
-        if result.as_ref().is_err_and(none_there) {
-            result = duplicate_from(fd, lower);
+        if matches!(result, Err(Errno::INVAL | Errno::MFILE)) {
+            result = fcntl_dupfd_cloexec(fd, lower);
         }
     }
-    result
+    Ok(result?)
 }
 
-fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor is open for the length of the borrow.
-    let copy = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
-    // SAFETY: just made, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+/// A descriptor that this process keeps open for good, so that everybody may borrow it.
+pub fn keep_open(fd: OwnedFd) -> BorrowedFd<'static> {
+    // SAFETY: nobody owns it any more, and so nobody closes it.
+    unsafe { BorrowedFd::borrow_raw(fd.into_raw_fd()) }
 }
 
-/// Whether a read would give something, an end included.
-pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
-    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, and no waiting.
-    unsafe { libc::poll(&raw mut polled, 1, 0) > 0 }
-}
+/// A place for such a descriptor. Another one may take it later.
+pub struct Place(AtomicI32);
 
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+/// No descriptor.
+const NONE: RawFd = -1;
+
+impl Place {
+    /// An empty one.
+    #[expect(clippy::new_without_default, reason = "for statics")]
+    pub const fn new() -> Self {
+        Self(AtomicI32::new(NONE))
+    }
+
+    /// Puts one there.
+    pub fn set(&self, fd: BorrowedFd<'static>) {
+        self.0.store(fd.as_raw_fd(), Ordering::Relaxed);
+    }
+
+    /// What is there.
+    pub fn get(&self) -> Option<BorrowedFd<'static>> {
+        match self.0.load(Ordering::Relaxed) {
+            NONE => None,
+            // SAFETY: `set` was given it for as long as the process lives.
+            fd => Some(unsafe { BorrowedFd::borrow_raw(fd) }),
+        }
+    }
 }

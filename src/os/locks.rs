@@ -4,27 +4,19 @@
 
 use std::ffi::{c_int, c_short};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use crate::process::{check, owned};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-/// Linux 6.3: a file that is never run. Where it is not known, the flag is left out.
-const MFD_NOEXEC_SEAL: libc::c_uint = 8;
-
-/// A file that is for locks alone: nothing can be written to it.
+/// Makes a file that is for locks alone: nothing can be written to it.
 ///
 /// # Errors
 /// It cannot be had.
 pub fn file() -> io::Result<OwnedFd> {
-    let make = |flags| {
-        let name = c"mod_wsforward locks";
-        // SAFETY: a NUL-terminated name.
-        owned(unsafe { libc::memfd_create(name.as_ptr(), flags | libc::MFD_CLOEXEC) }.into())
-    };
-    let file = make(MFD_NOEXEC_SEAL).or_else(|_| make(libc::MFD_ALLOW_SEALING))?;
-    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: an open descriptor and numbers.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+    let make = |flags| memfd_create(c"mod_wsforward locks", flags | MemfdFlags::CLOEXEC);
+    // It is never run. Linux 6.3 wants to be told.
+    let file = make(MemfdFlags::NOEXEC_SEAL).or_else(|_| make(MemfdFlags::ALLOW_SEALING))?;
+    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file)
 }
 
@@ -43,27 +35,29 @@ fn lock(number: usize, kind: c_int) -> io::Result<libc::flock> {
 ///
 /// # Errors
 /// Another process has it.
-pub fn take(file: RawFd, number: usize) -> io::Result<()> {
-    set(file, lock(number, libc::F_WRLCK as c_int)?)
+pub fn take(file: BorrowedFd<'_>, number: usize) -> io::Result<()> {
+    ask(file, libc::F_SETLK, &mut lock(number, libc::F_WRLCK as c_int)?)
 }
 
 /// Gives one back.
-pub fn give_back(file: RawFd, number: usize) {
+pub fn give_back(file: BorrowedFd<'_>, number: usize) {
     // It does not fail; and the process is about to end.
-    let _ = lock(number, libc::F_UNLCK as c_int).and_then(|lock| set(file, lock));
-}
-
-fn set(file: RawFd, lock: libc::flock) -> io::Result<()> {
-    // SAFETY: the kernel reads the structure. It does not wait.
-    check(unsafe { libc::fcntl(file, libc::F_SETLK, &raw const lock) }).map(drop)
+    let _ = lock(number, libc::F_UNLCK as c_int)
+        .and_then(|mut lock| ask(file, libc::F_SETLK, &mut lock));
 }
 
 /// The process that holds a lock, unless it is this one.
-pub fn holder(file: RawFd, number: usize) -> Option<u32> {
+pub fn holder(file: BorrowedFd<'_>, number: usize) -> Option<u32> {
     let mut lock = lock(number, libc::F_WRLCK as c_int).ok()?;
-    // SAFETY: the kernel reads and writes the structure.
-    let asked: c_int = unsafe { libc::fcntl(file, libc::F_GETLK, &raw mut lock) };
-    let is_held = asked == 0 && lock.l_type != libc::F_UNLCK as c_short;
+    ask(file, libc::F_GETLK, &mut lock).ok()?;
+    let is_held = lock.l_type != libc::F_UNLCK as c_short;
     // Locks of another kind (OFD) are nobody's, and those of other namespaces have no number here.
     u32::try_from(lock.l_pid).ok().filter(|pid| is_held && *pid > 1)
+}
+
+/// Sets a lock, or asks for one. Does not wait.
+fn ask(file: BorrowedFd<'_>, what: c_int, lock: &mut libc::flock) -> io::Result<()> {
+    // SAFETY: the kernel reads and writes the structure.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), what, std::ptr::from_mut(lock)) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -4,11 +4,15 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
-/// What is to be done: a function for signal handlers, which is told who sent the signal.
-static STOP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+use crate::signal_safe::Orders;
+
+/// What [`watch`] was told.
+static ORDERS: AtomicPtr<Orders> = AtomicPtr::new(std::ptr::null_mut());
+static BY_PARENT: AtomicU32 = AtomicU32::new(0);
+static BY_ITSELF: AtomicU32 = AtomicU32::new(0);
 
 /// The MPM's own handler, 0 if it has none.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -16,30 +20,18 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// What there was before this module's handler, for as long as that is there.
 static BEFORE: Mutex<Option<libc::sigaction>> = Mutex::new(None);
 
-/// Who sent the signal.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
-    /// httpd's parent.
-    Parent,
-    /// The process itself: the MPM's listener wakes the main thread when it ends. The parent's
-    /// signal may have been lost to this one, since the kernel keeps one that waits, not two.
-    Itself,
-}
-
 extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _context: *mut c_void) {
     // SAFETY: the kernel passes what it says of the signal, the number that it has for this one.
     let from = unsafe { (*info).si_pid() };
     // SAFETY: these ask for numbers, which a handler may.
-    let sender = match unsafe { (libc::getppid(), libc::getpid()) } {
-        (parent, _) if from == parent => Some(Sender::Parent),
-        (_, own) if from == own => Some(Sender::Itself),
-        _ => None,
+    let bits = match unsafe { (libc::getppid(), libc::getpid()) } {
+        (parent, _) if from == parent => BY_PARENT.load(SeqCst),
+        (_, own) if from == own => BY_ITSELF.load(SeqCst),
+        _ => 0,
     };
-    let stop = STOP.load(SeqCst);
-    if let (Some(sender), false) = (sender, stop.is_null()) {
-        // SAFETY: `watch` stored a function of this type.
-        let stop: fn(Sender) = unsafe { std::mem::transmute(stop) };
-        stop(sender);
+    // SAFETY: NULL, or what `watch` stored: a reference for ever.
+    if let (1.., Some(orders)) = (bits, unsafe { ORDERS.load(SeqCst).as_ref() }) {
+        orders.give(bits);
     }
     let next = NEXT.load(SeqCst);
     if next != 0 {
@@ -58,16 +50,19 @@ fn current() -> io::Result<libc::sigaction> {
     // SAFETY: plain numbers and a pointer, for which zero is valid.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     // SAFETY: asks; the structure is ours.
-    crate::process::check(unsafe {
-        libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action)
-    })?;
-    Ok(action)
+    match unsafe { libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action) } {
+        0 => Ok(action),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
-/// Has `stop` called, in the handler of the signal, when the parent or this process sends SIGTERM. The MPM sets
-/// its own handler while the first workers run already: this is to be called again, at times
-/// when it matters, and does nothing while all is as it should be.
-pub fn watch(stop: fn(Sender)) {
+/// Has orders given when the parent sends SIGTERM, and when the process sends one to itself: the
+/// MPM's listener wakes the main thread like that when it ends. The parent's signal may be lost to
+/// that one, since the kernel keeps one that waits, not two.
+///
+/// The MPM sets its own handler while the first workers run already: this is to be called again, at
+/// times when it matters, and does nothing while all is as it should be.
+pub fn watch(orders: &'static Orders, by_parent: u32, by_itself: u32) {
     let ours: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigterm;
     let is_ours = |action: &libc::sigaction| action.sa_sigaction == ours as libc::sighandler_t;
     let Ok(now) = current() else { return };
@@ -83,7 +78,9 @@ pub fn watch(stop: fn(Sender)) {
     }
     let has_next = now.sa_sigaction != libc::SIG_DFL && now.sa_sigaction != libc::SIG_IGN;
     NEXT.store(if has_next { now.sa_sigaction } else { 0 }, SeqCst);
-    STOP.store(stop as *mut (), SeqCst);
+    BY_PARENT.store(by_parent, SeqCst);
+    BY_ITSELF.store(by_itself, SeqCst);
+    ORDERS.store(std::ptr::from_ref(orders).cast_mut(), SeqCst);
     let mut action = now;
     action.sa_sigaction = ours as libc::sighandler_t;
     action.sa_flags |= libc::SA_SIGINFO;

@@ -2,16 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use messages::{Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay};
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
-use os::process;
-use os::stop::{self, Sender};
+use os::{poll, sigterm, stop};
 use relay::{
     DESCRIPTORS_OF_PIPES, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
 };
@@ -157,10 +155,8 @@ pub fn adopt(tunnel: Tunnel) {
     }
     watch_stop();
     // It came after the order to end all, or that comes yet.
-    if STOPPING.load(SeqCst)
-        && let Some(keeper) = keeper()
-    {
-        keeper.begin_end(false);
+    if let Some(keeper) = keeper().filter(|keeper| keeper.is_ending()) {
+        keeper.begin_end();
     }
 }
 
@@ -174,46 +170,19 @@ fn here() -> Option<&'static Child> {
     CHILD.get().filter(|child| child.pid == std::process::id())
 }
 
-/// The server stops while workers of this child may still have their requests.
-static STOPPING: AtomicBool = AtomicBool::new(false);
-
-/// The MPM's listener has ended, which sends this process a SIGTERM.
-static LISTENER_ENDED: AtomicBool = AtomicBool::new(false);
-
 /// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,
 /// workers may have to be killed.
 pub fn stopping(graceful: bool) {
-    if !graceful {
-        STOPPING.store(true, SeqCst);
-        // If the listener has ended it is the server that stops: a child that could not start has none.
-        begin_stop(LISTENER_ENDED.load(SeqCst));
-    }
-}
-
-/// A SIGTERM came. In its handler.
-fn signalled(by: Sender) {
-    if by == Sender::Itself {
-        LISTENER_ENDED.store(true, SeqCst);
-    }
-    // With the listener's signal the parent's may have been lost.
-    if by == Sender::Parent || STOPPING.load(SeqCst) {
-        begin_stop(true);
-    }
-}
-
-fn begin_stop(everywhere: bool) {
-    STOPPING.store(true, SeqCst);
-    if let Some(keeper) = keeper() {
-        keeper.begin_end(everywhere);
+    if let Some(keeper) = keeper().filter(|_| !graceful) {
+        keeper.begin_end();
     }
 }
 
 /// A connection of this child is beginning. Has the end of the server noticed, whatever its workers
 /// do then.
 pub fn watch_stop() {
-    if CHILD.get().is_some_and(|child| child.is_threaded && child.keeper.is_some()) {
-        // The parent comes to tell drain processes only after the last child.
-        stop::watch(signalled);
+    if let Some(Child { is_threaded: true, keeper: Some(keeper), .. }) = CHILD.get() {
+        keeper.watch_stop();
     }
 }
 
@@ -276,7 +245,7 @@ fn end_tunnels(ends_here: bool) {
     }
 }
 
-fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
+fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
     let settings = &child.settings;
     let stops = !is_graceful;
     let terms = Terms {
@@ -328,9 +297,7 @@ fn drain(child: &Child, relay: &Relay, is_graceful: bool) {
     lines::log(&NoProcess { count: &count, within: &text, error: &error });
     let until = Instant::now() + within;
     // A stop is not to wait for them.
-    let stopped = process::sigterm().ok();
-    let is_stopped = || {
-        stopped.as_ref().is_some_and(|stopped| process::wait([stopped.as_raw_fd()], 0) == [true])
-    };
+    let stopped = sigterm().ok();
+    let is_stopped = || stopped.as_ref().is_some_and(|stopped| poll::is_readable(stopped.as_fd()));
     end(tunnels, &mut || until <= Instant::now() || is_stopped(), Order::DrainTimeout, LINGER);
 }

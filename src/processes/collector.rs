@@ -6,13 +6,13 @@
 //! and else takes it.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use messages::{NoRoom, OtherVersion};
 use os::fdpass::{self, MESSAGE};
-use os::process;
+use os::{descriptors, poll, process};
 use relay::Tunnel;
 
 use crate::processes::record::TunnelRecord;
@@ -65,11 +65,11 @@ pub struct Claim {
     shared: &'static Shared,
     role: Role,
     /// Where tunnels come from.
-    pub queue: RawFd,
+    pub queue: BorrowedFd<'static>,
 }
 
 impl Claim {
-    fn new(shared: &'static Shared, queue: RawFd, over: Role) -> Option<Self> {
+    fn new(shared: &'static Shared, queue: BorrowedFd<'static>, over: Role) -> Option<Self> {
         let role = Role::of(std::process::id(), shared.generation());
         over.replace(role, shared).then_some(Self { shared, role, queue })
     }
@@ -92,7 +92,7 @@ impl Claim {
     }
 
     /// Gives the role up. What is in the queue is still to be taken: see [`received`].
-    pub fn give_up(self) -> RawFd {
+    pub fn give_up(self) -> BorrowedFd<'static> {
         self.role.replace(Role::NOBODY, self.shared);
         self.queue
     }
@@ -100,7 +100,7 @@ impl Claim {
 
 /// How many tunnels this process may have and still collect.
 pub fn most() -> usize {
-    let limit = process::descriptor_limit().saturating_sub(OWN) / 2;
+    let limit = descriptors::limit().saturating_sub(OWN) / 2;
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(QUEUED)
 }
 
@@ -148,7 +148,7 @@ fn is_older(generation: u32, than: u32) -> bool {
 }
 
 /// Sends what can be sent, to the process whose slot is `to`; returns the rest.
-fn send_all(queue: RawFd, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot) -> Vec<Tunnel> {
+fn send_all(queue: BorrowedFd<'_>, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot) -> Vec<Tunnel> {
     let until = Instant::now() + PATIENCE;
     let mut room = true;
     let mut rest = Vec::new();
@@ -175,7 +175,7 @@ fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
     }
 }
 
-fn send(queue: RawFd, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
+fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
     loop {
         match fdpass::send(queue, message, tunnel.descriptors()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -183,7 +183,7 @@ fn send(queue: RawFd, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Re
                 if left.is_zero() {
                     return Err(error);
                 }
-                process::wait_for_room(queue, i32::try_from(left.as_millis()).unwrap_or(0));
+                poll::wait_for_room(queue, left);
             }
             result => return result,
         }
@@ -210,8 +210,8 @@ pub enum Received {
 }
 
 /// Takes from the queue what is there, at most so much as it can hold.
-pub fn received(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Received> {
-    let most = if process::wait([queue], 0) == [true] { QUEUED } else { 0 };
+pub fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Received> {
+    let most = if poll::is_readable(queue) { QUEUED } else { 0 };
     let mut buffer = vec![0; if most > 0 { MESSAGE } else { 0 }];
     (0..most).map_while(move |_| {
         let (length, [client, backend]) = match fdpass::receive(queue, &mut buffer) {

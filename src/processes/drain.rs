@@ -7,13 +7,14 @@
 //! which does all the work; the first one watches.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use messages::{NoThread, NotCounted, OthersTunnelLost};
-use os::process::{self, Title};
-use os::room;
+use os::forked::{Fork, Forked, Left, end_unless_alive, fork_drain};
+use os::signal_safe::EventFd;
+use os::{poll, process, room};
 use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 
 use crate::ffi::log::Server;
@@ -27,10 +28,10 @@ use crate::shared::{Slot, shared};
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
 const HANG: u32 = 30;
-/// How often it looks around although nothing happens, in milliseconds.
-const ROUND: i32 = 10_000;
-/// How long the child waits until it can be found, at the most, in milliseconds.
-const FIND: i32 = 1000;
+/// How often it looks around although nothing happens.
+const ROUND: Duration = Duration::from_secs(10);
+/// How long the child waits until it can be found, at the most.
+const FIND: Duration = Duration::from_secs(1);
 /// How long peers get to answer a Close, when the server stops.
 const STOP: Duration = Duration::from_millis(500);
 /// The same when the drain's own time is over.
@@ -42,10 +43,10 @@ pub struct Prepared {
     server: OwnedFd,
     /// Where descriptors 0 to 2 lead.
     nowhere: OwnedFd,
-    /// Raised when a tunnel ends.
-    ended: OwnedFd,
-    /// Raised once it can be found.
-    found: OwnedFd,
+    /// Set when a tunnel ends.
+    ended: EventFd,
+    /// Set once it can be found.
+    found: EventFd,
 }
 
 impl Prepared {
@@ -57,10 +58,10 @@ impl Prepared {
         let nowhere = match std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
             Ok(null) => null.into(),
             // In a chroot.
-            Err(_) => process::event()?,
+            Err(_) => EventFd::new()?.into(),
         };
-        let server = process::watch(process::parent())?;
-        Ok(Self { server, nowhere, ended: process::event()?, found: process::event()? })
+        let server = process::watch_parent()?;
+        Ok(Self { server, nowhere, ended: EventFd::new()?, found: EventFd::new()? })
     }
 }
 
@@ -85,7 +86,7 @@ pub struct Terms {
 /// # Errors
 /// The tunnels, if there is no process for them.
 pub fn hand_on(
-    prepared: &Prepared,
+    prepared: &'static Prepared,
     slot: &'static Slot,
     terms: Terms,
     tunnels: Vec<Tunnel>,
@@ -94,40 +95,38 @@ pub fn hand_on(
     if tunnels.is_empty() && claim.is_none() {
         return Ok(0);
     }
-    let sockets: Vec<RawFd> =
-        tunnels.iter().flat_map(|tunnel| tunnel.descriptors().map(|fd| fd.as_raw_fd())).collect();
-    let mut keep: Vec<RawFd> = sockets
-        .iter()
-        .copied()
-        .chain([&prepared.server, &prepared.ended, &prepared.found].map(AsRawFd::as_raw_fd))
-        .chain(registry::lines().map(|[_, write]| write))
-        .chain(registry::lock_file())
-        .chain(claim.as_ref().map(|claim| claim.queue))
-        .collect();
-    // Room for 0 to 2.
-    keep.reserve(3);
     let entry = registry().and_then(Registry::claim);
     let child = std::process::id();
     // One that nobody finds would outlive a restart.
     let forked = match (registry(), entry) {
         (Some(_), None) => Err(io::Error::other("there are as many as can be")),
-        _ => process::fork_drain(),
+        // SAFETY: the new process calls nothing of httpd, and takes no lock that its child had: it
+        // has the tunnels, what was prepared for it, and its place in shared memory.
+        _ => unsafe { fork_drain() },
     };
     match forked {
-        Ok(None) => process::never_back(|| {
-            process::end_unless_alive(HANG);
-            process::close_all_but(&mut keep, &prepared.nowhere);
-            drop(keep);
+        Ok(Fork::Child(forked)) => forked.run(|forked| {
+            end_unless_alive(HANG);
+            let Prepared { server, nowhere, ended, found } = prepared;
+            let own = [server.as_fd(), ended.as_fd(), found.as_fd()].into_iter();
+            let sockets = tunnels.iter().flat_map(Tunnel::descriptors);
+            let write = registry::lines().map(|[_, write]| write);
+            let of_server = write.into_iter().chain(registry::lock_file());
+            let queue = claim.as_ref().map(|claim| claim.queue);
+            let keep = own.chain(sockets).chain(of_server).chain(queue);
+            // SAFETY: all that this process goes on with is kept. The rest is the child's, which
+            // lives on in statics that are not used here.
+            unsafe { forked.close_all_but(keep, nowhere.as_fd()) };
             // Before anything that might have something to say.
             lines::install_in_drain_process(terms.ends_are_logged);
-            record::signal_ends(prepared.ended.as_raw_fd());
+            record::signal_ends(ended);
             let here = Here::take(slot, entry, child);
-            process::raise(prepared.found.as_raw_fd());
-            run(prepared, &here, terms, tunnels, claim);
+            found.signal();
+            run(forked, prepared, &here, terms, tunnels, claim);
             lines::finish();
             here.leave();
         }),
-        Ok(Some(pid)) => {
+        Ok(Fork::Parent(pid)) => {
             slot.become_drain(child, pid);
             if let Some(entry) = entry {
                 entry.pass(child, pid);
@@ -135,13 +134,10 @@ pub fn hand_on(
             if let Some(claim) = claim {
                 claim.pass_to(pid);
             }
-            // Copies, whose sessions are the other process's now. The sockets are
-            // closed, so that it is alone with them: this process may yet take its
-            // time to exit.
-            std::mem::forget(tunnels);
-            sockets.into_iter().for_each(process::close);
+            // This process may yet take its time to exit.
+            tunnels.into_iter().for_each(Tunnel::leave_to_fork);
             // The server may stop as soon as this process is gone, and the next look is to count it.
-            process::wait([prepared.found.as_raw_fd()], FIND);
+            prepared.found.wait(FIND);
             Ok(make_room(terms.max_processes))
         }
         Err(error) => {
@@ -226,7 +222,8 @@ impl Here {
 
 /// The life of a drain process.
 fn run(
-    prepared: &Prepared,
+    forked: Forked,
+    prepared: &'static Prepared,
     here: &Here,
     terms: Terms,
     mut tunnels: Vec<Tunnel>,
@@ -242,9 +239,9 @@ fn run(
         keep_alive: terms.keep_alive,
         ..RelaySettings::default()
     };
-    let started = process::own_signals()
-        .and_then(|term| Ok((term, Relay::start(&settings, &slot.counts.relay)?)));
-    let (term, relay) = match started {
+    let started =
+        forked.leave().and_then(|left| Ok((left, Relay::start(&settings, &slot.counts.relay)?)));
+    let (Left { term, mut title }, relay) = match started {
         Ok(started) => started,
         Err(error) => {
             // Nobody else empties the queue of one who is about to go.
@@ -261,16 +258,13 @@ fn run(
     }
     let mut collecting = claim.map(|claim| Collecting::start(claim, terms.timeout));
     process::trim_memory();
-    // SAFETY: this process calls nothing of httpd, which is who used them.
-    let mut title = unsafe { Title::find() };
     let over = terms.timeout.map(|timeout| Instant::now() + timeout);
     let mut shown = String::new();
-    let ended = prepared.ended.as_raw_fd();
     let own = std::process::id();
     let mut is_surplus = surplus(terms.max_processes).iter().any(|drain| drain.pid == own);
     loop {
         if relay.is_responsive() {
-            process::end_unless_alive(HANG);
+            end_unless_alive(HANG);
         }
         collecting = collecting.and_then(|collecting| collecting.go_on(&relay, slot));
         let open = relay.open();
@@ -293,19 +287,18 @@ fn run(
         }
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let until = collecting.as_ref().and_then(|collecting| collecting.until).or(over);
-        let round = until.map_or(ROUND, |until| {
-            i32::try_from(left(until).as_millis()).unwrap_or(ROUND).clamp(1, ROUND)
-        });
-        let server = prepared.server.as_raw_fd();
-        let queue = collecting.as_ref().map_or(-1, |collecting| collecting.claim.queue);
+        let round = until.map_or(ROUND, |until| left(until).min(ROUND));
+        let queue = collecting.as_ref().map(|collecting| collecting.claim.queue);
         let [stop, server_gone, one_ended, _] = if is_surplus {
             [true, false, false, false]
         } else {
-            process::wait([term.as_raw_fd(), server, ended, queue], round)
+            let Prepared { server, ended, .. } = prepared;
+            let watched = [Some(term.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue];
+            poll::wait(watched, Some(round))
         };
         is_surplus = false;
         if one_ended {
-            process::swallow(ended);
+            prepared.ended.clear();
         }
         let stop = stop || server_gone;
         if stop || over.is_some_and(|over| left(over).is_zero()) {
@@ -359,12 +352,12 @@ impl Collecting {
     }
 }
 
-fn take_in(queue: RawFd, relay: &Relay, slot: &Slot) {
+fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) {
     arrived(queue, slot).for_each(|tunnel| adopt(relay, tunnel));
 }
 
 /// The tunnels that came through the queue. Those that are lost are said to be.
-fn arrived(queue: RawFd, slot: &Slot) -> impl Iterator<Item = Tunnel> {
+fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
         Received::Lost(why) => {
@@ -384,14 +377,14 @@ pub fn tell_all() {
 pub fn end_all(_: &Parent, server: Server<'_>) {
     // With what is logged meanwhile no more than the second.
     const PATIENCE: Duration = Duration::from_millis(900);
-    /// After so many milliseconds they are told again: one that was just being forked may not
-    /// have been found.
-    const ROUND: i32 = 50;
+    /// After this long they are told again: one that was just being forked may not have been found.
+    const ROUND: Duration = Duration::from_millis(50);
     let Some(registry) = registry() else { return };
-    let pipe = registry::lines().map_or(-1, |[read, _]| read);
+    let pipe = registry::lines().map(|[read, _]| read);
     let until = Instant::now() + PATIENCE;
     let mut buffer = Vec::new();
     let mut log = || {
+        let Some(pipe) = pipe else { return };
         line_kind::read_lines(pipe, &mut buffer, |level, id, text| {
             server.log(level, id, &text);
         });
@@ -400,9 +393,8 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
         let drains = registry.drains();
         let Some(first) = drains.first() else { break };
         drains.iter().copied().for_each(Drain::terminate);
-        let watched = i32::try_from(first.pid).map(process::watch);
-        let ended = watched.as_ref().map_or(-1, |fd| fd.as_ref().map_or(-1, OwnedFd::as_raw_fd));
-        let [_, said] = process::wait([ended, pipe], ROUND);
+        let ended = process::watch(first.pid).ok();
+        let [_, said] = poll::wait([ended.as_ref().map(OwnedFd::as_fd), pipe], Some(ROUND));
         if said {
             log();
         }

@@ -4,13 +4,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use messages::{Level, LinesLost, MessageId};
-use os::process;
+use os::poll;
+use os::signal_safe::EventFd;
 
 use crate::ffi::log::Server;
 use crate::processes::line_kind::read_lines;
@@ -27,15 +28,16 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// The way to the error log of a child.
 pub struct ErrorLog {
     shared: Arc<Shared>,
-    done: OwnedFd,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     server: Server<'static>,
     queue: Queue<(Level, MessageId)>,
-    /// Raised when there is something to do.
-    wake: OwnedFd,
+    /// Set when there is something to do.
+    wake: EventFd,
+    /// Set when the thread has ended.
+    done: EventFd,
 }
 
 impl ErrorLog {
@@ -46,18 +48,18 @@ impl ErrorLog {
     /// No thread or descriptor can be had.
     pub fn start(
         server: Server<'static>,
-        pipe: Option<RawFd>,
+        pipe: Option<BorrowedFd<'static>>,
         relay_threads: usize,
     ) -> io::Result<Self> {
         let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
-        let shared = Arc::new(Shared { server, queue, wake: process::event()? });
-        let done = process::event()?;
-        let (of_thread, done_fd) = (Arc::clone(&shared), done.as_raw_fd());
+        let (wake, done) = (EventFd::new()?, EventFd::new()?);
+        let shared = Arc::new(Shared { server, queue, wake, done });
+        let of_thread = Arc::clone(&shared);
         let thread = relay::spawn_without_signals("wsf-log", move || {
-            of_thread.write(pipe.unwrap_or(-1));
-            process::raise(done_fd);
+            of_thread.write(pipe);
+            of_thread.done.signal();
         })?;
-        Ok(Self { shared, done, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Has a line logged. Never waits.
@@ -68,14 +70,13 @@ impl ErrorLog {
     /// Has written what waits, and ends the thread. A log that stands still is not waited for:
     /// what it does not take in this time is lost.
     pub fn finish(&self) {
-        let Shared { queue, wake, .. } = &*self.shared;
+        let Shared { queue, wake, done, .. } = &*self.shared;
         queue.close();
-        process::raise(wake.as_raw_fd());
+        wake.signal();
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        let millis = i32::try_from(FLUSH.as_millis()).unwrap_or(i32::MAX);
-        if process::wait([self.done.as_raw_fd()], millis) == [true] {
+        if done.wait(FLUSH) {
             // Its panic, if it had one, is in the log.
             let _ = thread.join();
         } else {
@@ -91,14 +92,14 @@ impl Shared {
             return;
         }
         match self.queue.push((level, id), text.to_string()) {
-            Pushed::First => process::raise(self.wake.as_raw_fd()),
+            Pushed::First => self.wake.signal(),
             Pushed::Behind => {}
             Pushed::Lost => count_lost_lines(1),
         }
     }
 
     /// Takes what drain processes have said.
-    fn take_in(&self, pipe: RawFd, buffer: &mut Vec<u8>) {
+    fn take_in(&self, pipe: BorrowedFd<'_>, buffer: &mut Vec<u8>) {
         read_lines(pipe, buffer, |level, id, text| {
             if self.server.is_logged(level)
                 && self.queue.push_own((level, id), text.to_owned()) == Pushed::Lost
@@ -109,15 +110,15 @@ impl Shared {
     }
 
     /// The life of the thread.
-    fn write(&self, pipe: RawFd) {
+    fn write(&self, pipe: Option<BorrowedFd<'_>>) {
         let mut buffer = Vec::new();
         while !self.queue.is_over() {
-            let [woken, said] = process::wait([self.wake.as_raw_fd(), pipe], -1);
+            let [woken, said] = poll::wait([Some(self.wake.as_fd()), pipe], None);
             if woken {
-                process::swallow(self.wake.as_raw_fd());
+                self.wake.clear();
             }
             // What a child that ends does not take is for others.
-            if said && self.queue.is_open() {
+            if let Some(pipe) = pipe.filter(|_| said && self.queue.is_open()) {
                 self.take_in(pipe, &mut buffer);
             }
             while let Some(((level, id), line)) = self.queue.pop() {

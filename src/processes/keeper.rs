@@ -1,29 +1,33 @@
 //! A thread of a child that ends tunnels where a signal handler must not.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use os::process;
+use os::signal_safe::{EventFd, Orders};
+use os::stop;
 
 use crate::ffi::role::SignalHandler;
 
-/// How long a signal handler waits for tunnels to end, in milliseconds.
-const PATIENCE: i32 = 1500;
+/// How long a signal handler waits for tunnels to end.
+const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How often, in milliseconds, and how many times at the most a child that starts is looked at.
-const LOOK: i32 = 20;
+/// How often, and how many times at the most a child that starts is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 const LOOKS: u32 = 1500;
 
 /// The thread, and how it is told.
 pub struct Keeper {
-    orders: OwnedFd,
-    done: OwnedFd,
-    /// What is ordered: a sum of the four below.
-    ordered: Arc<AtomicU32>,
+    told: Arc<Told>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Told {
+    /// A sum of those below.
+    orders: Orders,
+    /// Set when tunnels have ended.
+    done: EventFd,
 }
 
 /// To end the tunnels of this process.
@@ -34,6 +38,10 @@ const TELL: u32 = 2;
 const STOP: u32 = 4;
 /// With [`END`]: the process ends behind it.
 const LAST: u32 = 8;
+/// Nothing yet: the MPM's listener has ended, which sends this process a SIGTERM, to which the
+/// parent's may have been lost. If tunnels are to end too it is the server that stops. A child that
+/// could not start ends without a listener.
+const LISTENER_ENDED: u32 = 16;
 
 impl Keeper {
     /// Starts it. `end` ends all tunnels, and is told whether the process ends behind that; `tell`
@@ -47,59 +55,61 @@ impl Keeper {
         tell: impl Fn() + Send + 'static,
         is_watched: impl Fn() -> bool + Send + 'static,
     ) -> io::Result<Self> {
-        let (orders, done) = (process::event()?, process::event()?);
-        let ordered = Arc::new(AtomicU32::new(0));
-        let told = Arc::clone(&ordered);
-        let (orders_fd, done_fd) = (orders.as_raw_fd(), done.as_raw_fd());
+        let told = Arc::new(Told { orders: Orders::new()?, done: EventFd::new()? });
+        let of_thread = Arc::clone(&told);
         let thread = relay::spawn_without_signals("wsf-keeper", move || {
+            let Told { orders, done } = &*of_thread;
             let mut looks = LOOKS;
+            let mut has_told = false;
             loop {
                 if looks > 0 && is_watched() {
                     looks = 0;
                 }
-                let patience = if looks > 0 { LOOK } else { -1 };
+                let ordered = orders.take((looks > 0).then_some(LOOK));
                 looks = looks.saturating_sub(1);
-                if process::wait([orders_fd], patience) != [true] {
-                    continue;
-                }
-                process::swallow(orders_fd);
-                let told = told.swap(0, SeqCst);
-                if told & TELL != 0 {
+                let server_stops = orders.were_given(END | LISTENER_ENDED);
+                if ordered & TELL != 0 || (server_stops && !has_told) {
                     tell();
+                    has_told = true;
                 }
-                if told & END != 0 {
-                    end(told & LAST != 0);
-                    process::raise(done_fd);
+                if ordered & END != 0 {
+                    end(ordered & LAST != 0);
+                    done.signal();
                 }
-                if told & STOP != 0 {
+                if ordered & STOP != 0 {
                     break;
                 }
             }
         })?;
-        Ok(Self { orders, done, ordered, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// For signal handlers, as what calls it.
-    fn order(&self, orders: u32) {
-        self.ordered.fetch_or(orders, SeqCst);
-        process::raise(self.orders.as_raw_fd());
+        Ok(Self { told, thread: Mutex::new(Some(thread)) })
     }
 
     /// Has the tunnels ended, and waits for it.
     pub fn end_tunnels(&self, _: &SignalHandler) {
-        self.order(END | LAST);
-        process::wait([self.done.as_raw_fd()], PATIENCE);
+        self.told.orders.give(END | LAST);
+        self.told.done.wait(PATIENCE);
     }
 
-    /// Has the tunnels ended, now and as often as it is told, those of drain processes as well if
-    /// `everywhere`. Does not wait, and is for signal handlers too.
-    pub fn begin_end(&self, everywhere: bool) {
-        self.order(if everywhere { END | TELL } else { END });
+    /// Has the tunnels ended, now and as often as it is told. Does not wait, and is for signal
+    /// handlers.
+    pub fn begin_end(&self) {
+        self.told.orders.give(END);
+    }
+
+    /// Whether it was told to end the tunnels.
+    pub fn is_ending(&self) -> bool {
+        self.told.orders.were_given(END)
+    }
+
+    /// Has the same done, and those of drain processes ended as well, when the parent sends SIGTERM:
+    /// it comes to tell drain processes only after the last child.
+    pub fn watch_stop(&'static self) {
+        stop::watch(&self.told.orders, END | TELL, LISTENER_ENDED);
     }
 
     /// Stops and joins it.
     pub fn stop(&self) {
-        self.order(STOP);
+        self.told.orders.give(STOP);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Its panic, if it had one, is in the log.
         let _ = thread.map(JoinHandle::join);

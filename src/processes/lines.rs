@@ -3,12 +3,13 @@
 //! says once which it is.
 
 use std::fmt;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use messages::{Level, LinesLost, Message, MessageId};
 use once_cell::sync::OnceCell;
-use os::process;
+use os::{line_pipe, poll};
 
 use crate::ffi::log::Server;
 use crate::ffi::server::Process;
@@ -89,7 +90,7 @@ pub fn finish() {
 }
 
 /// The end of the pipe where drain processes write.
-fn pipe() -> Option<RawFd> {
+fn pipe() -> Option<BorrowedFd<'static>> {
     registry::lines().map(|[_, write]| write)
 }
 
@@ -106,7 +107,7 @@ impl DrainLines {
     }
 
     /// Says how many lines were lost, if the pipe takes that.
-    fn say_lost(&self, pipe: RawFd) {
+    fn say_lost(&self, pipe: BorrowedFd<'_>) {
         let lost = self.lost.swap(0, Relaxed);
         if lost == 0 {
             return;
@@ -118,16 +119,16 @@ impl DrainLines {
 
     /// The same before the process ends, which waits for a while for room.
     fn finish(&self) {
-        const WAIT_MILLIS: i32 = 1000;
+        const WAIT: Duration = Duration::from_secs(1);
         if let Some(pipe) = pipe()
             && self.lost.load(Relaxed) > 0
         {
-            process::wait_for_room(pipe, WAIT_MILLIS);
+            poll::wait_for_room(pipe, WAIT);
             self.say_lost(pipe);
         }
     }
 }
 
-fn send(pipe: RawFd, kind: Kind, line: &dyn fmt::Display) -> bool {
-    process::send_line(pipe, format!("{}{line}", char::from(kind as u8)))
+fn send(pipe: BorrowedFd<'_>, kind: Kind, line: &dyn fmt::Display) -> bool {
+    line_pipe::send(pipe, format!("{}{line}", char::from(kind as u8)))
 }

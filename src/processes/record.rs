@@ -1,11 +1,10 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
 use std::fmt::{self, Write};
-use std::os::fd::RawFd;
 
 use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
-use os::process;
+use os::signal_safe::EventFd;
 use relay::{By, End, Record, Why};
 
 use crate::processes::line_kind::Kind;
@@ -17,10 +16,10 @@ const LIKELY: usize = 96;
 
 /// Signalled when a tunnel has ended and is no longer the relay's. Set once, by a drain process when
 /// it starts: it looks whether that was the last.
-static END_EVENT: OnceCell<RawFd> = OnceCell::new();
+static END_EVENT: OnceCell<&'static EventFd> = OnceCell::new();
 
 /// Has an event signalled for each tunnel that ends.
-pub fn signal_ends(event: RawFd) {
+pub fn signal_ends(event: &'static EventFd) {
     // A drain process starts once.
     let _ = END_EVENT.set(event);
 }
@@ -101,7 +100,7 @@ impl Record for TunnelRecord {
 
     fn settled(&mut self) {
         if let Some(event) = END_EVENT.get() {
-            process::raise(*event);
+            event.signal();
         }
     }
 }

@@ -117,7 +117,14 @@ impl Tunnel {
         self.end_and(by, why, || {});
     }
 
-    /// The same for one that counts until then.
+    /// A copy of it goes on in a process forked from this one: closes both sides, and leaves all
+    /// else as it is. TLS sessions would have something to say.
+    pub fn leave_to_fork(self) {
+        let Tunnel { client, backend, state } = self;
+        std::mem::forget((client.tls, backend.tls, state));
+    }
+
+    /// Does what [`end`](Self::end) does, for one that counts until then.
     pub(crate) fn end_and(mut self, by: By, why: Why, settle: impl FnOnce()) {
         self.state.report(by, why, settle);
     }

@@ -14,10 +14,10 @@
 //! of a record in the SSL itself, which comes along. However fast a peer sends,
 //! nothing has to be waited for.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ use messages::{
     NoPlace, NoRelayHere, NotInTime, NotOfModSsl, NotReleased, StaysInThread, TlsMessageIncomplete,
     TlsNotTaken, TlsOf,
 };
-use os::{descriptors, process};
+use os::{descriptors, poll};
 use relay::{Rules, Side as RelaySide, Tls, Tracker};
 use shared::Fallback;
 
@@ -163,11 +163,9 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     if let (Some(left), Some(socket)) = (left(), c.socket())
         && let Some(fd) = socket.fd()
     {
-        // The first millisecond after it.
-        let millis = c_int::try_from(left.as_millis().saturating_add(1)).unwrap_or(c_int::MAX);
         match wait {
-            Wait::Answers => process::wait_for_room(fd.as_raw_fd(), millis),
-            Wait::Message(_) => drop(process::wait([fd.as_raw_fd()], millis)),
+            Wait::Answers => poll::wait_for_room(fd, left),
+            Wait::Message(_) => drop(poll::wait([Some(fd)], Some(left))),
         }
     }
     // Where nothing came, mod_ssl would take another read of a back end's session for a handshake

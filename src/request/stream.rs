@@ -3,10 +3,9 @@
 //! between sockets and not here (ap_proxy_tunnel_run): it looks at the back end only when more arrives
 //! there, and it tells the client that the back end has closed only once the client has closed too.
 
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use os::process;
+use os::poll;
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::connection::Connection;
@@ -82,8 +81,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
         }
         // The signal is for what comes after all was read.
         if bytes.is_empty() {
-            let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).max(1);
-            process::wait([signal.as_raw_fd()], millis);
+            poll::wait([Some(signal)], Some(left));
             continue;
         }
         // Its back end may have closed, not only ended its side.
