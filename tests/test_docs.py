@@ -206,6 +206,17 @@ def test_links_lead_somewhere(page):
     assert re.search(r"^\tdh_installdocs README.md mod_wsforward.load docs$", read("debian/rules"), re.M)
 
 
+def test_contributing_names_what_is_there():
+    """Every path, directory or script; and every directory of src/ is explained."""
+    text = read("CONTRIBUTING.md")
+    named = set(re.findall(r"`((?:src|tests|docs|bench|demo|ci|\.ci)/[\w./-]*)", text))
+    assert len(named) >= 20
+    for name in named:
+        assert (ROOT / name).exists() or name == "tests/artefacts", name
+    for folder in (file for file in (ROOT / "src").iterdir() if file.is_dir()):
+        assert f"`src/{folder.name}/`" in text, folder.name
+
+
 # Dependencies.
 
 

@@ -183,7 +183,9 @@ impl Session {
             return Err(io::Error::from_raw_os_error(errno));
         }
         if wire.overflowed {
-            return Err(io::Error::other("the peer asks for more answers than it reads"));
+            return Err(io::Error::other(
+                "the peer requests TLS replies faster than it reads them",
+            ));
         }
         Ok(())
     }
