@@ -135,7 +135,7 @@ def crowd(httpd, certificate, monkeypatch):
     server.directives(f"{log.directive}\nServerLimit 1\nMaxRequestWorkers 32")
     peer.vhosts(server)
     server.start()
-    peer.hold(count=CROWD, at_once=CROWD, size=20, rounds=2, seconds=60)
+    peer.hold(count=CROWD, at_once=CROWD, size=20, rounds=2, seconds=240)
     relayed.wait_figure(server, "Tunnels", CROWD, 30)
     yield server, peer, log, mark
     peer.close()
