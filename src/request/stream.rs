@@ -16,10 +16,10 @@ use crate::request::tunnel::Side;
 /// How long a client may take to close its side once the back end has closed. Browsers need one round
 /// trip; until then the tunnel holds one of mod_http2's threads.
 const CLIENT_END_WAIT: Duration = Duration::from_secs(3);
-/// How long mod_http2 gets to send what was written before, in milliseconds. If it finds the end
+/// How long mod_http2 gets to send what was written before. If it finds the end
 /// while it is still sending, it takes the signal for the end as one for more output, and resets
 /// the stream at once (h2_stream_on_output_change).
-const SETTLE_MILLIS: i32 = 10;
+const SETTLE_TIME: Duration = Duration::from_millis(10);
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How many reads of the back end are passed on before it is the client's turn: as many as in the loop.
@@ -72,7 +72,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
     let Some(signal) = client.input_signal().filter(|_| !has_ended) else {
         return Status::ABORTED;
     };
-    process::wait([signal.as_raw_fd()], SETTLE_MILLIS);
+    poll::wait([Some(signal)], Some(SETTLE_TIME));
     // mod_http2 resets a stream whose client has not ended when its request is done.
     if client.pass_end().is_err() {
         return Status::ABORTED;
