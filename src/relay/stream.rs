@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     /// There was room when it was of no interest, and the descriptor may not be known to be
     /// writable since.
     has_room: bool,
+    /// Its TLS failed, and is not asked again.
+    failed: bool,
     /// The peer hung up without an error: nothing more to watch for.
     hung_up: bool,
 }
@@ -39,7 +41,14 @@ impl Stream {
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
         match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => Ok(Stream { pending: true, has_room: false, tls, io, hung_up: false }),
+            Ok(io) => Ok(Stream {
+                pending: true,
+                has_room: false,
+                failed: false,
+                tls,
+                io,
+                hung_up: false,
+            }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
                 Err((Socket { tls, fd }, error))
@@ -109,6 +118,9 @@ impl Stream {
         cx: &mut Context<'_>,
         mut take: impl FnMut(BorrowedFd<'_>, Option<&mut Box<dyn Tls>>) -> io::Result<(usize, bool)>,
     ) -> Poll<io::Result<usize>> {
+        if self.failed {
+            return Poll::Ready(Ok(0));
+        }
         loop {
             let mut guard = match self.io.poll_read_ready(cx)? {
                 Poll::Ready(guard) => Some(guard),
@@ -140,7 +152,10 @@ impl Stream {
                     give_way(cx);
                     return Poll::Pending;
                 }
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    self.failed = self.tls.is_some();
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }
@@ -158,14 +173,23 @@ impl Stream {
         bytes: &[u8],
         more: bool,
     ) -> io::Result<usize> {
-        if let Some(tls) = &mut self.tls {
-            return tls.write(bytes, more).map(|()| bytes.len());
+        if let Some(written) = self.write_tls(bytes, more) {
+            return written;
         }
         let n = socket::send(self.fd(), bytes, more)?;
         if n < bytes.len() {
             self.is_full(cx);
         }
         Ok(n)
+    }
+
+    /// Encrypts all of `bytes`, where there is TLS.
+    fn write_tls(&mut self, bytes: &[u8], more: bool) -> Option<io::Result<usize>> {
+        let tls = self.tls.as_mut()?;
+        if self.failed {
+            return Some(Err(io::ErrorKind::NotConnected.into()));
+        }
+        Some(tls.write(bytes, more).map(|()| bytes.len()))
     }
 
     /// Moves out of a pipe what the socket takes, without asking whether it has room. Only
@@ -199,8 +223,8 @@ impl Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(tls) = &mut self.tls {
-            return Poll::Ready(tls.write(bytes, false).map(|()| bytes.len()));
+        if let Some(written) = self.write_tls(bytes, false) {
+            return Poll::Ready(written);
         }
         self.poll_give(cx, |fd, _| socket::send(fd, bytes, false).map(sent))
     }
@@ -258,7 +282,7 @@ impl Stream {
 
     /// Queues close_notify. Failing to is no reason not to close.
     pub(crate) fn close_notify(&mut self) {
-        if let Some(tls) = &mut self.tls {
+        if let Some(tls) = self.tls.as_mut().filter(|_| !self.failed) {
             let _ = tls.close();
         }
     }

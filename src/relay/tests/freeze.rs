@@ -168,9 +168,9 @@ fn other_bytes_are_refused() {
     let mut longer = frozen.clone();
     longer.push(0);
     assert!(!thaw(&longer));
-    // Behind version, age, idle timeout, first end and stage: adding to so many bytes overflows.
+    // Behind version, age, rules, first end and stage: adding to so many bytes overflows.
     let mut countless = frozen.clone();
-    countless[20..28].fill(0xff);
+    countless[28..36].fill(0xff);
     assert!(!thaw(&countless));
     let mut random = Random::new(1);
     // Whatever it is: no panic, there or when it is used.
