@@ -438,7 +438,9 @@ impl Carried {
                 |flow: &mut Flow, other: &Flow, source: &mut Stream, sink: &mut Stream| {
                     let is_gone = flow.pump(cx, source, sink, buffers, other).is_err();
                     flow.finish(sink);
-                    is_gone || Flow::discard(cx, sink, &mut buffers.buffer).unwrap_or(true)
+                    // One that has ended may still read what is kept for it.
+                    let has_ended = Flow::discard(cx, sink, &mut buffers.buffer);
+                    is_gone || has_ended.map_or(true, |has_ended| has_ended && flow.is_ended())
                 };
             let client_gone = is_gone(&mut state.down, &state.up, backend, client);
             let backend_gone = is_gone(&mut state.up, &state.down, client, backend);

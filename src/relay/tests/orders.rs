@@ -200,6 +200,34 @@ fn who_cannot_send_on_and_says_nothing_more_is_told() {
 }
 
 #[test]
+fn who_has_ended_gets_what_is_kept_for_it() {
+    const KEPT: usize = 24 << 20;
+    let (relay, _) = relay(1);
+    let (client, a) = tcp_pair();
+    let (mut backend, b) = tcp_pair();
+    let (record, ends) = record();
+    let mut from_client = Side::plain(a.into());
+    from_client.read_ahead = vec![7; KEPT];
+    let sides = (from_client, Side::plain(b.into()));
+    let tunnel = Tunnel::new(sides.0, sides.1, opaque(), Rules::default(), record);
+    for peer in [&client, &backend] {
+        peer.shutdown(Shutdown::Write).expect("shutdown");
+    }
+    relay.adopt(tunnel).expect("adopted");
+    expect_end(&client);
+    thread::scope(|scope| {
+        let ending = scope.spawn(|| relay.end_all(Order::Stop, Some(1001), PATIENCE));
+        // It is not closed before all has come, however long that takes.
+        thread::sleep(Duration::from_millis(200));
+        let mut bytes = Vec::new();
+        backend.read_to_end(&mut bytes).expect("read");
+        assert_eq!(bytes.len(), KEPT);
+        assert_eq!(ending.join().expect("ended"), 0);
+    });
+    assert_eq!(ends.wait().bytes_up, KEPT as u64);
+}
+
+#[test]
 fn who_does_not_go_is_closed_in_time() {
     let (relay, counters) = relay(1);
     let mut peers: Vec<_> = (0..50).map(|_| websocket_tunnel(&relay)).collect();

@@ -737,7 +737,7 @@ impl Script<'_> {
         for peer in [client, backend] {
             let more = &peer.heard[peer.right..];
             let is_whole = [0, if peer.is_client { 4 } else { 8 }].contains(&more.len());
-            assert!(!is_in_time || is_whole, "a Close frame is whole");
+            assert!(!is_in_time || is_whole, "a Close frame is whole: {more:?}, {end:?}");
             sums.close_frames += usize::from(!more.is_empty());
         }
         let is_abrupt = matches!(end.why, Why::Reset | Why::Error(_));
