@@ -173,6 +173,7 @@ struct Pair {
     /// Bytes that the relay sent or sealed, and when that was last seen to grow.
     sent: u64,
     moved_at: u64,
+    opened_at: u64,
     may_be_idle: bool,
     /// When it was seen that nothing moved for as long as it may.
     idle_since: Option<u64>,
@@ -344,6 +345,7 @@ impl Script<'_> {
             linger: linger * SECOND,
             sent: 0,
             moved_at: kernel::now(),
+            opened_at: kernel::now(),
             may_be_idle: false,
             idle_since: None,
             is_broken: false,
@@ -623,7 +625,10 @@ impl Script<'_> {
             let looks = [0, 1].map(|side| kernel::look(pair.peers[side].socket));
             let sealed = pair.peers.iter().map(|peer| peer.sealed.load(Relaxed));
             let sent = looks.iter().map(|look| look.sent).chain(sealed).sum();
-            pair.may_be_idle |= pair.idle.is_some_and(|idle| now - pair.moved_at >= idle);
+            // What TLS says of its own, as close_notify, is nothing that moves.
+            let has_tls = pair.peers.iter().any(|peer| peer.has_tls);
+            let moved_at = if has_tls { pair.opened_at } else { pair.moved_at };
+            pair.may_be_idle |= pair.idle.is_some_and(|idle| now - moved_at >= idle);
             if sent != pair.sent {
                 (pair.sent, pair.moved_at) = (sent, now);
             }
