@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::poll;
 
@@ -44,4 +44,34 @@ pub fn receive<'b>(pipe: BorrowedFd<'_>, buffer: &'b mut Vec<u8>) -> &'b [u8] {
         let _ = rustix::io::read(pipe, spare_capacity(buffer));
     }
     buffer
+}
+
+/// Reads a pipe without relying on anything that other processes can change: that a read of it does
+/// not wait is a flag that belongs to all who have the pipe.
+pub struct Reader<'p> {
+    pipe: BorrowedFd<'p>,
+    /// A pipe of this process alone, to which the lines are moved: that does not wait because it is
+    /// asked not to.
+    own: [OwnedFd; 2],
+    buffer: Vec<u8>,
+}
+
+impl<'p> Reader<'p> {
+    /// # Errors
+    /// Descriptors cannot be had.
+    pub fn new(pipe: BorrowedFd<'p>) -> io::Result<Self> {
+        Ok(Self { pipe, own: make()?, buffer: Vec::new() })
+    }
+
+    /// Reads all lines that are there, each whole.
+    pub fn receive(&mut self) -> &[u8] {
+        let Self { pipe, own: [read, write], buffer } = self;
+        buffer.clear();
+        // What moves are the pipe's pages, and no line is in two of them.
+        if splice(*pipe, None, write, None, LINE_PIPE_BYTES, SpliceFlags::NONBLOCK).is_ok() {
+            buffer.reserve_exact(LINE_PIPE_BYTES);
+            let _ = rustix::io::read(read, spare_capacity(buffer));
+        }
+        buffer
+    }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use messages::{NoThread, NotCounted, OthersTunnelLost};
 use os::forked::{Fork, Forked, Left, end_unless_alive, fork_drain};
+use os::line_pipe::Reader;
 use os::signal_safe::EventFd;
 use os::{poll, process, room};
 use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
@@ -382,10 +383,10 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
     let Some(registry) = registry() else { return };
     let pipe = registry::lines().map(|[read, _]| read);
     let until = Instant::now() + PATIENCE;
-    let mut buffer = Vec::new();
+    let mut reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
     let mut log = || {
-        let Some(pipe) = pipe else { return };
-        line_kind::read_lines(pipe, &mut buffer, |level, id, text| {
+        let Some(reader) = &mut reader else { return };
+        line_kind::read_lines(reader.receive(), |level, id, text| {
             server.log(level, id, &text);
         });
     };

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use messages::{Level, LinesLost, MessageId};
-use os::poll;
 use os::signal_safe::EventFd;
+use os::{line_pipe, poll};
 
 use crate::ffi::log::Server;
 use crate::processes::line_kind::read_lines;
@@ -100,7 +100,7 @@ impl Shared {
 
     /// Takes what drain processes have said.
     fn take_in(&self, pipe: BorrowedFd<'_>, buffer: &mut Vec<u8>) {
-        read_lines(pipe, buffer, |level, id, text| {
+        read_lines(line_pipe::receive(pipe, buffer), |level, id, text| {
             if self.server.is_logged(level)
                 && self.queue.push_own((level, id), text.to_owned()) == Pushed::Lost
             {

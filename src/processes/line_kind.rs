@@ -1,9 +1,6 @@
 //! The kinds of lines about tunnels, and how they go through the pipe from drain processes.
 
-use std::os::fd::BorrowedFd;
-
 use messages::{Level, LinesLost, Message, MessageId, NoProcess, OfRelay, TunnelEnded, TunnelLost};
-use os::line_pipe;
 
 /// What kind of line it is, by its first byte in the pipe from drain processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,13 +41,8 @@ impl Kind {
 }
 
 /// What drain processes have said, line by line.
-pub fn read_lines(
-    pipe: BorrowedFd<'_>,
-    buffer: &mut Vec<u8>,
-    mut each: impl FnMut(Level, MessageId, &str),
-) {
-    let lines = String::from_utf8_lossy(line_pipe::receive(pipe, buffer));
-    for line in lines.lines() {
+pub fn read_lines(bytes: &[u8], mut each: impl FnMut(Level, MessageId, &str)) {
+    for line in String::from_utf8_lossy(bytes).lines() {
         let Some((first, text)) = line.split_at_checked(1) else { continue };
         let kind = Kind::ALL.into_iter().find(|kind| first.as_bytes() == [*kind as u8]);
         let Some(kind) = kind else { continue };

@@ -1,9 +1,13 @@
 //! Lines of several writers for several readers.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
+use os::line_pipe::Reader;
 use os::{line_pipe, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 fn received(read: BorrowedFd<'_>) -> Vec<String> {
     let mut buffer = Vec::new();
@@ -73,4 +77,44 @@ fn several_readers_get_each_line_once() {
         got.lines().filter(|line| *line != "end").map(|line| line.parse().expect(line)).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, Vec::from_iter(0..LINES));
+}
+
+#[test]
+fn a_reader_does_not_wait_although_another_process_cleared_the_flag() {
+    let [read, write] = line_pipe::make().expect("descriptors");
+    for end in [&read, &write] {
+        let flags = fcntl_getfl(end).expect("flags");
+        fcntl_setfl(end, flags.difference(OFlags::NONBLOCK)).expect("they can be set");
+    }
+    let (say, said) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = Reader::new(read.as_fd()).expect("descriptors");
+        say.send(reader.receive().to_vec()).expect("the test waits");
+        assert!(line_pipe::send(write.as_fd(), "a line".to_owned()));
+        say.send(reader.receive().to_vec()).expect("the test waits");
+    });
+    let next = || said.recv_timeout(Duration::from_secs(30)).expect("it does not wait");
+    assert_eq!(next(), b"");
+    assert_eq!(next(), b"a line\n");
+}
+
+#[test]
+fn a_reader_gets_all_that_a_full_pipe_holds_in_whole_lines() {
+    let [read, write] = line_pipe::make().expect("descriptors");
+    // Of all lengths, so that they meet the ends of pages in all ways.
+    let line = |number: usize| format!("{number}{}", "x".repeat(number % 4000));
+    let taken = (0..100_000).take_while(|number| line_pipe::send(write.as_fd(), line(*number)));
+    let count = taken.count();
+    let mut reader = Reader::new(read.as_fd()).expect("descriptors");
+    let mut got = Vec::new();
+    loop {
+        let text = str::from_utf8(reader.receive()).expect("text");
+        assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+        if text.is_empty() {
+            break;
+        }
+        got.extend(text.lines().map(str::to_owned));
+    }
+    assert!(count > 10);
+    assert_eq!(got, Vec::from_iter((0..count).map(line)));
 }
