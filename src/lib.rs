@@ -10,9 +10,7 @@
 mod config;
 mod ffi;
 mod processes;
-mod registry;
 mod request;
-mod shared;
 mod status;
 
 use config::{DIRECTIVES, DirConfig};
@@ -34,7 +32,7 @@ use messages::{
     CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
     NoSharedMemory, UselessRelay,
 };
-use processes::{child, drain};
+use processes::{child, drain, memory, registry};
 use request::{admission, decision, handler, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
@@ -96,7 +94,7 @@ impl module::Hooks for Hooks {
             main.say(&MemoryBound { bound: &bound });
         }
         drain::measure(parent);
-        let created = shared::create().and_then(|()| registry::create());
+        let created = memory::create().and_then(|()| registry::create());
         created.map_err(|error| NoSharedMemory { error: &error }.to_string())
     }
 
@@ -131,8 +129,7 @@ impl EndHooks for Hooks {
 
 impl OrphanHooks for Hooks {
     fn orphans() -> Vec<u32> {
-        let drains = registry::registry().map(registry::Registry::drains);
-        drains.into_iter().flatten().map(|drain| drain.pid).collect()
+        registry::drains().iter().map(|drain| drain.pid).collect()
     }
 }
 

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
-use shared::{Ends, Fallbacks, Refusals};
+use shared::{Ends, Fallbacks, Refusals, Slot};
 
-use crate::registry::registry;
-use crate::shared::shared;
+use crate::processes::memory::shared;
+use crate::processes::registry;
 
 /// One figure: its name in `?auto`, its text in HTML, its value.
 struct Figure {
@@ -21,7 +21,7 @@ fn figures() -> Vec<Figure> {
     let mut add = |key: &str, text: &str, value: u64| {
         figures.push(Figure { key: format!("WSForward{key}"), text: text.to_owned(), value });
     };
-    let living = |of: fn(&crate::shared::Slot) -> u64| shared.processes().map(of).sum();
+    let living = |of: fn(&Slot) -> u64| shared.processes().map(of).sum();
     add("Tunnels", "Relayed tunnels open", shared.open());
     add(
         "TunnelsPossible",
@@ -40,7 +40,7 @@ fn figures() -> Vec<Figure> {
         // A drain process takes no more than it has.
         living(|slot| 2 * slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed))),
     );
-    let drains = registry().map_or(0, |registry| registry.drains().len());
+    let drains = registry::drains().len();
     add("DrainProcesses", "Drain processes", drains as u64);
     let lost = shared.total(|c| &c.lines_lost);
     add("LinesLost", "Lines that the error log did not take in time", lost);

@@ -493,12 +493,12 @@ def test_entry_that_is_another_tunnels_by_now_is_left_alone(httpd, backend, clie
     memory = procfs.SharedMemory(server.pid)
     before = words(memory.read())
     talk = accepted(client, server)
-    # Only the entry of a client has its upper bits, which are a hash.
+    # Only the entry of a tunnel and its client's count have upper bits.
     grown = [at for at, (old, new) in enumerate(zip(before, words(memory.read()), strict=True))
              if old == 0 and new >> 48]  # fmt: skip
-    [at] = grown
+    at, _ = grown
     [value] = words(memory.read(8 * at, 8))
-    other = value ^ 1 << 60
+    other = value ^ 1 << 40
     memory.write(8 * at, struct.pack("<Q", other))
     talk.close()
     relayed.wait_figure(server, "Tunnels", 0)
@@ -515,7 +515,7 @@ def test_place_of_a_child_that_was_killed_while_it_gave_it_back(httpd, backend, 
     memory = procfs.SharedMemory(server.pid)
     halves = struct.unpack(f"<{len(memory.read()) // 4}I", memory.read())
     [at] = [at for at, number in enumerate(halves) if number == child]
-    # As src/shared.rs marks a place that this process is clearing.
+    # As src/shared/slots.rs marks a place that this process is clearing.
     memory.write(4 * at, struct.pack("<I", 1 << 31 | child))
     os.kill(child, signal.SIGKILL)
     wait.until(lambda: child not in server.children and server.status(), "another child serves")

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 
 use os::descriptors::keep_open;
+use shared::{Mapping, Shareable};
 
 use super::sys;
 
@@ -15,23 +16,12 @@ struct Retained {
     layout: u64,
 }
 
-/// A type that may live in memory shared by processes.
-///
-/// # Safety
-/// Implementors are made of atomics only, laid out as C would, and valid when
-/// all bytes are zero.
-pub(crate) unsafe trait Shareable {
-    /// Changes whenever the layout does, so that another build of the module
-    /// does not take this one's memory for its own.
-    const LAYOUT: u64;
-}
-
 /// The one `T` of this server: that of the last configuration, if it has the
 /// same layout, or a new one, all zero. In the parent, before children are made.
 ///
 /// # Errors
 /// The memory cannot be mapped.
-pub(crate) fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> {
+pub(crate) fn retained<T: Shareable + 'static>(key: &CStr) -> std::io::Result<&'static T> {
     // SAFETY: looks up memory that httpd keeps for the life of the parent.
     let kept = unsafe { sys::ap_retained_data_get(key.as_ptr()) };
     let kept = if kept.is_null() {
@@ -62,10 +52,11 @@ pub(crate) fn retained<T: Shareable>(key: &CStr) -> std::io::Result<&'static T> 
         }
         *kept = Retained { memory, layout: T::LAYOUT };
     }
-    let memory = NonNull::new(kept.memory.cast::<T>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-    // SAFETY: mapped in the size of T, page-aligned, never unmapped, zero or what
-    // a T of the same layout was left as; `Shareable` makes it valid and shared.
-    Ok(unsafe { memory.as_ref() })
+    let memory = NonNull::new(kept.memory.cast::<u8>()).ok_or(std::io::ErrorKind::OutOfMemory)?;
+    // SAFETY: mapped above, now or before, in the size of a T of this layout, readable and writable,
+    // and never unmapped; nobody else knows of it.
+    let mapping = unsafe { Mapping::new(memory, size_of::<T>(), kept.layout) };
+    mapping.get().ok_or_else(|| std::io::ErrorKind::InvalidData.into())
 }
 
 /// Descriptors that httpd keeps for us in the same way.

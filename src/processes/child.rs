@@ -13,6 +13,7 @@ use os::{poll, sigterm, stop};
 use relay::{
     DESCRIPTORS_OF_PIPES, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
 };
+use shared::Slot;
 
 use crate::config::{self, Settings};
 use crate::ffi::ending::ChildExit;
@@ -21,9 +22,7 @@ use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads}
 use crate::processes::drain::{self, Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::{lines, logger, own_slot};
-use crate::registry;
-use crate::shared::Slot;
+use crate::processes::{lines, logger, memory, own_slot, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -231,7 +230,7 @@ pub fn stop(how: ChildExit) {
     // After the fork, so that no tunnel waits for the log.
     lines::finish();
     // Does nothing if the slot is a drain process's by now.
-    child.slot.release();
+    memory::release(child.slot);
 }
 
 /// Ends all tunnels because the server stops. If the process `ends_here`, what is to be logged of

@@ -17,15 +17,16 @@ use os::line_pipe::Reader;
 use os::signal_safe::EventFd;
 use os::{poll, process, room};
 use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
+use shared::{Place, Shared, Slot};
 
 use crate::ffi::log::Server;
 use crate::ffi::role::Parent;
 use crate::ffi::server::most_children;
 use crate::processes::collector::{self, Claim, Received};
 use crate::processes::line_kind::{self, Kind};
+use crate::processes::memory::{self, shared};
+use crate::processes::registry::{self, Drain};
 use crate::processes::{lines, record};
-use crate::registry::{self, Drain, Entry, Registry, registry};
-use crate::shared::{Slot, shared};
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
 const HANG: u32 = 30;
@@ -96,11 +97,11 @@ pub fn hand_on(
     if tunnels.is_empty() && claim.is_none() {
         return Ok(0);
     }
-    let entry = registry().and_then(Registry::claim);
+    let place = registry::claim();
     let child = std::process::id();
     // One that nobody finds would outlive a restart.
-    let forked = match (registry(), entry) {
-        (Some(_), None) => Err(io::Error::other("there are as many as can be")),
+    let forked = match place {
+        None if registry::is_there() => Err(io::Error::other("there are as many as can be")),
         // SAFETY: the new process calls nothing of httpd, and takes no lock that its child had: it
         // has the tunnels, what was prepared for it, and its place in shared memory.
         _ => unsafe { fork_drain() },
@@ -121,7 +122,7 @@ pub fn hand_on(
             // Before anything that might have something to say.
             lines::install_in_drain_process(terms.ends_are_logged);
             record::signal_ends(ended);
-            let here = Here::take(slot, entry, child);
+            let here = Here::take(slot, place, child);
             found.signal();
             run(forked, prepared, &here, terms, tunnels, claim);
             lines::finish();
@@ -129,8 +130,8 @@ pub fn hand_on(
         }),
         Ok(Fork::Parent(pid)) => {
             slot.become_drain(child, pid);
-            if let Some(entry) = entry {
-                entry.pass(child, pid);
+            if let Some(place) = place {
+                place.pass(child, pid);
             }
             if let Some(claim) = claim {
                 claim.pass_to(pid);
@@ -142,8 +143,8 @@ pub fn hand_on(
             Ok(make_room(terms.max_processes))
         }
         Err(error) => {
-            if let Some(entry) = entry {
-                entry.release(child);
+            if let Some(place) = place {
+                registry::release(place, child);
             }
             tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
             Err((error, tunnels))
@@ -168,13 +169,13 @@ pub fn automatic() -> usize {
 /// Those drain processes that are more than may be, the oldest of them.
 fn surplus(max_processes: usize) -> Vec<Drain> {
     let most = max_processes.max(1);
-    let Some(registry) = registry().filter(|registry| registry.taken() > most) else {
+    if registry::taken() <= most {
         return Vec::new();
-    };
-    let mut drains = registry.drains();
+    }
+    let mut drains = registry::drains();
     let surplus = drains.len().saturating_sub(most);
     // The one that collects has the youngest too.
-    let collector = shared().map_or(0, collector::pid);
+    let collector = shared().map_or(0, Shared::collector);
     drains.sort_by_key(|drain| drain.pid == collector);
     drains.truncate(surplus);
     drains
@@ -191,32 +192,31 @@ fn make_room(max_processes: usize) -> usize {
 /// Where a drain process is counted.
 struct Here {
     slot: &'static Slot,
-    entry: Option<&'static Entry>,
+    place: Option<Place<'static>>,
 }
 
 impl Here {
     /// Takes over what `child` had. A slot that was given to somebody else meanwhile, because the
     /// child ended before it could say whose it is, is not ours.
-    fn take(slot: &'static Slot, entry: Option<&'static Entry>, child: u32) -> Self {
+    fn take(slot: &'static Slot, place: Option<Place<'static>>, child: u32) -> Self {
         /// Nobody looks at it.
         static UNSEEN: Slot = Slot::new();
         let pid = std::process::id();
         slot.become_drain(child, pid);
-        if let Some(entry) = entry {
-            entry.pass(child, pid);
-            let held = registry().map(|registry| registry.hold(entry));
-            if let Some(Err(error)) = held {
+        if let Some(place) = place {
+            place.pass(child, pid);
+            if let Err(error) = registry::hold(place) {
                 lines::say(Kind::NoProcess, &NotCounted { error: &error });
             }
         }
         let is_ours = !slot.is_shared() || slot.pid() == pid;
-        Self { slot: if is_ours { slot } else { &UNSEEN }, entry }
+        Self { slot: if is_ours { slot } else { &UNSEEN }, place }
     }
 
     fn leave(&self) {
-        self.slot.release();
-        if let Some(entry) = self.entry {
-            entry.release(std::process::id());
+        memory::release(self.slot);
+        if let Some(place) = self.place {
+            registry::release(place, std::process::id());
         }
     }
 }
@@ -370,7 +370,7 @@ fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
 
 /// Tells every drain process to end.
 pub fn tell_all() {
-    registry().map(Registry::drains).into_iter().flatten().for_each(Drain::terminate);
+    registry::drains().into_iter().for_each(Drain::terminate);
 }
 
 /// The server stops, or restarts without grace: tells every drain process, and
@@ -380,7 +380,6 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
     const PATIENCE: Duration = Duration::from_millis(900);
     /// After this long they are told again: one that was just being forked may not have been found.
     const ROUND: Duration = Duration::from_millis(50);
-    let Some(registry) = registry() else { return };
     let pipe = registry::lines().map(|[read, _]| read);
     let until = Instant::now() + PATIENCE;
     let mut reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
@@ -391,7 +390,7 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
         });
     };
     loop {
-        let drains = registry.drains();
+        let drains = registry::drains();
         let Some(first) = drains.first() else { break };
         drains.iter().copied().for_each(Drain::terminate);
         let ended = process::watch(first.pid).ok();

@@ -16,7 +16,7 @@ use crate::ffi::server::Process;
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::line_kind::Kind;
 use crate::processes::own_slot;
-use crate::registry;
+use crate::processes::registry;
 
 /// The sink of a child. Set once, when it starts.
 static CHILD: OnceCell<ChildLines> = OnceCell::new();

@@ -9,5 +9,7 @@ mod line_kind;
 mod line_queue;
 mod lines;
 mod logger;
+pub mod memory;
 pub mod own_slot;
 pub mod record;
+pub mod registry;

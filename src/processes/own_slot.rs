@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use once_cell::sync::OnceCell;
-use shared::Fallback;
+use shared::{Fallback, Shared, Slot};
 
 use crate::ffi::server::Process;
-use crate::shared::{Shared, Slot, shared};
+use crate::processes::memory::shared;
 
 /// The slot of a child, or of the drain process that was forked from it. Set once, by the child when
 /// it starts; never in the parent.

@@ -6,10 +6,11 @@ use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
 use os::signal_safe::EventFd;
 use relay::{By, End, Record, Why};
+use shared::{ClientEntry, Message, Slot};
 
 use crate::processes::line_kind::Kind;
+use crate::processes::memory::shared;
 use crate::processes::{lines, own_slot};
-use crate::shared::{ClientEntry, Slot, shared};
 
 /// A label is seldom longer.
 const LIKELY: usize = 96;
@@ -47,19 +48,16 @@ impl TunnelRecord {
         Self { label: Box::from(&*label), client_entry }
     }
 
-    /// Appends it as bytes, for [`Self::thaw`].
-    pub fn freeze(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&ClientEntry::freeze(self.client_entry));
-        out.extend_from_slice(self.label.as_bytes());
+    /// With what the relay made of its tunnel, for [`Self::thaw`] in another process.
+    pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
+        Message { frozen, client_entry: self.client_entry, label: &self.label }
     }
 
-    /// The record that became these bytes. Its client is counted in `slot` from now on.
-    pub fn thaw(bytes: &[u8], slot: &Slot) -> Option<Self> {
-        let (entry, label) = bytes.split_first_chunk()?;
-        let label = std::str::from_utf8(label).ok()?.into();
+    /// The record that became this message. Its client is counted in `slot` from now on.
+    pub fn thaw(message: &Message<'_>, slot: &Slot) -> Self {
         let client_entry =
-            ClientEntry::thaw(*entry).and_then(|entry| shared()?.move_client(entry, slot));
-        Some(Self { label, client_entry })
+            message.client_entry.and_then(|entry| shared()?.move_client(entry, slot));
+        Self { label: message.label.into(), client_entry }
     }
 
     /// Its client is counted in `slot` from now on: once, whoever looks.

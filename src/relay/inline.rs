@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep;
 
-use crate::counters::Counters;
+use shared::Counters;
+
 use crate::end::{By, Order};
 use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;

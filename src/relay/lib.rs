@@ -12,7 +12,6 @@
 mod budget;
 mod buffers;
 mod bytes;
-mod counters;
 mod end;
 mod flow;
 mod frames;
@@ -35,7 +34,6 @@ mod tunnel;
 mod watch;
 
 pub use budget::Budget;
-pub use counters::Counters;
 pub use end::{AsAny, By, End, Order, Record};
 pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
@@ -45,7 +43,7 @@ pub use pipe::DESCRIPTORS_OF_PIPES;
 pub use rules::Rules;
 pub use runtime::{Relay, spawn_without_signals};
 pub use settings::Settings;
-pub use shared::Why;
+pub use shared::{Counters, Why};
 pub use side::Side;
 pub use task::GOING_AWAY;
 pub use tls::Tls;

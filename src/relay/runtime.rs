@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use messages::ThreadDiedAtStart;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::counters::Counters;
+use shared::Counters;
+
 use crate::end::Order;
 use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;

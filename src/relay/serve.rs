@@ -12,12 +12,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use messages::ThreadDied;
-use shared::Why;
+use shared::{Counters, Why};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::counters::Counters;
 use crate::end::{By, Order};
 use crate::settings::Settings;
 use crate::task::Task;

@@ -9,8 +9,9 @@ use std::sync::atomic::{
 };
 use std::task::{Context, Poll, Waker};
 
+use shared::Counters;
+
 use crate::buffers::ThreadBuffers;
-use crate::counters::Counters;
 use crate::end::Order;
 use crate::keepalive::KeepAlive;
 use crate::pipe::Pipes;

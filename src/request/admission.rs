@@ -10,16 +10,16 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use messages::{Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, ProcessFull, Refused};
-use shared::Refusal;
+use shared::{ClientEntry, Refusal, Slot};
 
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log;
 use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::processes::child;
+use crate::processes::memory::shared;
 use crate::processes::own_slot;
 use crate::request::decision;
-use crate::shared::{ClientEntry, Slot, shared};
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 

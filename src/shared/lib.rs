@@ -1,5 +1,30 @@
-//! What the processes of a server know of each other, in memory that they share.
+//! What the processes of a server know of each other, in memory that they share: who is there and
+//! what it counts ([`Shared`]), how many tunnels each client has, who takes in the tunnels of
+//! others ([`Shared::leave`]), and where drain processes are ([`Registry`]).
+//!
+//! The caller maps the memory ([`Mapping`]) and says what it knows of processes ([`Processes`]).
+//! Any process may die between any two stores, and a process that means harm may write what it
+//! likes: nothing here panics for it, waits, or goes on for ever.
 
+mod clients;
+mod counters;
+mod mapping;
+mod message;
+#[cfg(all(test, loom))]
+mod model;
+mod processes;
 mod reasons;
+mod registry;
+mod role;
+mod slots;
+mod sync;
 
+pub use clients::{ClientEntry, ClientKey};
+pub use counters::{Counters, Counts};
+pub use mapping::{Mapping, Shareable};
+pub use message::Message;
+pub use processes::Processes;
 pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, Why};
+pub use registry::{Place, Registry};
+pub use role::{Claim, Sent};
+pub use slots::{Memory, Shared, Slot};

@@ -1,0 +1,99 @@
+//! The memory that all processes of the server share, made in the parent and kept across reloads.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicPtr, AtomicU32};
+
+use os::descriptors::Place;
+use os::{fdpass, process};
+use relay::FROZEN_VERSION;
+use shared::{Memory, Message, Processes, Shareable, Shared, Slot};
+
+use crate::ffi::retained::{retained, retained_descriptors};
+
+/// Where the memory is, in this process. Set in the parent for each
+/// configuration, before children are made.
+static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The configuration that this process was started with. Set likewise.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// The queue for tunnels that change their process, its receiving and its sending end: open in
+/// the parent, and so in all its children. Set likewise.
+static QUEUE: [Place; 2] = [const { Place::new() }; 2];
+
+/// Of what is in the queue: messages, the relay's part of them, and what they say of the memory.
+const QUEUE_LAYOUT: u64 =
+    (Message::VERSION as u64) << 56 | (FROZEN_VERSION as u64) << 40 | Memory::LAYOUT;
+const _: () = assert!(Memory::LAYOUT >> 40 == 0 && FROZEN_VERSION >> 8 == 0);
+
+/// The processes of this system.
+#[derive(Debug)]
+pub struct System;
+
+impl Processes for System {
+    fn own(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn exists(&self, pid: u32) -> bool {
+        process::is_alive(pid)
+    }
+
+    fn runs(&self, pid: u32) -> bool {
+        process::runs(pid)
+    }
+}
+
+/// Makes the memory, in the parent.
+///
+/// # Errors
+/// It cannot be had.
+pub fn create() -> io::Result<()> {
+    let memory: &Memory = retained(c"mod_wsforward_shared")?;
+    let queue = retained_descriptors(c"mod_wsforward_queue", QUEUE_LAYOUT, fdpass::pair)?;
+    for (place, end) in QUEUE.iter().zip(queue) {
+        place.set(end);
+    }
+    GENERATION.store(memory.begin(|| Ok::<_, io::Error>([random()?, random()?]))?, Relaxed);
+    MEMORY.store(std::ptr::from_ref(memory).cast_mut(), Relaxed);
+    Ok(())
+}
+
+/// A number that nobody can guess, never 0.
+fn random() -> io::Result<u64> {
+    let mut number = 0u64;
+    while number == 0 {
+        // SAFETY: writes no more than the size of the number.
+        let got = unsafe { libc::getrandom((&raw mut number).cast(), size_of::<u64>(), 0) };
+        if got < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            number = 0;
+        }
+    }
+    Ok(number)
+}
+
+/// The memory, if there is any.
+pub fn shared() -> Option<Shared<'static>> {
+    // SAFETY: NULL, or what `create` stored: a reference for ever.
+    let memory = unsafe { MEMORY.load(Relaxed).as_ref() }?;
+    Some(Shared::new(memory, &System, GENERATION.load(Relaxed)))
+}
+
+/// Gives a slot back when its process, which is this one, ends.
+pub fn release(slot: &Slot) {
+    if let Some(shared) = shared() {
+        shared.release(slot);
+    }
+}
+
+/// The queue for tunnels that change their process: its receiving and its sending end.
+pub fn queue() -> Option<[BorrowedFd<'static>; 2]> {
+    let [receive, send] = &QUEUE;
+    Some([receive.get()?, send.get()?])
+}

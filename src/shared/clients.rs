@@ -1,0 +1,467 @@
+//! How many tunnels each client has open, found in constant time.
+//!
+//! An entry for each tunnel says whose it is: the client's key and the process that has it. It is
+//! the truth. Beside the entries is an index: a count for each client, in one of a few places that
+//! follow from its key. A tunnel joins in three steps, each a single exchange of one word:
+//!
+//! 1. an entry is taken: *joining*
+//! 2. the client's count is raised, and names the entry as the last that changed it
+//! 3. the entry is *in*
+//!
+//! and leaves likewise (*leaving*, the count is lowered, the entry is free). Its process may die
+//! between any two. Whoever finds it dead looks at its entries: one that is *joining* or *leaving*
+//! has changed its count if the count still names it. It cannot have been overwritten: whoever is
+//! about to change a count first does the third step of the entry that it names, in its place.
+//!
+//! A word has a few bits that differ from life to life of what it stands for, so that who was held
+//! up between looking and exchanging does not take a later life for the one that it saw.
+
+use std::num::NonZeroU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+
+use siphasher::sip::SipHasher13;
+
+use crate::slots::SlotNumber;
+use crate::sync::{AtomicU32, AtomicU64, somewhere};
+
+/// More tunnels than this are not limited by client.
+#[cfg(not(loom))]
+const ENTRIES: usize = 1 << 17;
+#[cfg(loom)]
+const ENTRIES: usize = 3;
+
+/// Counts that are next to each other, in one line of the processor's cache.
+#[cfg(not(loom))]
+const LINE: usize = 8;
+#[cfg(loom)]
+const LINE: usize = 1;
+/// Lines in which the count of a client may be.
+#[cfg(not(loom))]
+const CHOICES: usize = 4;
+#[cfg(loom)]
+const CHOICES: usize = 2;
+/// Lines in all: twice as many counts as can be in use.
+const LINES: usize = 2 * ENTRIES / LINE;
+/// Places where the count of a client may be.
+const PLACES: usize = LINE * CHOICES;
+
+/// An exchange fails only if another process made progress. So often it does only if one means harm.
+const TRIES: usize = 1000;
+
+/// A part of a word.
+#[derive(Clone, Copy)]
+struct Bits {
+    from: u32,
+    count: u32,
+}
+
+impl Bits {
+    const fn above(below: Self, count: u32) -> Self {
+        Self { from: below.from + below.count, count }
+    }
+
+    const fn most(self) -> u64 {
+        (1 << self.count) - 1
+    }
+
+    const fn get(self, word: u64) -> u64 {
+        word >> self.from & self.most()
+    }
+
+    const fn set(self, word: u64, value: u64) -> u64 {
+        word & !(self.most() << self.from) | (value & self.most()) << self.from
+    }
+}
+
+/// What a client is counted under: a part of the hash of its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientKey(u64);
+
+impl ClientKey {
+    const BITS: u32 = 41;
+    const TAG: Bits = Bits { from: 0, count: 26 };
+    const LINE: Bits = Bits::above(Self::TAG, Self::BITS - Self::TAG.count);
+
+    /// By which its count is known among those of the same lines.
+    const fn tag(self) -> u64 {
+        Self::TAG.get(self.0)
+    }
+
+    /// The index of the count in one of its places.
+    const fn index(self, place: usize) -> usize {
+        // An odd step: so many different lines.
+        let step = (self.tag() | 1) as usize;
+        let line = (Self::LINE.get(self.0) as usize).wrapping_add(step.wrapping_mul(place / LINE));
+        line % LINES * LINE + place % LINE
+    }
+}
+
+/// How far a tunnel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Free,
+    Joining,
+    In,
+    Leaving,
+}
+
+/// A tunnel, as its entry has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry(u64);
+
+impl Entry {
+    const KEY: Bits = Bits { from: 0, count: ClientKey::BITS };
+    const SLOT: Bits = Bits::above(Self::KEY, SlotNumber::BITS);
+    /// Where its client's count is, from the third step on.
+    const PLACE: Bits = Bits::above(Self::SLOT, 5);
+    const PHASE: Bits = Bits::above(Self::PLACE, 2);
+    const LIFE: Bits = Bits::above(Self::PHASE, 3);
+
+    const fn with(self, bits: Bits, value: u64) -> Self {
+        Self(bits.set(self.0, value))
+    }
+
+    const fn key(self) -> ClientKey {
+        ClientKey(Self::KEY.get(self.0))
+    }
+
+    const fn phase(self) -> Phase {
+        match Self::PHASE.get(self.0) {
+            0 => Phase::Free,
+            1 => Phase::Joining,
+            2 => Phase::In,
+            _ => Phase::Leaving,
+        }
+    }
+
+    const fn in_phase(self, phase: Phase) -> Self {
+        self.with(Self::PHASE, phase as u64)
+    }
+
+    const fn is_of(self, slot: SlotNumber) -> bool {
+        Self::SLOT.get(self.0) == slot.mark()
+    }
+
+    /// Where its count is.
+    const fn index(self) -> usize {
+        self.key().index(Self::PLACE.get(self.0) as usize % PLACES)
+    }
+
+    const fn joining(self, key: ClientKey, slot: SlotNumber) -> Self {
+        let life = Self::LIFE.get(self.0).wrapping_add(1);
+        Self(0)
+            .with(Self::LIFE, life)
+            .with(Self::KEY, key.0)
+            .with(Self::SLOT, slot.mark())
+            .in_phase(Phase::Joining)
+    }
+
+    const fn entered(self, place: usize) -> Self {
+        self.with(Self::PLACE, place as u64).in_phase(Phase::In)
+    }
+
+    const fn freed(self) -> Self {
+        Self(0).with(Self::LIFE, Self::LIFE.get(self.0))
+    }
+}
+
+/// The count of a client. One of nothing is free for another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Total(u64);
+
+impl Total {
+    const TAG: Bits = Bits { from: 0, count: ClientKey::TAG.count };
+    const COUNT: Bits = Bits::above(Self::TAG, 17);
+    /// The index of the entry that changed it last, and how.
+    const LAST: Bits = Bits::above(Self::COUNT, 17);
+    const JOINED: Bits = Bits::above(Self::LAST, 1);
+    const LIFE: Bits = Bits::above(Self::JOINED, 3);
+
+    const fn count(self) -> u64 {
+        Self::COUNT.get(self.0)
+    }
+
+    const fn is_of(self, key: ClientKey) -> bool {
+        self.count() > 0 && Self::TAG.get(self.0) == key.tag()
+    }
+
+    const fn last(self) -> usize {
+        Self::LAST.get(self.0) as usize
+    }
+
+    const fn has_joined(self) -> bool {
+        Self::JOINED.get(self.0) == 1
+    }
+
+    /// Whether this change was the last.
+    const fn is_by(self, entry: usize, joined: bool) -> bool {
+        self.last() == entry && self.has_joined() == joined
+    }
+
+    const fn changed(self, key: ClientKey, count: u64, entry: usize, joined: bool) -> Self {
+        let life = Self::LIFE.get(self.0).wrapping_add(1);
+        let word = Self::LIFE.set(0, life);
+        let word = Self::TAG.set(word, key.tag());
+        let word = Self::COUNT.set(word, count);
+        Self(Self::JOINED.set(Self::LAST.set(word, entry as u64), joined as u64))
+    }
+}
+
+const _: () = {
+    assert!(
+        Entry::LIFE.from + Entry::LIFE.count == 64 && Total::LIFE.from + Total::LIFE.count == 64
+    );
+    assert!(PLACES as u64 <= Entry::PLACE.most() + 1 && ENTRIES as u64 <= Total::LAST.most() + 1);
+    assert!(LINES as u64 <= ClientKey::LINE.most() + 1);
+};
+
+/// Entries and counts.
+#[repr(C)]
+pub(crate) struct Clients {
+    /// What networks are hashed with, so that nobody can choose some that collide: random, made
+    /// once.
+    key: [AtomicU64; 2],
+    /// No entry at or above this index was ever used.
+    used: AtomicU32,
+    _pad: AtomicU32,
+    entries: [AtomicU64; ENTRIES],
+    totals: [AtomicU64; LINES * LINE],
+}
+
+/// Where the client of one tunnel is counted, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientEntry {
+    index: u32,
+    word: NonZeroU64,
+}
+
+impl ClientEntry {
+    /// As bytes, for [`Self::thaw`]. Of none: all zero.
+    pub(crate) fn freeze(entry: Option<Self>) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        if let Some(Self { index, word }) = entry {
+            bytes[..4].copy_from_slice(&index.to_le_bytes());
+            bytes[4..].copy_from_slice(&word.get().to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What became these bytes.
+    pub(crate) fn thaw(bytes: [u8; 12]) -> Option<Self> {
+        let (index, word) = bytes.split_first_chunk()?;
+        let word = NonZeroU64::new(u64::from_le_bytes(word.try_into().ok()?))?;
+        Some(Self { index: u32::from_le_bytes(*index), word })
+    }
+
+    fn new(index: usize, entry: Entry) -> Option<Self> {
+        Some(Self { index: u32::try_from(index).ok()?, word: NonZeroU64::new(entry.0)? })
+    }
+}
+
+impl Clients {
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self {
+            key: std::array::from_fn(|_| AtomicU64::new(0)),
+            used: AtomicU32::new(0),
+            _pad: AtomicU32::new(0),
+            entries: std::array::from_fn(|_| AtomicU64::new(0)),
+            totals: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    pub fn set_key_once<E>(&self, random: impl FnOnce() -> Result<[u64; 2], E>) -> Result<(), E> {
+        if self.key.iter().all(|part| part.load(Relaxed) == 0) {
+            for (part, value) in self.key.iter().zip(random()?) {
+                part.store(value, Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn key(&self, network: &[u8]) -> ClientKey {
+        let [one, two] = &self.key;
+        let hasher = SipHasher13::new_with_keys(one.load(Relaxed), two.load(Relaxed));
+        ClientKey(hasher.hash(network) >> (u64::BITS - ClientKey::BITS))
+    }
+
+    /// How many tunnels a client has.
+    pub fn count(&self, key: ClientKey) -> usize {
+        (0..PLACES)
+            .map(|place| self.total(key.index(place)))
+            .filter(|total| total.is_of(key))
+            .map(|total| total.count() as usize)
+            .sum()
+    }
+
+    /// Counts a tunnel of a client for a process. `None` if there is no room.
+    pub fn join(&self, key: ClientKey, slot: SlotNumber) -> Option<ClientEntry> {
+        let (index, joining) = self.take_entry(key, slot)?;
+        for _ in 0..TRIES {
+            let Some((place, seen)) = self.place_for(key) else { break };
+            let total = seen.changed(key, seen.count() + 1, index, true);
+            if self.change(key.index(place), seen, total) {
+                let entered = joining.entered(place);
+                self.replace(index, joining, entered);
+                return ClientEntry::new(index, entered);
+            }
+        }
+        self.replace(index, joining, joining.freed());
+        None
+    }
+
+    /// The tunnel of an entry is another process's, which counts it anew if it was not counted any
+    /// more.
+    pub fn pass(&self, entry: ClientEntry, to: SlotNumber) -> Option<ClientEntry> {
+        let (index, from) = (entry.index as usize, Entry(entry.word.get()));
+        let moved = from.with(Entry::SLOT, to.mark());
+        if from.phase() == Phase::In && self.replace(index, from, moved) {
+            ClientEntry::new(index, moved)
+        } else {
+            self.join(from.key(), to)
+        }
+    }
+
+    /// A tunnel ended.
+    pub fn leave(&self, entry: ClientEntry) {
+        let (index, entry) = (entry.index as usize, Entry(entry.word.get()));
+        if entry.phase() == Phase::In {
+            self.begin_to_leave(index, entry);
+        }
+    }
+
+    /// The process of a slot is gone: its tunnels are not counted any more. One process at a time
+    /// does this for a slot, again and again until one gets to the end.
+    pub fn forget_all(&self, slot: SlotNumber) {
+        for index in 0..self.used() {
+            // It is changed under our eyes at most by one who does its third step.
+            for _ in 0..4 {
+                let Some(entry) = self.entry(index).filter(|entry| entry.is_of(slot)) else {
+                    break;
+                };
+                match entry.phase() {
+                    Phase::Free => break,
+                    Phase::Joining => self.settle_joining(index, entry),
+                    Phase::In => self.begin_to_leave(index, entry),
+                    Phase::Leaving => self.go_on_leaving(index, entry),
+                }
+            }
+        }
+    }
+
+    /// Of a process that is gone: whether its count was raised.
+    fn settle_joining(&self, index: usize, entry: Entry) {
+        let key = entry.key();
+        let place = (0..PLACES).find(|place| {
+            let total = self.total(key.index(*place));
+            total.is_of(key) && total.is_by(index, true)
+        });
+        // If the count names another by now, somebody has done the third step before, and this
+        // fails.
+        self.replace(index, entry, place.map_or(entry.freed(), |place| entry.entered(place)));
+    }
+
+    fn begin_to_leave(&self, index: usize, entry: Entry) {
+        let leaving = entry.in_phase(Phase::Leaving);
+        if self.replace(index, entry, leaving) {
+            self.go_on_leaving(index, leaving);
+        }
+    }
+
+    fn go_on_leaving(&self, index: usize, leaving: Entry) {
+        let (key, at) = (leaving.key(), leaving.index());
+        let is_lowered = (0..TRIES).any(|_| {
+            let seen = self.total(at);
+            if seen.is_by(index, false) || !seen.is_of(key) {
+                return true;
+            }
+            // Somebody may have seen that the count was lowered, and done the third step.
+            self.entry(index) != Some(leaving)
+                || self.change(at, seen, seen.changed(key, seen.count() - 1, index, false))
+        });
+        if is_lowered {
+            self.replace(index, leaving, leaving.freed());
+        }
+    }
+
+    /// Replaces what was seen, if it is still there. The entry that it names is done with before.
+    fn change(&self, at: usize, seen: Total, by: Total) -> bool {
+        self.settle_last(at, seen);
+        let exchange = |total: &AtomicU64| total.compare_exchange(seen.0, by.0, AcqRel, Acquire);
+        self.totals.get(at).is_some_and(|total| exchange(total).is_ok())
+    }
+
+    fn settle_last(&self, at: usize, seen: Total) {
+        let index = seen.last();
+        let Some(entry) = self.entry(index) else { return };
+        let next = match (seen.has_joined(), entry.phase()) {
+            (true, Phase::Joining) => {
+                let key = entry.key();
+                let Some(place) = (0..PLACES).find(|place| key.index(*place) == at) else { return };
+                entry.entered(place)
+            }
+            (false, Phase::Leaving) if entry.index() == at => entry.freed(),
+            _ => return,
+        };
+        // Else it may be another life of the entry, which has nothing to do with this count.
+        if self.total(at) == seen {
+            self.replace(index, entry, next);
+        }
+    }
+
+    /// Where a client is counted, or can be: the place, and what is there.
+    fn place_for(&self, key: ClientKey) -> Option<(usize, Total)> {
+        let mut free = None;
+        for place in 0..PLACES {
+            let total = self.total(key.index(place));
+            if total.is_of(key) && total.count() < Total::COUNT.most() {
+                return Some((place, total));
+            }
+            if total.count() == 0 && free.is_none() {
+                free = Some((place, total));
+            }
+        }
+        free
+    }
+
+    /// An entry for a tunnel that joins.
+    fn take_entry(&self, key: ClientKey, slot: SlotNumber) -> Option<(usize, Entry)> {
+        /// Among those that were used before.
+        const FIRST: usize = 8;
+        /// Once all were.
+        const THEN: usize = 512;
+        let take = |index: usize| {
+            let free = self.entry(index).filter(|entry| entry.phase() == Phase::Free)?;
+            // Whoever looks for the entries of a dead process looks no further than this.
+            if self.used() <= index {
+                self.used.fetch_max(u32::try_from(index).ok()? + 1, AcqRel);
+            }
+            let joining = free.joining(key, slot);
+            self.replace(index, free, joining).then_some((index, joining))
+        };
+        let within = |end: usize, nth| (somewhere(nth) % end.max(1) as u64) as usize;
+        let used = self.used();
+        (0..FIRST.min(used))
+            .find_map(|nth| take(within(used, nth)))
+            .or_else(|| (0..FIRST).find_map(|_| take(self.used())))
+            .or_else(|| (0..THEN.min(ENTRIES)).find_map(|nth| take(within(ENTRIES, nth))))
+    }
+
+    /// No entry at or above this index was ever used.
+    fn used(&self) -> usize {
+        (self.used.load(Acquire) as usize).min(ENTRIES)
+    }
+
+    fn entry(&self, index: usize) -> Option<Entry> {
+        self.entries.get(index).map(|entry| Entry(entry.load(Acquire)))
+    }
+
+    fn total(&self, at: usize) -> Total {
+        Total(self.totals.get(at).map_or(0, |total| total.load(Acquire)))
+    }
+
+    fn replace(&self, index: usize, seen: Entry, by: Entry) -> bool {
+        let exchange = |entry: &AtomicU64| entry.compare_exchange(seen.0, by.0, AcqRel, Acquire);
+        self.entries.get(index).is_some_and(|entry| exchange(entry).is_ok())
+    }
+}

@@ -1,0 +1,134 @@
+//! What is counted of a process, and of all that ended.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::reasons::{Ends, Fallbacks, Refusals, Why};
+
+/// What a relay counts, one for each process.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Tunnels open now (a gauge).
+    pub open: AtomicU64,
+    /// Tunnels taken in.
+    pub adopted: AtomicU64,
+    /// Tunnels given back, to live on elsewhere.
+    pub returned: AtomicU64,
+    /// Tunnels ended: `adopted - returned - open`.
+    pub ended: AtomicU64,
+    /// Bytes delivered from clients to back ends.
+    pub bytes_up: AtomicU64,
+    /// Bytes delivered from back ends to clients.
+    pub bytes_down: AtomicU64,
+    /// Relay threads alive now (a gauge).
+    pub threads: AtomicU64,
+    /// `ended` by reason.
+    pub ended_by: Ends,
+}
+
+impl Counters {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            open: AtomicU64::new(0),
+            adopted: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            bytes_up: AtomicU64::new(0),
+            bytes_down: AtomicU64::new(0),
+            threads: AtomicU64::new(0),
+            ended_by: Ends::new(),
+        }
+    }
+
+    /// A tunnel was taken in.
+    pub fn count_adopted(&self) {
+        self.open.fetch_add(1, Relaxed);
+        self.adopted.fetch_add(1, Relaxed);
+    }
+
+    /// Takes back [`count_adopted`](Self::count_adopted) for a tunnel no thread would have.
+    pub fn count_refused(&self) {
+        self.open.fetch_sub(1, Relaxed);
+        self.adopted.fetch_sub(1, Relaxed);
+    }
+
+    /// A tunnel was given back.
+    pub fn count_returned(&self) {
+        self.open.fetch_sub(1, Relaxed);
+        self.returned.fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel that was to be adopted and was lost on the way. A fault of the program.
+    pub fn count_lost(&self) {
+        self.adopted.fetch_add(1, Relaxed);
+        self.ended.fetch_add(1, Relaxed);
+        self.ended_by.of(&Why::ThreadDied).fetch_add(1, Relaxed);
+    }
+
+    /// A tunnel ended.
+    pub fn count_ended(&self, why: &Why) {
+        self.open.fetch_sub(1, Relaxed);
+        self.ended.fetch_add(1, Relaxed);
+        self.ended_by.of(why).fetch_add(1, Relaxed);
+    }
+}
+
+/// All that is counted of a process.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// The relay's own.
+    pub relay: Counters,
+    /// Tunnels handed over.
+    pub handed_over: AtomicU64,
+    /// Tunnels that stayed in their thread, by reason.
+    pub fallen_back: Fallbacks,
+    /// Upgrade requests refused, by reason.
+    pub refused: Refusals,
+    /// Lines that the error log did not take in time.
+    pub lines_lost: AtomicU64,
+}
+
+impl Counts {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            relay: Counters::new(),
+            handed_over: AtomicU64::new(0),
+            fallen_back: Fallbacks::new(),
+            refused: Refusals::new(),
+            lines_lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Moves the counts of a process that ended into the totals. Gauges go with it.
+    pub(crate) fn absorb(&self, from: &Self) {
+        for (to, from) in self.totals().zip(from.totals()) {
+            to.fetch_add(from.swap(0, Relaxed), Relaxed);
+        }
+        from.relay.open.store(0, Relaxed);
+        from.relay.threads.store(0, Relaxed);
+    }
+
+    /// Those that outlive their process.
+    fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
+        // Each field is named: a new one is either here or a gauge.
+        let Self { relay, handed_over, fallen_back, refused, lines_lost } = self;
+        let Counters {
+            open: _,
+            adopted,
+            returned,
+            ended,
+            bytes_up,
+            bytes_down,
+            threads: _,
+            ended_by,
+        } = relay;
+        [adopted, returned, ended, bytes_up, bytes_down, handed_over, lines_lost]
+            .into_iter()
+            .chain(ended_by.all())
+            .chain(fallen_back.all())
+            .chain(refused.all())
+    }
+}

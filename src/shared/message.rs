@@ -1,0 +1,49 @@
+//! A tunnel on its way to another process, as bytes.
+
+use crate::clients::ClientEntry;
+
+/// What a message begins with.
+const MAGIC: [u8; 4] = *b"WSFT";
+
+/// A tunnel that changes its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// What the relay made of it.
+    pub frozen: &'a [u8],
+    /// Where its client is counted.
+    pub client_entry: Option<ClientEntry>,
+    /// What it is known by in the log.
+    pub label: &'a str,
+}
+
+impl<'a> Message<'a> {
+    /// Of the encoding. Whoever changes that raises this.
+    pub const VERSION: u16 = 2;
+
+    /// As bytes. `None` if it is too long for that.
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let length = u32::try_from(self.frozen.len()).ok()?;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(Self::VERSION.to_le_bytes());
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(self.frozen);
+        bytes.extend(ClientEntry::freeze(self.client_entry));
+        bytes.extend(self.label.as_bytes());
+        Some(bytes)
+    }
+
+    /// What became these bytes. `None` if they are of another version, or of nobody's.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (magic, bytes) = bytes.split_first_chunk()?;
+        let (version, bytes) = bytes.split_first_chunk()?;
+        if *magic != MAGIC || u16::from_le_bytes(*version) != Self::VERSION {
+            return None;
+        }
+        let (length, bytes) = bytes.split_first_chunk()?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+        let (frozen, bytes) = bytes.split_at_checked(length)?;
+        let (entry, label) = bytes.split_first_chunk()?;
+        let label = std::str::from_utf8(label).ok()?;
+        Some(Self { frozen, client_entry: ClientEntry::thaw(*entry), label })
+    }
+}

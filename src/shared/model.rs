@@ -1,0 +1,366 @@
+//! The protocols in every order of their accesses (loom), and with a process that dies before any of
+//! its stores. ci/test runs them with two interruptions of a process at the most; with three, which
+//! takes hours: `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p shared --release --lib`.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use loom::sync::atomic::AtomicBool;
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use crate::clients::{ClientEntry, ClientKey};
+use crate::processes::Processes;
+use crate::registry::{Place, Registry};
+use crate::role::Sent;
+use crate::slots::{Memory, Shared, Slot};
+use crate::sync::dies_after;
+
+struct World {
+    memory: Memory,
+    registry: Registry,
+    /// Of the processes 1 to 4.
+    dead: [AtomicBool; 4],
+    queue: Mutex<Vec<u32>>,
+}
+
+/// A process.
+#[derive(Clone)]
+struct Process {
+    own: u32,
+    world: Arc<World>,
+}
+
+impl Processes for Process {
+    fn own(&self) -> u32 {
+        self.own
+    }
+
+    fn exists(&self, pid: u32) -> bool {
+        let dead = (pid as usize).checked_sub(1).and_then(|at| self.world.dead.get(at));
+        dead.is_some_and(|dead| !dead.load(Acquire))
+    }
+
+    fn runs(&self, pid: u32) -> bool {
+        self.exists(pid)
+    }
+}
+
+impl Process {
+    fn shared(&self) -> Shared<'_> {
+        Shared::new(&self.world.memory, self, 1)
+    }
+
+    fn slot(&self) -> &Slot {
+        self.shared().slot_of(self.own).expect("it has claimed one")
+    }
+
+    fn key(&self) -> ClientKey {
+        self.shared().client_key(b"client")
+    }
+
+    fn count(&self) -> Option<ClientEntry> {
+        self.shared().count_client(self.key(), self.slot())
+    }
+
+    fn open(&self) -> usize {
+        self.shared().open_of_client(self.key())
+    }
+
+    fn clear_dead(&self) {
+        self.shared().processes().for_each(drop);
+    }
+
+    fn die(&self) {
+        self.world.dead[self.own as usize - 1].store(true, Release);
+    }
+
+    /// Does what `body` does, and dies: before the store after so many, or behind it.
+    fn dies_after(&self, stores: u32, body: impl FnOnce(&Self)) {
+        dies_after(stores, || body(self));
+        self.die();
+    }
+}
+
+/// Processes with the numbers from 1 on, and with slots.
+fn processes<const N: usize>() -> [Process; N] {
+    let world = Arc::new(World {
+        memory: Memory::new(),
+        registry: Registry::new(),
+        dead: std::array::from_fn(|_| AtomicBool::new(false)),
+        queue: Mutex::new(Vec::new()),
+    });
+    let mut own = 0;
+    [(); N].map(|()| {
+        own += 1;
+        let process = Process { own, world: Arc::clone(&world) };
+        process.shared().claim().expect("there is room");
+        process
+    })
+}
+
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(2);
+    builder.check(body);
+}
+
+/// The same for each number of stores that a process may live, up to so many.
+fn for_each_death(stores: u32, body: impl Fn(u32) + Copy + Sync + Send + 'static) {
+    (0..=stores).for_each(|stores| model(move || body(stores)));
+}
+
+#[test]
+fn a_count_survives_the_death_of_whoever_changes_it() {
+    for_each_death(10, |stores| {
+        let [dying, other] = processes();
+        let thread = {
+            let dying = dying.clone();
+            thread::spawn(move || {
+                dying.dies_after(stores, |own| {
+                    let entry = own.count();
+                    own.shared().forget_client(entry.expect("there is room"));
+                });
+            })
+        };
+        let entry = other.count().expect("there is room");
+        assert!((1..=2).contains(&other.open()));
+        other.clear_dead();
+        thread.join().expect("it died in good order");
+        other.clear_dead();
+        assert_eq!(other.open(), 1);
+        other.shared().forget_client(entry);
+        assert_eq!(other.open(), 0);
+    });
+}
+
+#[test]
+fn a_count_survives_the_death_of_whoever_clears() {
+    for_each_death(7, |stores| {
+        let [gone, dying, other] = processes();
+        let first = gone.count();
+        gone.die();
+        assert!(first.is_some());
+        let thread = {
+            let dying = dying.clone();
+            thread::spawn(move || dying.dies_after(stores, Process::clear_dead))
+        };
+        let entry = other.count().expect("there is room");
+        other.clear_dead();
+        thread.join().expect("it died in good order");
+        other.clear_dead();
+        assert_eq!(other.open(), 1);
+        other.shared().forget_client(entry);
+        assert_eq!(other.open(), 0);
+        assert_eq!(other.shared().processes().count(), 1);
+    });
+}
+
+#[test]
+fn a_dead_process_leaves_while_others_come_and_go() {
+    for_each_death(5, |stores| {
+        let [dying, coming, other] = processes();
+        let one = {
+            let dying = dying.clone();
+            thread::spawn(move || {
+                dying.dies_after(stores, |own| {
+                    assert!(own.count().is_some());
+                })
+            })
+        };
+        let two = {
+            let coming = coming.clone();
+            thread::spawn(move || {
+                let entry = coming.count().expect("there is room");
+                coming.shared().forget_client(entry);
+            })
+        };
+        other.clear_dead();
+        one.join().expect("it died in good order");
+        two.join().expect("it went");
+        other.clear_dead();
+        assert_eq!(other.open(), 0);
+    });
+}
+
+#[test]
+fn a_tunnel_that_moves_is_counted_once() {
+    for_each_death(7, |stores| {
+        let [from, to, other] = processes();
+        let entry = from.count().expect("there is room");
+        let thread = {
+            let from = from.clone();
+            // It is sent before it is moved: either of them may come first.
+            thread::spawn(move || {
+                from.dies_after(stores, |own| own.shared().release(own.slot()));
+            })
+        };
+        let clearing = {
+            let other = other.clone();
+            thread::spawn(move || other.clear_dead())
+        };
+        let moved = to.shared().move_client(entry, to.slot()).expect("there is room");
+        thread.join().expect("it died in good order");
+        clearing.join().expect("it cleared");
+        to.clear_dead();
+        assert_eq!(to.open(), 1);
+        to.shared().forget_client(entry);
+        assert_eq!(to.open(), 1);
+        to.shared().forget_client(moved);
+        assert_eq!(to.open(), 0);
+    });
+}
+
+#[test]
+fn a_slot_is_cleared_once_whoever_dies() {
+    for_each_death(3, |stores| {
+        let [gone, dying, other] = processes();
+        gone.slot().counts.handed_over.fetch_add(1, Relaxed);
+        gone.slot().counts.relay.open.fetch_add(1, Relaxed);
+        gone.die();
+        let thread = {
+            let dying = dying.clone();
+            thread::spawn(move || dying.dies_after(stores, Process::clear_dead))
+        };
+        other.clear_dead();
+        thread.join().expect("it died in good order");
+        other.clear_dead();
+        assert_eq!(other.shared().total(|counts| &counts.handed_over), 1);
+        assert_eq!(other.shared().open(), 0);
+        // Both are free, and nobody else's is.
+        let next = Process { own: 4, world: Arc::clone(&other.world) };
+        assert!(next.shared().claim().is_some() && next.shared().claim().is_some());
+        assert!(next.shared().claim().is_none());
+        assert_eq!(other.slot().pid(), 3);
+    });
+}
+
+#[test]
+fn a_slot_goes_to_the_drain_process() {
+    for_each_death(3, |stores| {
+        let [child, other] = processes();
+        let drain = Process { own: 3, world: Arc::clone(&child.world) };
+        child.slot().counts.handed_over.fetch_add(1, Relaxed);
+        let threads = [
+            {
+                let (child, slot_of) = (child.clone(), 1);
+                thread::spawn(move || {
+                    child.dies_after(stores, |own| {
+                        let slot = own.shared().slot_of(slot_of);
+                        slot.into_iter().for_each(|slot| slot.become_drain(1, 3));
+                        // Does nothing if it is the drain process's by now.
+                        slot.into_iter().for_each(|slot| own.shared().release(slot));
+                    });
+                })
+            },
+            {
+                let drain = drain.clone();
+                thread::spawn(move || {
+                    // Forked: it knows the slot, not by its owner.
+                    let slot = drain.shared().slot_of(1).or_else(|| drain.shared().slot_of(3));
+                    slot.into_iter().for_each(|slot| slot.become_drain(1, 3));
+                })
+            },
+        ];
+        other.clear_dead();
+        for thread in threads {
+            thread.join().expect("in good order");
+        }
+        other.clear_dead();
+        assert_eq!(other.shared().total(|counts| &counts.handed_over), 1);
+        assert_ne!(other.shared().slot_of(1).map(Slot::pid), Some(1));
+    });
+}
+
+/// Takes what is in the queue.
+fn empty(process: &Process) -> usize {
+    std::mem::take(&mut *process.world.queue.lock().expect("no panic")).len()
+}
+
+/// A child leaves a tunnel. Says how many it has in the end.
+fn leave(process: &Process) -> usize {
+    let mut own = 1;
+    let claim = process.shared().leave(true, |_| {
+        process.world.queue.lock().expect("no panic").push(process.own);
+        own = 0;
+        Sent::Some
+    });
+    let Some(claim) = claim else { return own };
+    own += empty(process);
+    claim.give_up();
+    own + empty(process)
+}
+
+#[test]
+fn no_tunnel_is_left_in_the_queue() {
+    model(|| {
+        let [collector, one, two] = processes();
+        let claim = collector.shared().leave(true, |_| Sent::Nothing).expect("nobody collects");
+        let threads = [&one, &two].map(|process| {
+            let process = process.clone();
+            thread::spawn(move || leave(&process))
+        });
+        let mut found = empty(&collector);
+        claim.give_up();
+        found += empty(&collector);
+        found += threads.map(|thread| thread.join().expect("no panic")).iter().sum::<usize>();
+        assert_eq!(found, 2);
+        assert_eq!(empty(&collector), 0);
+        assert_eq!(collector.shared().collector(), 0);
+    });
+}
+
+#[test]
+fn a_collector_that_died_before_is_replaced() {
+    model(|| {
+        let [collector, one, two] = processes();
+        let claim = collector.shared().leave(true, |_| Sent::Nothing).expect("nobody collects");
+        assert!(claim.is_held());
+        collector.die();
+        let other = {
+            let two = two.clone();
+            thread::spawn(move || leave(&two))
+        };
+        let found = leave(&one) + other.join().expect("no panic");
+        assert_eq!(found + empty(&one), 2);
+        assert!(!claim.is_held());
+        // Nobody takes it from its successor.
+        claim.give_up();
+        assert_eq!(one.shared().collector(), 0);
+    });
+}
+
+#[test]
+fn a_place_is_one_processs() {
+    for_each_death(3, |stores| {
+        let [child, other] = processes();
+        let drain = Process { own: 3, world: Arc::clone(&child.world) };
+        let threads = [
+            {
+                let child = child.clone();
+                thread::spawn(move || {
+                    child.dies_after(stores, |own| {
+                        let place = own.world.registry.claim(own, 5);
+                        place.into_iter().for_each(|place| place.pass(1, 3));
+                    });
+                    None
+                })
+            },
+            {
+                let other = other.clone();
+                thread::spawn(move || other.world.registry.claim(&other, 7).map(Place::number))
+            },
+        ];
+        let [_, number] = threads.map(|thread| thread.join().expect("in good order"));
+        let number = number.expect("there is room for both");
+        let registry = &child.world.registry;
+        assert!(registry.places().any(|place| place == (number, 7)));
+        // What the child had is the drain process's, or is found to be nobody's.
+        drain.die();
+        let next = Process { own: 4, world: Arc::clone(&other.world) };
+        let place = registry.claim(&next, 9).expect("one is free");
+        assert_ne!(place.number(), number);
+        assert!(registry.claim(&next, 9).is_none());
+        place.release(4);
+        assert_eq!(registry.taken(), 1);
+    });
+}

@@ -1,0 +1,301 @@
+//! One slot for each child and drain process, in memory that outlives reloads. A process that dies
+//! takes its gauges with it.
+
+use std::sync::atomic::AtomicU64 as Count;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use crate::clients::{ClientEntry, ClientKey, Clients};
+use crate::counters::Counts;
+use crate::mapping::Shareable;
+use crate::processes::Processes;
+use crate::role::Collector;
+use crate::sync::AtomicU32;
+
+/// More processes than this go uncounted.
+#[cfg(not(loom))]
+const SLOTS: usize = 4096;
+#[cfg(loom)]
+const SLOTS: usize = 3;
+
+/// One process.
+#[repr(C)]
+pub struct Slot {
+    /// An [`Owner`].
+    owner: AtomicU32,
+    _pad: AtomicU32,
+    /// Upgrade requests admitted that are no tunnels yet (a gauge).
+    pub reserved: Count,
+    /// Tunnels that its limit of descriptors allows (a gauge).
+    pub capacity: Count,
+    /// What outlives the process in the totals.
+    pub counts: Counts,
+}
+
+/// Whose a slot is, as it stands there. 0 is free.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner(u32);
+
+impl Owner {
+    const NOBODY: Self = Self(0);
+    /// Process ids are below (PID_MAX_LIMIT, 2^22).
+    const CLEARING: u32 = 1 << 31;
+
+    /// A process that clears the slot.
+    const fn clearing(pid: u32) -> Self {
+        Self(pid | Self::CLEARING)
+    }
+
+    const fn is_clearing(self) -> bool {
+        self.0 & Self::CLEARING != 0
+    }
+
+    const fn pid(self) -> u32 {
+        self.0 & !Self::CLEARING
+    }
+}
+
+/// The number of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotNumber(u16);
+
+impl SlotNumber {
+    pub const BITS: u32 = 13;
+
+    /// Never 0.
+    pub const fn mark(self) -> u64 {
+        self.0 as u64 + 1
+    }
+}
+
+const _: () = assert!(SLOTS < 1 << SlotNumber::BITS);
+
+/// All of the memory.
+#[repr(C)]
+pub struct Memory {
+    /// No slot at or above this index was ever used.
+    used: AtomicU32,
+    /// Raised by each configuration.
+    generation: AtomicU32,
+    /// Who empties the queue.
+    pub(crate) collector: Collector,
+    slots: [Slot; SLOTS],
+    /// The counts of processes that ended.
+    retired: Counts,
+    clients: Clients,
+}
+
+// SAFETY: atomics only, repr(C) throughout, any bytes are valid.
+unsafe impl Shareable for Memory {
+    const LAYOUT: u64 = 8 << 32 | size_of::<Self>() as u64;
+}
+
+const _: () = assert!(size_of::<Memory>() < 1 << 32);
+
+impl Memory {
+    /// All free, where no mapping is at hand.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            used: AtomicU32::new(0),
+            generation: AtomicU32::new(0),
+            collector: Collector::new(),
+            slots: std::array::from_fn(|_| Slot::new()),
+            retired: Counts::new(),
+            clients: Clients::new(),
+        }
+    }
+
+    /// A new configuration begins: its number. Once, in the parent, before children are made.
+    /// `random` makes what addresses of clients are hashed with, the first time.
+    ///
+    /// # Errors
+    /// Those of `random`.
+    pub fn begin<E>(&self, random: impl FnOnce() -> Result<[u64; 2], E>) -> Result<u32, E> {
+        self.clients.set_key_once(random)?;
+        Ok(self.generation.fetch_add(1, Relaxed).wrapping_add(1))
+    }
+}
+
+/// The memory as a process sees it.
+#[derive(Clone, Copy)]
+pub struct Shared<'a> {
+    pub(crate) memory: &'a Memory,
+    pub(crate) processes: &'a dyn Processes,
+    pub(crate) generation: u32,
+}
+
+impl<'a> Shared<'a> {
+    /// In a process of the configuration with this number, see [`Memory::begin`].
+    pub const fn new(memory: &'a Memory, processes: &'a dyn Processes, generation: u32) -> Self {
+        Self { memory, processes, generation }
+    }
+
+    fn used(self) -> &'a [Slot] {
+        let used = self.memory.used.load(Relaxed) as usize;
+        self.memory.slots.get(..used).unwrap_or(&self.memory.slots)
+    }
+
+    /// The slots of living processes. Those of dead ones are cleared.
+    pub fn processes(self) -> impl Iterator<Item = &'a Slot> {
+        self.used().iter().filter(move |slot| {
+            let owner = slot.owner();
+            if owner.is_clearing() {
+                // Whoever was at it may have been killed meanwhile.
+                if !self.processes.exists(owner.pid()) {
+                    self.clear(slot, owner);
+                }
+                return false;
+            }
+            owner != Owner::NOBODY
+                && (self.processes.exists(owner.pid()) || !self.clear(slot, owner))
+        })
+    }
+
+    /// A slot for this process.
+    pub fn claim(self) -> Option<&'a Slot> {
+        // Those of crashed processes are cleared on the way.
+        self.processes().for_each(drop);
+        let own = Owner(self.processes.own());
+        let free = |slot: &&Slot| slot.replace(Owner::NOBODY, own);
+        let slot = self.memory.slots.iter().find(free)?;
+        let end = self.number(slot)?.mark();
+        self.memory.used.fetch_max(u32::try_from(end).unwrap_or(u32::MAX), Relaxed);
+        Some(slot)
+    }
+
+    /// The slot of a process.
+    pub fn slot_of(self, pid: u32) -> Option<&'a Slot> {
+        self.used().iter().find(|slot| slot.pid() == pid)
+    }
+
+    /// `None` for a slot that is not in this memory.
+    fn number(self, slot: &Slot) -> Option<SlotNumber> {
+        let start = self.memory.slots.as_ptr().addr();
+        let number = std::ptr::from_ref(slot).addr().checked_sub(start)? / size_of::<Slot>();
+        u16::try_from(number).ok().filter(|_| number < SLOTS).map(SlotNumber)
+    }
+
+    /// Gives a slot back when its process, which is this one, ends.
+    pub fn release(self, slot: &Slot) {
+        self.clear(slot, Owner(self.processes.own()));
+    }
+
+    /// Gives the slot of `owner` back: what it counted goes into the totals. `false` if somebody
+    /// else is at it. Each step may be done again by another process, should this one be killed in
+    /// the middle: at the worst one figure is missing from the totals then.
+    fn clear(self, slot: &Slot, owner: Owner) -> bool {
+        let Some(number) = self.number(slot) else { return false };
+        if !slot.replace(owner, Owner::clearing(self.processes.own())) {
+            return false;
+        }
+        self.memory.clients.forget_all(number);
+        self.memory.retired.absorb(&slot.counts);
+        for gauge in [&slot.reserved, &slot.capacity] {
+            gauge.store(0, Relaxed);
+        }
+        // Whoever takes it sees what was cleared before.
+        slot.owner.store(Owner::NOBODY.0, Release);
+        true
+    }
+
+    /// The sum of one count over all processes, dead ones included.
+    pub fn total(self, of: impl Fn(&Counts) -> &Count) -> u64 {
+        let living = self.processes().map(|slot| of(&slot.counts).load(Relaxed));
+        let living = living.fold(0, u64::wrapping_add);
+        // Behind that, which clears the slots of dead ones.
+        living.wrapping_add(of(&self.memory.retired).load(Relaxed))
+    }
+
+    /// Relayed tunnels open, in all processes.
+    pub fn open(self) -> u64 {
+        let open = self.processes().map(|slot| slot.counts.relay.open.load(Relaxed));
+        open.fold(0, u64::wrapping_add)
+    }
+
+    /// What a client is counted under.
+    pub fn client_key(self, network: &[u8]) -> ClientKey {
+        self.memory.clients.key(network)
+    }
+
+    /// Counted tunnels of a client, in all processes.
+    pub fn open_of_client(self, client: ClientKey) -> usize {
+        self.memory.clients.count(client)
+    }
+
+    /// Counts a tunnel of a client, until [`Self::forget_client`].
+    pub fn count_client(self, client: ClientKey, slot: &Slot) -> Option<ClientEntry> {
+        self.memory.clients.join(client, self.number(slot)?)
+    }
+
+    /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
+    /// It is counted once all the while; anew if its former process has ended meanwhile.
+    pub fn move_client(self, entry: ClientEntry, to: &Slot) -> Option<ClientEntry> {
+        self.memory.clients.pass(entry, self.number(to)?)
+    }
+
+    /// Undoes [`Self::count_client`]. Nothing happens if the entry is another tunnel's by now: it
+    /// was cleared with the process that it was counted for.
+    pub fn forget_client(self, entry: ClientEntry) {
+        self.memory.clients.leave(entry);
+    }
+}
+
+#[cfg(not(loom))]
+impl Default for Slot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Slot {
+    /// A slot of no shared memory.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self {
+            owner: AtomicU32::new(0),
+            _pad: AtomicU32::new(0),
+            reserved: Count::new(0),
+            capacity: Count::new(0),
+            counts: Counts::new(),
+        }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            owner: AtomicU32::new(0),
+            _pad: AtomicU32::new(0),
+            reserved: Count::new(0),
+            capacity: Count::new(0),
+            counts: Counts::new(),
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner(self.owner.load(Acquire))
+    }
+
+    fn replace(&self, of: Owner, by: Owner) -> bool {
+        self.owner.compare_exchange(of.0, by.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// The slot of the child `from` becomes that of the drain process `to` forked from it. Both
+    /// call this, of which either may end at any time: nobody finds the slot without a living
+    /// process.
+    pub fn become_drain(&self, from: u32, to: u32) {
+        if self.replace(Owner(from), Owner(to)) {
+            self.reserved.store(0, Relaxed);
+            self.capacity.store(0, Relaxed);
+        }
+    }
+
+    /// Whether it is in shared memory.
+    pub fn is_shared(&self) -> bool {
+        self.owner() != Owner::NOBODY
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.owner().0
+    }
+}

@@ -1,0 +1,99 @@
+//! Bytes that outlive a build. Where one of these fails, the bytes have changed that another build of
+//! the module reads: that takes another version, or another key.
+
+mod common;
+
+use std::ptr::NonNull;
+
+use common::*;
+use shared::{Mapping, Memory, Message, Processes, Registry, Shareable};
+
+/// The same bytes as in the golden file. With WSF_GOLDEN set it is written.
+fn assert_golden(name: &str, bytes: &[u8]) {
+    let file = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("WSF_GOLDEN").is_some() {
+        std::fs::write(&file, bytes).expect("it can be written");
+    }
+    assert_eq!(std::fs::read(&file).expect("it is there"), bytes, "{name}");
+}
+
+/// The beginning of a registry: three places, of which the last is free.
+const REGISTRY: usize = 8 + 3 * 16;
+
+#[test]
+fn the_registry_is_that_of_all_builds() {
+    let world = World::default();
+    let (start, mapping) = mapping::<Registry>();
+    let registry = mapping.get::<Registry>().expect("it fits");
+    for (pid, since) in [(0x0001_0203, 0x0405_0607_0809_0a0b), (0x0003_0201, 2)] {
+        world.become_process(pid);
+        registry.claim(&world, since).expect("there is room");
+    }
+    let bytes = bytes::<Registry>(start);
+    assert_golden("registry", &bytes[..REGISTRY]);
+    assert!(bytes[REGISTRY..].iter().all(|byte| *byte == 0));
+    assert_eq!(bytes.len(), 8 + 2048 * 16);
+    assert_eq!(Registry::LAYOUT, 8 + 2048 * 16);
+}
+
+#[test]
+fn a_registry_of_another_build_is_read() {
+    let golden = include_bytes!("golden/registry");
+    let world = World::default();
+    let (start, mapping) = mapping::<Registry>();
+    let mut stored = golden.iter().copied();
+    fill::<Registry>(start, || stored.next().unwrap_or(0));
+    let registry = mapping.get::<Registry>().expect("it fits");
+    let places: Vec<_> = registry.places().collect();
+    assert_eq!(places, [(0, 0x0405_0607_0809_0a0b), (1, 2)]);
+    // Its processes live, or their places are free.
+    world.become_process(100);
+    assert_eq!(registry.claim(&world, 5).map(shared::Place::number), Some(2));
+    assert!(world.exists(0x0001_0203));
+}
+
+#[test]
+fn memory_of_another_layout_is_refused() {
+    let (start, mapping) = mapping::<Memory>();
+    assert!(mapping.get::<Memory>().is_some());
+    assert!(mapping.get::<Registry>().is_none());
+    let of = |start: NonNull<u8>, length, layout| {
+        // SAFETY: a part of the memory of the other one.
+        unsafe { Mapping::new(start, length, layout) }.get::<Memory>()
+    };
+    assert!(of(start, size_of::<Memory>(), Memory::LAYOUT + 1).is_none());
+    assert!(of(start, size_of::<Memory>() - 1, Memory::LAYOUT).is_none());
+    // SAFETY: within the memory.
+    assert!(of(unsafe { start.add(1) }, size_of::<Memory>(), Memory::LAYOUT).is_none());
+}
+
+/// A message with an entry, as this version has it.
+fn message() -> Vec<u8> {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let slot = shared.claim().expect("a slot");
+    let client_entry = shared.count_client(shared.client_key(b"client"), slot);
+    assert!(client_entry.is_some());
+    let message = Message { frozen: b"frozen", client_entry, label: "[id] client -> back end" };
+    let bytes = message.encode().expect("it is short");
+    assert_eq!(Message::decode(&bytes), Some(message));
+    bytes
+}
+
+#[test]
+fn a_message_is_that_of_its_version() {
+    assert_golden(&format!("message-{}", Message::VERSION), &message());
+}
+
+#[test]
+fn a_message_of_another_version_is_refused() {
+    let bytes = message();
+    for at in 0..6 {
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        assert_eq!(Message::decode(&other), None);
+    }
+    // As it was before it had a version: the length of what is frozen came first.
+    assert_eq!(Message::decode(&bytes[6..]), None);
+    assert_eq!(Message::decode(b""), None);
+}

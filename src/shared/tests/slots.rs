@@ -1,0 +1,121 @@
+//! Slots and the counts of clients, as processes come and go.
+
+mod common;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use common::*;
+
+#[test]
+fn what_a_process_counted_outlives_it() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let slot = shared.claim().expect("a slot");
+    slot.counts.handed_over.fetch_add(3, Relaxed);
+    slot.counts.relay.open.fetch_add(2, Relaxed);
+    world.become_process(101);
+    let other = shared.claim().expect("a slot");
+    other.counts.handed_over.fetch_add(4, Relaxed);
+    assert_eq!((shared.total(|counts| &counts.handed_over), shared.open()), (7, 2));
+    world.kill(100);
+    assert_eq!((shared.total(|counts| &counts.handed_over), shared.open()), (7, 0));
+    assert_eq!(shared.processes().count(), 1);
+    shared.release(other);
+    assert_eq!(shared.total(|counts| &counts.handed_over), 7);
+    assert!(shared.slot_of(101).is_none());
+}
+
+#[test]
+fn clients_are_counted_by_process_and_in_all() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let one = shared.claim().expect("a slot");
+    world.become_process(101);
+    let two = shared.claim().expect("a slot");
+    let [a, b] = [b"a", b"b"].map(|network| shared.client_key(network));
+    let open = |key| shared.open_of_client(key);
+
+    let first = shared.count_client(a, one).expect("room");
+    let second = shared.count_client(a, two).expect("room");
+    shared.count_client(b, one).expect("room");
+    assert_eq!((open(a), open(b)), (2, 1));
+
+    // To another process, and once only.
+    let moved = shared.move_client(first, two).expect("room");
+    shared.forget_client(first);
+    assert_eq!(open(a), 2);
+    world.kill(100);
+    assert_eq!(shared.processes().count(), 1);
+    assert_eq!((open(a), open(b)), (2, 0));
+    shared.forget_client(second);
+    shared.forget_client(second);
+    assert_eq!(open(a), 1);
+    shared.forget_client(moved);
+    assert_eq!(open(a), 0);
+
+    // One that was cleared with its process is counted anew.
+    let again = shared.move_client(moved, two).expect("room");
+    assert_eq!(open(a), 1);
+    shared.release(two);
+    assert_eq!(open(a), 0);
+    shared.forget_client(again);
+    assert_eq!(open(a), 0);
+}
+
+#[test]
+fn a_slot_of_no_memory_is_not_counted() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let slot = shared::Slot::new();
+    assert!(shared.count_client(shared.client_key(b"a"), &slot).is_none());
+    assert!(!slot.is_shared());
+    shared.release(&slot);
+}
+
+/// Seconds that admitting a tunnel takes: it is counted, its client's are looked up, and it ends.
+fn cost(counted: usize) -> f64 {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let slot = shared.claim().expect("a slot");
+    let network = |n: usize| shared.client_key(&(n as u64).to_le_bytes());
+    for n in 0..counted {
+        // A third of them are one client's.
+        shared.count_client(network(if n % 3 == 0 { 0 } else { n }), slot).expect("room");
+    }
+    assert_eq!(shared.open_of_client(network(0)), counted.div_ceil(3));
+    let round = |from: usize| {
+        const TIMES: usize = 2000;
+        let begun = Instant::now();
+        for n in from..from + TIMES {
+            let key = network(n % (counted + 1));
+            let entry = shared.count_client(key, slot).expect("room");
+            assert!(shared.open_of_client(key) > 0);
+            shared.forget_client(entry);
+        }
+        begun.elapsed().as_secs_f64() / TIMES as f64
+    };
+    // The best of many: what else the machine does is not to count.
+    (0..50).map(|n| round(n * 2000)).fold(f64::MAX, f64::min)
+}
+
+#[test]
+fn admission_costs_the_same_with_any_number_of_tunnels() {
+    let costs = [100, 10_000, 100_000].map(cost);
+    println!("{:?}", costs.map(Duration::from_secs_f64));
+    // What is in no cache takes longer. A look at each entry would take a thousand times as long.
+    assert!(costs[2] < 30.0 * costs[0], "{costs:?}");
+}
+
+#[test]
+fn entries_run_out_without_harm() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let slot = shared.claim().expect("a slot");
+    let key = shared.client_key(b"one");
+    let counted = (0..140_000).filter(|_| shared.count_client(key, slot).is_some()).count();
+    assert_eq!(shared.open_of_client(key), counted);
+    assert!(counted > 130_000, "{counted}");
+    shared.release(slot);
+    assert_eq!(shared.open_of_client(key), 0);
+}
