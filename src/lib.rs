@@ -3,7 +3,7 @@
 //! The way of a request: [`admission`] keeps the limits, [`decision`] says what is ours, [`handler`] has mod_proxy_http serve it,
 //! [`head`] checks the back end's answer on its way in, [`worker_tunnel`] follows the open
 //! tunnel in its thread, [`request::stream`] one of HTTP/2, [`request::handover`] takes it out of there,
-//! [`child`] has the relay that carries it to its end, [`drain`] carries on where a child ends before.
+//! [`child`] has the relay that carries it to its end, [`processes::drain`] carries on where a child ends before.
 //! This file is the module record and its
 //! hooks, nothing else.
 
@@ -32,7 +32,7 @@ use messages::{
     CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
     NoSharedMemory, UselessRelay,
 };
-use processes::{child, drain, memory, registry};
+use processes::{child, memory, parent, registry};
 use request::{admission, decision, handler, head, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
@@ -93,8 +93,8 @@ impl module::Hooks for Hooks {
         if let Some(bound) = config::find_bound(parent) {
             main.say(&MemoryBound { bound: &bound });
         }
-        drain::measure(parent);
-        let created = memory::create().and_then(|()| registry::create());
+        parent::measure(parent);
+        let created = memory::create(parent).and_then(|()| registry::create(parent));
         created.map_err(|error| NoSharedMemory { error: &error }.to_string())
     }
 
@@ -123,7 +123,7 @@ impl EndHooks for Hooks {
     }
 
     fn parent_ends(parent: &Parent, main: Server<'_>) {
-        drain::end_all(parent, main);
+        parent::end_all(parent, main);
     }
 }
 

@@ -19,10 +19,11 @@ use crate::config::{self, Settings};
 use crate::ffi::ending::ChildExit;
 use crate::ffi::log::Server;
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
-use crate::processes::drain::{self, Prepared, Terms};
+use crate::processes::drain;
+use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::{lines, logger, memory, own_slot, registry};
+use crate::processes::{lines, logger, memory, own_slot, parent, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -255,7 +256,7 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
         max_processes: if stops {
             usize::MAX
         } else {
-            settings.max_drain_processes.unwrap_or_else(drain::automatic)
+            settings.max_drain_processes.unwrap_or_else(parent::automatic)
         },
         ends_are_logged: child.server.is_logged(Level::Info),
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use messages::{Level, LinesLost, Message, MessageId};
 use once_cell::sync::OnceCell;
+use os::forked::Forked;
 use os::{line_pipe, poll};
 
 use crate::ffi::log::Server;
@@ -45,7 +46,7 @@ pub fn install_in_child(child: &Process<'_>, errorlog: Option<ErrorLog>) {
 }
 
 /// A drain process starts.
-pub fn install_in_drain_process(ends_are_logged: bool) {
+pub fn install_in_drain_process(_: &Forked, ends_are_logged: bool) {
     // So does a drain process.
     let _ = DRAIN.set(DrainLines { ends_are_logged, lost: AtomicU64::new(0) });
 }

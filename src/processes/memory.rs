@@ -11,9 +11,9 @@ use relay::FROZEN_VERSION;
 use shared::{Memory, Message, Processes, Shareable, Shared, Slot};
 
 use crate::ffi::retained::{retained, retained_descriptors};
+use crate::ffi::role::Parent;
 
-/// Where the memory is, in this process. Set in the parent for each
-/// configuration, before children are made.
+/// Where the memory is, in this process. Set by [`create`], for each configuration.
 static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The configuration that this process was started with. Set likewise.
@@ -46,11 +46,11 @@ impl Processes for System {
     }
 }
 
-/// Makes the memory, in the parent.
+/// Makes the memory.
 ///
 /// # Errors
 /// It cannot be had.
-pub fn create() -> io::Result<()> {
+pub fn create(_: &Parent) -> io::Result<()> {
     let memory: &Memory = retained(c"mod_wsforward_shared")?;
     let queue = retained_descriptors(c"mod_wsforward_queue", QUEUE_LAYOUT, fdpass::pair)?;
     for (place, end) in QUEUE.iter().zip(queue) {

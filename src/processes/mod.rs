@@ -3,6 +3,7 @@
 pub mod child;
 mod collector;
 pub mod drain;
+mod drain_process;
 mod errorlog;
 mod keeper;
 mod line_kind;
@@ -11,5 +12,6 @@ mod lines;
 mod logger;
 pub mod memory;
 pub mod own_slot;
+pub mod parent;
 pub mod record;
 pub mod registry;

@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
+use os::forked::Forked;
 use os::signal_safe::EventFd;
 use relay::{By, End, Record, Why};
 use shared::{ClientEntry, Message, Slot};
@@ -20,7 +21,7 @@ const LIKELY: usize = 96;
 static END_EVENT: OnceCell<&'static EventFd> = OnceCell::new();
 
 /// Has an event signalled for each tunnel that ends.
-pub fn signal_ends(event: &'static EventFd) {
+pub fn signal_ends(_: &Forked, event: &'static EventFd) {
     // A drain process starts once.
     let _ = END_EVENT.set(event);
 }

@@ -15,14 +15,14 @@ use os::{descriptors, line_pipe, locks, process};
 use shared::{Place, Registry};
 
 use crate::ffi::retained::{retained, retained_descriptors};
+use crate::ffi::role::Parent;
 use crate::processes::memory::System;
 
 /// The most that the automatic value of WSForwardMaxDrainProcesses allows: places stay for those of
 /// children that end together.
 pub const MOST: usize = Registry::PLACES / 4 * 3;
 
-/// Where the memory is, in this process. Set in the parent for each configuration, before
-/// children are made.
+/// Where the memory is, in this process. Set by [`create`], for each configuration.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
 
 /// The pipe for lines, its reading and its writing end: open in the parent, and so in all its
@@ -36,11 +36,11 @@ static LOCKS: descriptors::Place = descriptors::Place::new();
 static OWN: AtomicUsize = AtomicUsize::new(NOWHERE);
 const NOWHERE: usize = usize::MAX;
 
-/// Makes the memory, in the parent.
+/// Makes the memory.
 ///
 /// # Errors
 /// It cannot be had.
-pub fn create() -> io::Result<()> {
+pub fn create(_: &Parent) -> io::Result<()> {
     let registry: &Registry = retained(c"mod_wsforward_drains_1")?;
     /// Of what goes through the pipe, and of the numbers of locks.
     const LAYOUT: u64 = 1;

@@ -1,0 +1,351 @@
+//! The process in which the tunnels of a child go on that has ended, outside of httpd's scoreboard.
+//!
+//! It is forked from the child, begins with one thread, and must not rely on anything that another
+//! thread may have held at the fork: it never calls httpd, APR or a log, runs no cleanup of a pool,
+//! and leaves by `_exit`. It starts a relay thread, which does all the work; the first one watches.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use messages::{NoThread, NotCounted, OthersTunnelLost};
+use os::forked::{Forked, Left, Title, end_unless_alive};
+use os::poll;
+use os::process;
+use os::signal_safe::EventFd;
+use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
+use shared::{Place, Shared, Slot};
+
+use crate::processes::collector::{self, Claim, Received};
+use crate::processes::line_kind::Kind;
+use crate::processes::lines;
+use crate::processes::memory::{self, shared};
+use crate::processes::registry::{self, Drain};
+
+/// A drain process whose relay hangs ends after once or twice this many seconds.
+pub const HANG_SECONDS: u32 = 30;
+/// How often it looks around although nothing happens.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
+/// How long peers get to answer a Close, when the server stops.
+const STOP_LINGER: Duration = Duration::from_millis(500);
+/// The same at WSForwardDrainTimeout.
+const TIMEOUT_LINGER: Duration = Duration::from_secs(5);
+/// Tunnels are collected during the first of so many parts of WSForwardDrainTimeout.
+const COLLECTING_SHARE: u32 = 8;
+
+/// What a child makes at its start for the process that may follow it.
+pub struct Prepared {
+    /// httpd's parent process: when it is gone, so is the drain process.
+    pub server: OwnedFd,
+    /// Where descriptors 0 to 2 lead.
+    pub nowhere: OwnedFd,
+    /// Set when a tunnel ends.
+    pub ended: EventFd,
+    /// Set once it can be found.
+    pub found: EventFd,
+}
+
+impl Prepared {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// Descriptors cannot be had, or the kernel is older than 5.3 (pidfd_open).
+    pub fn new() -> io::Result<Self> {
+        let nowhere = match std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+            Ok(null) => null.into(),
+            // In a chroot.
+            Err(_) => EventFd::new()?.into(),
+        };
+        let server = process::watch_parent()?;
+        Ok(Self { server, nowhere, ended: EventFd::new()?, found: EventFd::new()? })
+    }
+}
+
+/// How tunnels are to go on.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// For each relay thread.
+    pub buffer_size: usize,
+    /// WSForwardKeepAlive.
+    pub keep_alive: Option<KeepAlive>,
+    /// WSForwardDrainTimeout; `None` is until they end.
+    pub timeout: Option<Duration>,
+    /// WSForwardMaxDrainProcesses.
+    pub max_processes: usize,
+    /// Whether lines about usual ends are logged.
+    pub ends_are_logged: bool,
+}
+
+/// Those drain processes that are more than may be, the oldest of them.
+pub fn surplus(max_processes: usize) -> Vec<Drain> {
+    let most = max_processes.max(1);
+    if registry::taken() <= most {
+        return Vec::new();
+    }
+    let mut drains = registry::drains();
+    let surplus = drains.len().saturating_sub(most);
+    // The collector comes last: it carries the newest tunnels too.
+    let collector = shared().map_or(0, Shared::collector);
+    drains.sort_by_key(|drain| drain.pid == collector);
+    drains.truncate(surplus);
+    drains
+}
+
+/// Where a drain process is counted.
+pub struct DrainSlot {
+    pub slot: &'static Slot,
+    place: Option<Place<'static>>,
+}
+
+impl DrainSlot {
+    /// Takes over what `child` had. If the child ended before it could pass its slot on, the slot may
+    /// belong to another process by now: then it is not ours.
+    pub fn take(slot: &'static Slot, place: Option<Place<'static>>, child: u32) -> Self {
+        /// Nobody looks at it.
+        static UNSEEN: Slot = Slot::new();
+        let pid = std::process::id();
+        slot.become_drain(child, pid);
+        if let Some(place) = place {
+            place.pass(child, pid);
+            if let Err(error) = registry::hold(place) {
+                lines::say(Kind::NoProcess, &NotCounted { error: &error });
+            }
+        }
+        let is_ours = !slot.is_shared() || slot.pid() == pid;
+        Self { slot: if is_ours { slot } else { &UNSEEN }, place }
+    }
+
+    pub fn leave(&self) {
+        memory::release(self.slot);
+        if let Some(place) = self.place {
+            registry::release(place, std::process::id());
+        }
+    }
+}
+
+/// A drain process at work.
+struct DrainProcess {
+    prepared: &'static Prepared,
+    slot: &'static Slot,
+    relay: Relay,
+    /// Readable once it is told to end.
+    term: OwnedFd,
+    /// What `ps` shows, and what was shown last.
+    title: Option<Title>,
+    shown: String,
+    collecting: Option<Collecting>,
+    /// WSForwardDrainTimeout is over then.
+    deadline: Option<Instant>,
+    /// There are too many drain processes, and this is one of the oldest.
+    is_surplus: bool,
+}
+
+/// Why a drain process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum EndReason {
+    /// No tunnel is left, or nothing that could carry one.
+    NoTunnels,
+    /// The server stops, or there are too many drain processes.
+    Told,
+    /// WSForwardDrainTimeout.
+    Timeout,
+}
+
+/// The life of a drain process.
+pub fn run(
+    forked: Forked,
+    prepared: &'static Prepared,
+    slot: &'static Slot,
+    terms: Terms,
+    tunnels: Vec<Tunnel>,
+    claim: Option<Claim>,
+) {
+    let Some(mut drain) = DrainProcess::start(forked, prepared, slot, terms, tunnels, claim) else {
+        return;
+    };
+    loop {
+        if let Some(reason) = drain.poll_once() {
+            return drain.finish(reason);
+        }
+    }
+}
+
+impl DrainProcess {
+    /// Starts the relay with the tunnels. `None` if that cannot be: then they have ended.
+    fn start(
+        forked: Forked,
+        prepared: &'static Prepared,
+        slot: &'static Slot,
+        terms: Terms,
+        mut tunnels: Vec<Tunnel>,
+        mut claim: Option<Claim>,
+    ) -> Option<Self> {
+        if let Some(claim) = &mut claim {
+            claim.take_over();
+        }
+        let settings = RelaySettings {
+            threads: 1,
+            buffer_size: terms.buffer_size,
+            keep_alive: terms.keep_alive,
+            ..RelaySettings::default()
+        };
+        let started = forked
+            .leave()
+            .and_then(|left| Ok((left, Relay::start(&settings, &slot.counts.relay)?)));
+        let (Left { term, title }, relay) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                // Nobody else empties the queue of one who is about to go.
+                tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
+                let count = tunnels.len();
+                lines::say(Kind::NoProcess, &NoThread { count: &count, error: &error });
+                let how = (Order::DrainTimeout, Some(GOING_AWAY), TIMEOUT_LINGER);
+                let counters = &slot.counts.relay;
+                relay::end_inline(&settings, counters, tunnels, || true, how);
+                return None;
+            }
+        };
+        for tunnel in tunnels {
+            adopt(&relay, tunnel);
+        }
+        process::trim_memory();
+        let own = std::process::id();
+        Some(Self {
+            prepared,
+            slot,
+            relay,
+            term,
+            title,
+            shown: String::new(),
+            collecting: claim.map(|claim| Collecting::start(claim, terms.timeout)),
+            deadline: terms.timeout.map(|timeout| Instant::now() + timeout),
+            is_surplus: surplus(terms.max_processes).iter().any(|drain| drain.pid == own),
+        })
+    }
+
+    /// Looks around, and waits until something happens. Says whether it is time to end.
+    fn poll_once(&mut self) -> Option<EndReason> {
+        if self.relay.is_responsive() {
+            end_unless_alive(HANG_SECONDS);
+        }
+        self.collecting =
+            self.collecting.take().and_then(|collecting| collecting.go_on(&self.relay, self.slot));
+        let open = self.relay.open();
+        if self.relay.alive() == 0 {
+            // A thread that died still tells how its tunnels ended.
+            drop(self.relay.stop());
+        }
+        if open == 0 || self.relay.alive() == 0 {
+            // Unless a child has just left one.
+            let Some(collecting) = self.collecting.take() else {
+                return Some(EndReason::NoTunnels);
+            };
+            collecting.end(&self.relay, self.slot);
+            return None;
+        }
+        self.show(open);
+        if std::mem::take(&mut self.is_surplus) || self.wait() {
+            return Some(EndReason::Told);
+        }
+        self.deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+            .then_some(EndReason::Timeout)
+    }
+
+    /// Shows in `ps` how many tunnels there are.
+    fn show(&mut self, open: usize) {
+        let Some(title) = &mut self.title else { return };
+        let text = format!("mod_wsforward: {open} tunnels of a child that is gone");
+        if self.shown != text {
+            title.set(&text);
+            self.shown = text;
+        }
+    }
+
+    /// Waits until something happens, or it is time to look around. Says whether it was told to end,
+    /// or the server is gone.
+    fn wait(&self) -> bool {
+        let collecting = self.collecting.as_ref();
+        let until = collecting.and_then(|collecting| collecting.until).or(self.deadline);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let queue = collecting.map(|collecting| collecting.claim.queue);
+        let Prepared { server, ended, .. } = self.prepared;
+        let [is_told, is_server_gone, one_ended, _] = poll::wait(
+            [Some(self.term.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue],
+            Some(left.map_or(LOOK_AROUND, |left| left.min(LOOK_AROUND))),
+        );
+        if one_ended {
+            ended.clear();
+        }
+        is_told || is_server_gone
+    }
+
+    /// Ends what tunnels are left.
+    fn finish(self, reason: EndReason) {
+        let (order, linger) = match reason {
+            EndReason::NoTunnels => return,
+            EndReason::Told => (Order::Stop, STOP_LINGER),
+            EndReason::Timeout => (Order::DrainTimeout, TIMEOUT_LINGER),
+        };
+        if let Some(collecting) = self.collecting {
+            collecting.end(&self.relay, self.slot);
+        }
+        self.relay.end_all(order, Some(GOING_AWAY), linger);
+    }
+}
+
+fn adopt(relay: &Relay, tunnel: Tunnel) {
+    if let Err(tunnel) = relay.adopt(tunnel) {
+        tunnel.end(relay::By::Us, relay::Why::ThreadDied);
+    }
+}
+
+/// A drain process that takes in the tunnels of other children.
+struct Collecting {
+    claim: Claim,
+    /// No longer than this: all its tunnels end at the same time, so the last must not be too new.
+    until: Option<Instant>,
+    /// No more tunnels than this.
+    max_tunnels: usize,
+}
+
+impl Collecting {
+    fn start(claim: Claim, timeout: Option<Duration>) -> Self {
+        let until = timeout.map(|timeout| Instant::now() + timeout / COLLECTING_SHARE);
+        Self { claim, until, max_tunnels: collector::most() }
+    }
+
+    /// Takes what came. `None` if the time for it is over.
+    fn go_on(self, relay: &Relay, slot: &Slot) -> Option<Self> {
+        if !self.claim.is_held() {
+            return None;
+        }
+        if relay.open() >= self.max_tunnels
+            || self.until.is_some_and(|until| until <= Instant::now())
+        {
+            self.end(relay, slot);
+            return None;
+        }
+        take_in(self.claim.queue, relay, slot);
+        Some(self)
+    }
+
+    fn end(self, relay: &Relay, slot: &Slot) {
+        take_in(self.claim.give_up(), relay, slot);
+    }
+}
+
+fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) {
+    arrived(queue, slot).for_each(|tunnel| adopt(relay, tunnel));
+}
+
+/// The tunnels that came through the queue. Those that are lost are said to be.
+pub fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
+    collector::received(queue, slot).filter_map(|one| match one {
+        Received::Tunnel(tunnel) => Some(tunnel),
+        Received::Lost(why) => {
+            lines::say(Kind::Lost, &OthersTunnelLost { why: &why });
+            None
+        }
+    })
+}

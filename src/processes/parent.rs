@@ -1,0 +1,60 @@
+//! What httpd's parent does for drain processes: it says how many there may be, and ends them with the
+//! server. It may be root and has one thread: nothing that a child can write makes it wait or trust.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use os::line_pipe::Reader;
+use os::{poll, process, room};
+
+use crate::ffi::log::Server;
+use crate::ffi::role::Parent;
+use crate::ffi::server::most_children;
+use crate::processes::line_kind;
+use crate::processes::registry::{self, Drain};
+/// What WSForwardMaxDrainProcesses stands for without a number. Written by [`measure`].
+static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
+
+/// Finds out how many drain processes there may be where the configuration does not say.
+pub fn measure(_: &Parent) {
+    let most = room::processes(most_children(), registry::MOST as u64);
+    AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MOST), Relaxed);
+}
+
+/// The same, once it was found out.
+pub fn automatic() -> usize {
+    AUTOMATIC.load(Relaxed)
+}
+
+/// The server stops, or restarts without grace: tells every drain process, and
+/// waits for them, at most a second. The parent has no children now, and logs for them.
+pub fn end_all(_: &Parent, server: Server<'_>) {
+    // With what is logged meanwhile no more than the second.
+    const WAIT: Duration = Duration::from_millis(900);
+    /// After this long they are told again: one that was just being forked may not have been found.
+    const REPEAT: Duration = Duration::from_millis(50);
+    let pipe = registry::lines().map(|[read, _]| read);
+    let until = Instant::now() + WAIT;
+    let mut reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
+    let mut log = || {
+        let Some(reader) = &mut reader else { return };
+        line_kind::read_lines(reader.receive(), |level, id, text| {
+            server.log(level, id, &text);
+        });
+    };
+    loop {
+        let drains = registry::drains();
+        let Some(first) = drains.first() else { break };
+        drains.iter().copied().for_each(Drain::terminate);
+        let ended = process::watch(first.pid).ok();
+        let [_, said] = poll::wait([ended.as_ref().map(OwnedFd::as_fd), pipe], Some(REPEAT));
+        if said {
+            log();
+        }
+        if until <= Instant::now() {
+            break;
+        }
+    }
+    log();
+}
