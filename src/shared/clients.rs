@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use siphasher::sip::SipHasher13;
 
-use crate::slots::SlotNumber;
+use crate::slot_number::SlotNumber;
 use crate::sync::{AtomicU32, AtomicU64, somewhere};
 
 /// More tunnels than this are not limited by client.

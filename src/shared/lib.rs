@@ -7,6 +7,7 @@
 //! likes: nothing here panics for it, waits, or goes on for ever.
 
 mod clients;
+mod collector;
 mod counters;
 mod mapping;
 mod message;
@@ -16,6 +17,7 @@ mod processes;
 mod reasons;
 mod registry;
 mod role;
+mod slot_number;
 mod slots;
 mod sync;
 

@@ -5,54 +5,8 @@
 //! before a last look into the queue; who sends looks afterwards whether the role is held, and else
 //! takes it.
 
-use std::sync::atomic::Ordering::SeqCst;
-
-use crate::processes::Processes;
+use crate::collector::Role;
 use crate::slots::Shared;
-use crate::sync::AtomicU64;
-
-/// Who collects, as it is in shared memory.
-#[repr(transparent)]
-pub(crate) struct Collector(AtomicU64);
-
-/// A process and its generation. Zero is nobody.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Role(u64);
-
-impl Role {
-    const NOBODY: Self = Self(0);
-
-    fn of(pid: u32, generation: u32) -> Self {
-        Self(u64::from(pid) << 32 | u64::from(generation))
-    }
-
-    const fn pid(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    const fn generation(self) -> u32 {
-        self.0 as u32
-    }
-
-    fn is_held(self, processes: &dyn Processes) -> bool {
-        self != Self::NOBODY && processes.runs(self.pid())
-    }
-}
-
-impl Collector {
-    #[cfg(loom)]
-    pub fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    fn load(&self) -> Role {
-        Role(self.0.load(SeqCst))
-    }
-
-    fn replace(&self, role: Role, with: Role) -> bool {
-        self.0.compare_exchange(role.0, with.0, SeqCst, SeqCst).is_ok()
-    }
-}
 
 /// The role of the one that collects, in the process that has it, and in the one that is about to
 /// fork that.

@@ -5,10 +5,11 @@ use std::sync::atomic::AtomicU64 as Count;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::clients::{ClientEntry, ClientKey, Clients};
+use crate::collector::Collector;
 use crate::counters::Counts;
 use crate::mapping::Shareable;
 use crate::processes::Processes;
-use crate::role::Collector;
+use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
 
 /// More processes than this go uncounted.
@@ -51,19 +52,6 @@ impl Owner {
 
     const fn pid(self) -> u32 {
         self.0 & !Self::CLEARING
-    }
-}
-
-/// The number of a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlotNumber(u16);
-
-impl SlotNumber {
-    pub const BITS: u32 = 13;
-
-    /// Never 0.
-    pub const fn mark(self) -> u64 {
-        self.0 as u64 + 1
     }
 }
 
