@@ -521,6 +521,12 @@ impl Script<'_> {
         // The thread of the new one is waited for.
         self.relay = Arc::new(Relay::start(&self.settings, self.counters).expect("a relay"));
         kernel::settle();
+        // Its time begins anew there.
+        let now = kernel::now();
+        for pair in &mut self.pairs {
+            pair.moved_at = now;
+            pair.idle_since = pair.idle_since.map(|_| now);
+        }
         for tunnel in tunnels {
             self.sums.moved += 1;
             let again = if self.chance(2) { refrozen(tunnel) } else { tunnel };
