@@ -80,8 +80,8 @@ impl Tunnel {
         }
         let now = Instant::now();
         Some(Tunnel {
-            client: Socket { tls: None, fd: client },
-            backend: Socket { tls: None, fd: backend },
+            client: Socket { tls: None, fd: client, failed: false },
+            backend: Socket { tls: None, fd: backend, failed: false },
             state: TunnelState {
                 up,
                 down,

@@ -28,4 +28,6 @@ pub(crate) struct Socket {
     // Before the descriptor it works on, so that it is dropped first.
     pub tls: Option<Box<dyn Tls>>,
     pub fd: OwnedFd,
+    /// Its TLS failed, and is not asked again.
+    pub failed: bool,
 }

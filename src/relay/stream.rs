@@ -36,29 +36,24 @@ impl Stream {
     /// # Errors
     /// The kernel's refusal, with what was given.
     pub(crate) fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
-        let Socket { tls, fd } = socket;
+        let Socket { tls, fd, failed } = socket;
         let both = Interest::READABLE | Interest::WRITABLE;
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
         match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => Ok(Stream {
-                pending: true,
-                has_room: false,
-                failed: false,
-                tls,
-                io,
-                hung_up: false,
-            }),
+            Ok(io) => {
+                Ok(Stream { pending: true, has_room: false, failed, tls, io, hung_up: false })
+            }
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
-                Err((Socket { tls, fd }, error))
+                Err((Socket { tls, fd, failed }, error))
             }
         }
     }
 
     /// Undoes [`new`](Self::new).
     pub(crate) fn into_socket(self) -> Socket {
-        Socket { tls: self.tls, fd: self.io.into_inner() }
+        Socket { tls: self.tls, fd: self.io.into_inner(), failed: self.failed }
     }
 
     /// To be called when a poll of the task begins: events may have come since the last.

@@ -77,8 +77,8 @@ impl Tunnel {
     ) -> Self {
         let [up, down] = frames;
         Tunnel {
-            client: Socket { tls: client.tls, fd: client.fd },
-            backend: Socket { tls: backend.tls, fd: backend.fd },
+            client: Socket { tls: client.tls, fd: client.fd, failed: false },
+            backend: Socket { tls: backend.tls, fd: backend.fd, failed: false },
             state: TunnelState {
                 up: Flow::new(up, client.read_ahead),
                 down: Flow::new(down, backend.read_ahead),

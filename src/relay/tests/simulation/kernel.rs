@@ -55,7 +55,7 @@ pub struct Socket {
     pub resets: bool,
     /// as it was told to by SO_LINGER.
     lingers: bool,
-    /// A send was refused, in part at least.
+    /// A send was refused, in part at least, or `epoll_wait` found no room.
     pub is_full: bool,
     descriptors: usize,
     /// The events that `epoll` is to tell of, and as what. There is but one thread that asks.
@@ -392,9 +392,14 @@ impl Kernel {
             let number = (first + turn) % self.sockets.len();
             let socket = &mut self.sockets[number];
             let Some((wanted, data)) = socket.interest else { continue };
+            if !socket.edge || count == events.len() {
+                continue;
+            }
+            // Who asks and finds no room is told when there is some (tcp_poll).
+            socket.is_full |= !socket.is_writable();
             let found = socket.events() & (wanted | (libc::EPOLLERR | libc::EPOLLHUP) as u32);
-            if socket.edge && found != 0 && count < events.len() {
-                socket.edge = false;
+            socket.edge = false;
+            if found != 0 {
                 events[count] = epoll_event { events: found, u64: data };
                 count += 1;
             }
