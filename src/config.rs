@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use messages::UselessRelay;
 use protocol::handshake::Rigour;
+use protocol::origin;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 use relay::{KeepAlive, Rules};
 
@@ -26,6 +27,7 @@ pub struct DirConfig<'p> {
     relay: Option<bool>,
     protocols: Option<&'p [u8]>,
     rigour: Option<Rigour>,
+    origins: Option<&'p [u8]>,
     handshake_timeout: Option<Duration>,
     rules: Rules,
 }
@@ -39,6 +41,7 @@ impl SectionConfig for DirConfig<'static> {
             relay: over.relay.or(base.relay),
             protocols: over.protocols.or(base.protocols),
             rigour: over.rigour.or(base.rigour),
+            origins: over.origins.or(base.origins),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             rules: over.rules.or(base.rules),
         }
@@ -69,6 +72,11 @@ impl<'p> DirConfig<'p> {
     /// WSForwardCheck: how much of RFC 6455 a 101 must keep to.
     pub fn rigour(&self) -> Rigour {
         self.rigour.unwrap_or_default()
+    }
+
+    /// WSForwardOrigin, where it asks for a look at the Origin: its words, with spaces between them.
+    pub fn origins(&self) -> Option<&'p [u8]> {
+        self.origins.filter(|words| origin::is_checked(words))
     }
 
     /// WSForwardHandshakeTimeout, if set: how long a back end may take from the
@@ -177,7 +185,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 14] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 15] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -215,6 +223,15 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 14] = [
         usage: c"strict, lenient or off: whether a 101 that RFC 6455 forbids is refused, logged, or not looked at (default: strict)",
         set: |config, values| {
             config.rigour = Some(rigour(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardOrigin",
+        context: Context::Directory,
+        usage: c"any, or of same, required, null and origins such as https://example.com or https://*.example.com: which Origin an upgrade request may have (default: any)",
+        set: |config, values| {
+            config.origins = Some(origins(values)?);
             Ok(())
         },
     },
@@ -346,6 +363,17 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
         "lenient" => Ok(Rigour::Lenient),
         "off" => Ok(Rigour::Off),
         _ => Err(not_allowed(&[value], &expected)),
+    }
+}
+
+fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
+    let expected = "any, or of same, required, null and origins such as https://example.com or https://*.example.com";
+    match origin::check_words(values.all()) {
+        Ok(()) => Ok(values.keep(&values.all().join(" "))),
+        Err(Some(word)) if values.all().len() > 1 && word.eq_ignore_ascii_case("any") => {
+            Err(not_allowed(values.all(), &expected))
+        }
+        Err(word) => Err(not_allowed(word.as_slice(), &expected)),
     }
 }
 

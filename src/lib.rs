@@ -33,7 +33,7 @@ use messages::{
     NoSharedMemory, UselessRelay,
 };
 use processes::{child, memory, parent, registry};
-use request::{admission, decision, handler, head, worker_tunnel};
+use request::{admission, decision, handler, head, origin, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
@@ -98,7 +98,11 @@ impl module::Hooks for Hooks {
         created.map_err(|error| NoSharedMemory { error: &error }.to_string())
     }
 
-    fn fixups(r: Request<'_>) -> Result<(), ()> {
+    fn section_known(r: Request<'_>) {
+        origin::keep(r);
+    }
+
+    fn fixups(r: Request<'_>) -> Result<(), u16> {
         decision::claim(r);
         admission::admit(r)
     }

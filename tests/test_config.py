@@ -15,6 +15,7 @@ KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
+ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
 PREFIXES = "two numbers such as 32 64"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1536"
 
@@ -34,6 +35,14 @@ WRONG = [
     ("WSForwardCheck", None, CHECK),
     ("WSForwardCheck on", "on", CHECK),
     ("WSForwardCheck strict off", "strict off", CHECK),
+    ("WSForwardOrigin", None, ORIGIN),
+    ("WSForwardOrigin example.com", "example.com", ORIGIN),
+    ("WSForwardOrigin any same", "any same", ORIGIN),
+    ("WSForwardOrigin same https://example.com/", "https://example.com/", ORIGIN),
+    ("WSForwardOrigin https://user@example.com", "https://user@example.com", ORIGIN),
+    ("WSForwardOrigin https://*", "https://*", ORIGIN),
+    ("WSForwardOrigin https://a.*.example", "https://a.*.example", ORIGIN),
+    ("WSForwardOrigin https://example.com:0", "https://example.com:0", ORIGIN),
     ("WSForwardHandshakeTimeout", None, ABOVE_0),
     ("WSForwardHandshakeTimeout 0", "0", ABOVE_0),
     ("WSForwardHandshakeTimeout -1", "-1", ABOVE_0),
@@ -150,6 +159,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
 @pytest.mark.parametrize("line", [
     "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
     "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
+    "WSForwardOrigin any", "WSForwardOrigin SAME required null https://*.example.com:8443",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
 ])
 @pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])

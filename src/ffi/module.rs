@@ -39,8 +39,10 @@ pub(crate) trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
     fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)>;
     /// The configuration is final. `Err` ends the start.
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
-    /// Before the handler. `Err` answers 503.
-    fn fixups(r: Request<'_>) -> Result<(), ()>;
+    /// A request's section is known, and no other module has changed its headers for that.
+    fn section_known(r: Request<'_>);
+    /// Before the handler. `Err` answers with this status.
+    fn fixups(r: Request<'_>) -> Result<(), u16>;
     /// A child process has started, and serves nothing yet.
     fn child_init(process: Process<'_>);
     /// A connection to a client or to a back end is being set up.
@@ -92,6 +94,8 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
             sys::ap_hook_pre_config(Some(pre_config::<H>), none, none, middle);
             sys::ap_hook_check_config(Some(check_config::<H>), none, none, middle);
             sys::ap_hook_post_config(Some(post_config::<H>), none, none, middle);
+            // Before them.
+            sys::ap_hook_fixups(Some(section_known::<H>), none, none, first);
             // After the modules that change request headers or the handler there.
             sys::ap_hook_fixups(
                 Some(fixups::<H>),
@@ -196,11 +200,21 @@ unsafe extern "C" fn post_config<H: Hooks>(
     })
 }
 
+unsafe extern "C" fn section_known<H: Hooks>(r: *mut sys::request_rec) -> c_int {
+    guard(sys::DECLINED, || {
+        // SAFETY: httpd passes a live request for the length of the call.
+        if let Some(r) = unsafe { Request::from_raw(r) } {
+            H::section_known(r);
+        }
+        sys::DECLINED
+    })
+}
+
 unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
     guard(sys::DECLINED, || {
         // SAFETY: httpd passes a live request for the length of the call.
         match unsafe { Request::from_raw(r) }.map(H::fixups) {
-            Some(Err(())) => sys::HTTP_SERVICE_UNAVAILABLE as c_int,
+            Some(Err(status)) => c_int::from(status),
             _ => sys::DECLINED,
         }
     })

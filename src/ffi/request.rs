@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -193,6 +193,27 @@ impl<'r> Request<'r> {
         Client(self)
     }
 
+    /// The site that the request is for: by its Host, or by ServerName where UseCanonicalName says
+    /// so.
+    pub(crate) fn site(&self) -> Option<Site<'r>> {
+        let (record, r) = (self.request_rec(), self.as_ptr());
+        // SAFETY: NULL, or NUL-terminated and as old as the request.
+        let text = |text: *const c_char| (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) });
+        // SAFETY: the request is alive; these look at it, at its server and its section.
+        let (scheme, host) = unsafe { (sys::ap_run_http_scheme(r), sys::ap_get_server_name(r)) };
+        let port = if !std::ptr::eq(host, record.hostname) {
+            // SAFETY: as above.
+            Some(unsafe { sys::ap_get_server_port(r) })
+        } else if record.parsed_uri.port_str.is_null() {
+            // The client knows of no other one, whatever port it comes in by.
+            None
+        } else {
+            Some(record.parsed_uri.port)
+        };
+        let scheme = text(scheme).map_or(Ok("http"), CStr::to_str).ok()?;
+        Some(Site { scheme, host: text(host)?.to_bytes(), port })
+    }
+
     /// What ties a line of another log to this request's line in the access log:
     /// UNIQUE_ID, %L, or the connection's number.
     pub(crate) fn log_id(&self) -> Cow<'_, str> {
@@ -250,6 +271,16 @@ impl<'r> Request<'r> {
             notes.set(name, value.as_bytes());
         }
     }
+}
+
+/// See [`Request::site`].
+pub(crate) struct Site<'r> {
+    /// `http` or `https`.
+    pub(crate) scheme: &'r str,
+    /// An IPv6 address may be without brackets.
+    pub(crate) host: &'r [u8],
+    /// `None` is the scheme's own.
+    pub(crate) port: Option<u16>,
 }
 
 /// The client of a request, as text.

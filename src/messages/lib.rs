@@ -90,6 +90,15 @@ messages! {
 
     MpmItk(121) Warn "WSForwardRelay On does nothing with mpm_itk, which has a process for each connection: tunnels stay there"
 
+    OriginRefused(140) Error { why } "upgrade request refused with 403 by WSForwardOrigin: {why}" {
+        OriginMissing "it has no Origin";
+        OriginTwice { seen } "its Origin is more than one: {seen}";
+        OriginMalformed { seen } "its Origin is malformed: {seen}";
+        OriginNotListed { seen } "its Origin {seen} is not among those allowed";
+        OriginNotOwn { seen, own } "its Origin {seen} is not among those allowed, nor the same as {own}";
+        OriginOwnUnknown { seen } "its Origin {seen} is not among those allowed, and its own is not known";
+    }
+
     HandedOver(200) Debug { tunnel } "to the relay: {tunnel}"
 
     StaysInThread(201) Debug { why } "tunnel stays in its worker thread: {why}" {

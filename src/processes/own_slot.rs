@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use once_cell::sync::OnceCell;
-use shared::{Fallback, Shared, Slot};
+use shared::{Fallback, Refusal, Shared, Slot};
 
 use crate::ffi::server::Process;
 use crate::processes::memory::shared;
@@ -36,6 +36,13 @@ pub fn count_handed_over() {
 pub fn count_fallback(why: Fallback) {
     if let Some(slot) = slot() {
         slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
+    }
+}
+
+/// An upgrade request was refused.
+pub fn count_refusal(why: Refusal) {
+    if let Some(slot) = slot() {
+        slot.counts.refused.of(&why).fetch_add(1, Relaxed);
     }
 }
 

@@ -9,7 +9,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use messages::{Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, ProcessFull, Refused};
+use messages::{
+    Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, OriginRefused, ProcessFull, Refused,
+};
+use protocol::origin::Denied;
 use shared::{ClientEntry, Refusal, Slot};
 
 use crate::config::{ClientPrefix, DirConfig};
@@ -19,8 +22,9 @@ use crate::ffi::request::Request;
 use crate::processes::child;
 use crate::processes::memory::shared;
 use crate::processes::own_slot;
-use crate::request::decision;
+use crate::request::{decision, origin};
 
+const FORBIDDEN: u16 = 403;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
 /// Seconds after which a refused client may try again.
@@ -29,8 +33,8 @@ const RETRY_AFTER_SECONDS: &str = "10";
 /// What a request holds until it is over, or until its tunnel does.
 struct Reservation {
     place: Cell<Option<Place>>,
-    /// The handler found no place for it.
-    refused: Cell<bool>,
+    /// The handler refused it with this status.
+    refused: Cell<Option<u16>>,
 }
 
 /// The place of a request, which is the caller's from now on.
@@ -46,7 +50,7 @@ pub fn give_back(r: Request<'_>) {
 fn put_place(r: Request<'_>, place: Place) {
     match r.kept::<Reservation>() {
         Some(reservation) => reservation.place.set(Some(place)),
-        None => r.keep(Reservation { place: Cell::new(Some(place)), refused: Cell::new(false) }),
+        None => r.keep(Reservation { place: Cell::new(Some(place)), refused: Cell::new(None) }),
     }
 }
 
@@ -93,12 +97,12 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
     }
 }
 
-/// Lets a request pass, or refuses it with 503, before the handler. This concerns only what looks like
+/// Lets a request pass, or refuses it with a status, before the handler. This concerns only what looks like
 /// an upgrade request by now; handler.rs decides on the headers as they are then.
 ///
 /// # Errors
-/// It is to be answered with 503.
-pub fn admit(r: Request<'_>) -> Result<(), ()> {
+/// The status to answer with.
+pub fn admit(r: Request<'_>) -> Result<(), u16> {
     let config = DirConfig::of(r);
     if !config.forward() || !decision::is_candidate(r, &config) {
         return Ok(());
@@ -106,12 +110,16 @@ pub fn admit(r: Request<'_>) -> Result<(), ()> {
     reserve(r, &config)
 }
 
-/// Takes a place for an upgrade request that may become a relayed tunnel and has none yet. A
-/// handler that refuses it calls [`refuse_by_handler`].
+/// Takes a place for an upgrade request that may become a relayed tunnel and has none yet, if the
+/// site is for whoever sent it. A handler that refuses it calls [`refuse_by_handler`].
 ///
 /// # Errors
-/// It is to be answered with 503.
-pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
+/// The status to answer with.
+pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
+    if let Err(denied) = origin::check(r, config) {
+        give_back(r);
+        return Err(refuse_origin(r, &denied));
+    }
     // A stream of HTTP/2 never leaves its thread.
     let is_stream = r.connection().is_none_or(|client| client.is_secondary());
     if !config.relay() || is_stream || !child::has_relay() {
@@ -130,30 +138,38 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), ()> {
             Ok(())
         }
         Err((why, text)) => {
-            slot.counts.refused.of(&why).fetch_add(1, Relaxed);
-            let level = if is_first_this_second() { Level::Error } else { Level::Debug };
-            log::request_at(r, level, &Refused { why: &text });
+            own_slot::count_refusal(why);
+            static LAST: AtomicU64 = AtomicU64::new(0);
+            log::request_at(r, level(&LAST), &Refused { why: &text });
             r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
-            Err(())
+            Err(SERVICE_UNAVAILABLE)
         }
     }
 }
 
-/// The answer of a scheme handler to a request that has no place. To mod_proxy a 503 is the
-/// member's: it would be in error, and the next one tried. So the handler is content with the
-/// member, and [`status`] says 503 when mod_proxy is done with it (mod_proxy.c, proxy_handler).
-pub fn refuse_by_handler(r: Request<'_>) -> Answer {
+/// Counts and logs a request that this site is not for. Returns the status to answer with.
+fn refuse_origin(r: Request<'_>, denied: &Denied) -> u16 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    own_slot::count_refusal(Refusal::Origin);
+    log::request_at(r, level(&LAST), &OriginRefused { why: denied });
+    FORBIDDEN
+}
+
+/// The answer of a scheme handler to a request that it refuses. To mod_proxy a 503 is the
+/// member's: it would be in error, and the next one tried; so may any status be, by failonstatus.
+/// So the handler is content with the member, and [`status`] says the status when mod_proxy is done
+/// with it (mod_proxy.c, proxy_handler).
+pub fn refuse_by_handler(r: Request<'_>, status: u16) -> Answer {
     match r.kept::<Reservation>() {
-        Some(reservation) => reservation.refused.set(true),
-        None => r.keep(Reservation { place: Cell::new(None), refused: Cell::new(true) }),
+        Some(reservation) => reservation.refused.set(Some(status)),
+        None => r.keep(Reservation { place: Cell::new(None), refused: Cell::new(Some(status)) }),
     }
     Answer::OK
 }
 
 /// What mod_proxy is to answer, where that is not what the handler said.
 pub fn status(r: Request<'_>) -> Option<u16> {
-    let is_refused = r.kept::<Reservation>().is_some_and(|reservation| reservation.refused.get());
-    is_refused.then_some(SERVICE_UNAVAILABLE)
+    r.kept::<Reservation>()?.refused.get()
 }
 
 /// A place for the request. It is taken before anything is counted: of several at
@@ -197,9 +213,8 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     Ok(place)
 }
 
-/// A full server says so once a second, not once for each request.
-fn is_first_this_second() -> bool {
-    static LAST: AtomicU64 = AtomicU64::new(0);
+/// A full server, or one that strangers ask, says so once a second, not once for each request.
+fn level(last: &AtomicU64) -> Level {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    LAST.swap(now, Relaxed) != now
+    if last.swap(now, Relaxed) != now { Level::Error } else { Level::Debug }
 }

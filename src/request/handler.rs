@@ -69,8 +69,8 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
         return leave(&NotInWorker);
     }
     // Where it has become one only now.
-    if admission::reserve(r, &config).is_err() {
-        return admission::refuse_by_handler(r);
+    if let Err(status) = admission::reserve(r, &config) {
+        return admission::refuse_by_handler(r, status);
     }
     delegate(call, &config, headers, env, token, &url)
 }

@@ -6,6 +6,7 @@ pub mod handler;
 pub mod handover;
 pub mod handshake;
 pub mod head;
+pub mod origin;
 pub mod stream;
 pub mod tunnel;
 pub mod worker_tunnel;

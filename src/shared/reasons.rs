@@ -86,6 +86,7 @@ reasons! {
         Descriptors = "descriptors", "The limit of descriptors of the process allows no more.";
         Client = "max-tunnels-per-client", "WSForwardMaxTunnelsPerClient is reached.";
         Memory = "memory", "No more fit the server's memory.";
+        Origin = "origin", "WSForwardOrigin does not allow its Origin.";
     }
 }
 
