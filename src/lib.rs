@@ -1,11 +1,11 @@
 //! mod_wsforward: WebSocket forwarding and relaying for Apache httpd 2.4.
 //!
-//! The way of a request: [`admission`] keeps the limits, [`decision`] says what is ours, [`handler`] has mod_proxy_http serve it,
-//! [`head`] checks the back end's answer on its way in, [`worker_tunnel`] follows the open
-//! tunnel in its thread, [`request::stream`] one of HTTP/2, [`request::handover`] takes it out of there,
-//! [`child`] has the relay that carries it to its end, [`processes::drain`] carries on where a child ends before.
-//! This file is the module record and its
-//! hooks, nothing else.
+//! The way of a request: [`admission`] keeps the limits, [`decision`] says whether it is ours,
+//! [`handler`] has mod_proxy_http serve it, [`head`] checks the back end's answer on its way in,
+//! [`worker_tunnel`] follows the open tunnel in its thread, [`request::stream`] that of an HTTP/2
+//! stream, [`request::handover`] takes it out of there. [`child`] has the relay that carries it, and
+//! [`processes::drain`] passes it on when its child ends first.
+//! This file is the module record and its hooks, nothing else.
 
 mod config;
 mod ffi;

@@ -44,7 +44,7 @@ struct Child {
 
 /// Before it mod_proxy_http takes the end of its loop for the request's status, 500, which
 /// balancers may hold against the back end.
-const RELAY_NEEDS: Version = Version { major: 2, minor: 4, patch: 52 };
+const OLDEST_FOR_RELAY: Version = Version { major: 2, minor: 4, patch: 52 };
 
 /// Descriptors that stay for httpd at least: listeners, logs, files, connections.
 const RESERVE: u64 = 256;
@@ -96,8 +96,8 @@ fn start_relay(
     slot: &'static Slot,
 ) -> Option<(ErrorLog, Relay)> {
     let start = || -> io::Result<(ErrorLog, Relay)> {
-        if version() < RELAY_NEEDS {
-            let why = HttpdTooOldForRelay { oldest: &RELAY_NEEDS, found: &version() };
+        if version() < OLDEST_FOR_RELAY {
+            let why = HttpdTooOldForRelay { oldest: &OLDEST_FOR_RELAY, found: &version() };
             return Err(io::Error::other(why.to_string()));
         }
         let limit = descriptors::raise_limit()?;
@@ -194,11 +194,11 @@ fn is_stop_watched() -> bool {
 
 /// How long tunnels go on in a child that ends and has no process to leave them to,
 /// at the most.
-const IN_PLACE: Duration = Duration::from_secs(30);
+const INLINE_TIME: Duration = Duration::from_secs(30);
 /// How long their peers get to answer a Close then.
-const LINGER: Duration = Duration::from_secs(1);
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// The same when the server stops.
-const AT_ONCE: Duration = Duration::from_millis(200);
+const STOP_CLOSE_WAIT: Duration = Duration::from_millis(200);
 
 /// The child ends. Its tunnels go on in a drain process, or end in an orderly
 /// way if the server stops.
@@ -238,7 +238,7 @@ pub fn stop(how: ChildExit) {
 /// them is logged now.
 fn end_tunnels(ends_here: bool) {
     if let Some(relay) = relay() {
-        relay.end_all(Order::Stop, Some(GOING_AWAY), AT_ONCE);
+        relay.end_all(Order::Stop, Some(GOING_AWAY), STOP_CLOSE_WAIT);
     }
     if ends_here {
         lines::finish();
@@ -289,15 +289,15 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
         relay::end_inline(&relay_settings, counters, tunnels, is_time, how);
     };
     if stops {
-        return end(tunnels, &mut || true, Order::Stop, AT_ONCE);
+        return end(tunnels, &mut || true, Order::Stop, STOP_CLOSE_WAIT);
     }
     let count = tunnels.len();
-    let within = settings.drain_timeout.map_or(IN_PLACE, |timeout| timeout.min(IN_PLACE));
+    let within = settings.drain_timeout.map_or(INLINE_TIME, |timeout| timeout.min(INLINE_TIME));
     let text = format_args!("{within:?}");
     lines::log(&NoProcess { count: &count, within: &text, error: &error });
     let until = Instant::now() + within;
     // A stop is not to wait for them.
     let stopped = sigterm().ok();
     let is_stopped = || stopped.as_ref().is_some_and(|stopped| poll::is_readable(stopped.as_fd()));
-    end(tunnels, &mut || until <= Instant::now() || is_stopped(), Order::DrainTimeout, LINGER);
+    end(tunnels, &mut || until <= Instant::now() || is_stopped(), Order::DrainTimeout, CLOSE_WAIT);
 }

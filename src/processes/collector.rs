@@ -16,13 +16,13 @@ use crate::processes::memory::{self, shared};
 use crate::processes::record::TunnelRecord;
 
 /// A child with more plain tunnels than this keeps them together, in a process of their own.
-const FEW: usize = 128;
+const MAX_TUNNELS_TO_SEND: usize = 128;
 /// How long a child waits for room in the queue, in all.
-const PATIENCE: Duration = Duration::from_secs(1);
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
 /// More messages than this are never in the queue, by the bound of its memory.
-const QUEUED: usize = 300;
+const MAX_QUEUED: usize = 300;
 /// Descriptors that a drain process needs for itself.
-const OWN: u64 = 64;
+const OWN_DESCRIPTORS: u64 = 64;
 
 /// The role of the one that collects.
 pub struct Claim {
@@ -56,8 +56,8 @@ impl Claim {
 
 /// How many tunnels this process may have and still collect.
 pub fn most() -> usize {
-    let limit = descriptors::limit().saturating_sub(OWN) / 2;
-    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(QUEUED)
+    let limit = descriptors::limit().saturating_sub(OWN_DESCRIPTORS) / 2;
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(MAX_QUEUED)
 }
 
 /// Leaves the plain tunnels of a child that ends to the process that collects. Returns the
@@ -71,7 +71,7 @@ pub fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) 
         return (tunnels, None);
     }
     let mut tunnels = tunnels;
-    let role = shared.leave(plain <= FEW, |pid| {
+    let role = shared.leave(plain <= MAX_TUNNELS_TO_SEND, |pid| {
         let before = tunnels.len();
         let to = shared.slot_of(pid).unwrap_or(slot);
         tunnels = send_all(send, std::mem::take(&mut tunnels), slot, to);
@@ -82,7 +82,7 @@ pub fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) 
 
 /// Sends what can be sent, to the process whose slot is `to`; returns the rest.
 fn send_all(queue: BorrowedFd<'_>, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot) -> Vec<Tunnel> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + QUEUE_WAIT;
     let mut room = true;
     let mut rest = Vec::new();
     for mut tunnel in tunnels {
@@ -141,7 +141,7 @@ pub enum Received {
 
 /// Takes from the queue what is there, at most so much as it can hold.
 pub fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Received> {
-    let most = if poll::is_readable(queue) { QUEUED } else { 0 };
+    let most = if poll::is_readable(queue) { MAX_QUEUED } else { 0 };
     let mut buffer = vec![0; if most > 0 { MESSAGE } else { 0 }];
     (0..most).map_while(move |_| {
         let (length, [client, backend]) = match fdpass::receive(queue, &mut buffer) {

@@ -19,11 +19,11 @@ use crate::processes::line_queue::{Pushed, Queue};
 use crate::processes::own_slot::count_lost_lines;
 
 /// What waits for the log at most, for each relay thread: lines, and their bytes.
-const LINES: usize = 8192;
-const BYTES: usize = 2 << 20;
+const MAX_LINES: usize = 8192;
+const MAX_BYTES: usize = 2 << 20;
 
 /// How long a child that ends waits for the log.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
 /// The way to the error log of a child.
 pub struct ErrorLog {
@@ -51,7 +51,7 @@ impl ErrorLog {
         pipe: Option<BorrowedFd<'static>>,
         relay_threads: usize,
     ) -> io::Result<Self> {
-        let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
+        let queue = Queue::new(MAX_LINES * relay_threads, MAX_BYTES * relay_threads);
         let (wake, done) = (EventFd::new()?, EventFd::new()?);
         let shared = Arc::new(Shared { server, queue, wake, done });
         let of_thread = Arc::clone(&shared);
@@ -76,7 +76,7 @@ impl ErrorLog {
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        if done.wait(FLUSH) {
+        if done.wait(FLUSH_WAIT) {
             // Its panic, if it had one, is in the log.
             let _ = thread.join();
         } else {

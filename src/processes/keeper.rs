@@ -11,11 +11,11 @@ use os::stop;
 use crate::ffi::role::SignalHandler;
 
 /// How long a signal handler waits for tunnels to end.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const END_WAIT: Duration = Duration::from_millis(1500);
 
 /// How often, and how many times at the most a child that starts is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-const LOOKS: u32 = 1500;
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const MAX_LOOKS: u32 = 1500;
 
 /// The thread, and how it is told.
 pub struct Keeper {
@@ -59,13 +59,13 @@ impl Keeper {
         let of_thread = Arc::clone(&told);
         let thread = relay::spawn_without_signals("wsf-keeper", move || {
             let Told { orders, done } = &*of_thread;
-            let mut looks = LOOKS;
+            let mut looks = MAX_LOOKS;
             let mut has_told = false;
             loop {
                 if looks > 0 && is_watched() {
                     looks = 0;
                 }
-                let ordered = orders.take((looks > 0).then_some(LOOK));
+                let ordered = orders.take((looks > 0).then_some(LOOK_INTERVAL));
                 looks = looks.saturating_sub(1);
                 let server_stops = orders.were_given(END | LISTENER_ENDED);
                 if ordered & TELL != 0 || (server_stops && !has_told) {
@@ -87,7 +87,7 @@ impl Keeper {
     /// Has the tunnels ended, and waits for it.
     pub fn end_tunnels(&self, _: &SignalHandler) {
         self.told.orders.give(END | LAST);
-        self.told.done.wait(PATIENCE);
+        self.told.done.wait(END_WAIT);
     }
 
     /// Has the tunnels ended, now and as often as it is told. Does not wait, and is for signal

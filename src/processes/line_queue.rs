@@ -74,7 +74,7 @@ impl<T> Queue<T> {
         let (about, line) = waiting.lines.pop_front()?;
         waiting.bytes -= line.len();
         if waiting.lines.is_empty() {
-            // What a crowd once needed is given back.
+            // The memory that many lines needed is given back.
             waiting.lines = VecDeque::new();
         }
         Some((about, line))

@@ -18,8 +18,8 @@ static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
 
 /// Finds out how many drain processes there may be where the configuration does not say.
 pub fn measure(_: &Parent) {
-    let most = room::processes(most_children(), registry::MOST as u64);
-    AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MOST), Relaxed);
+    let most = room::processes(most_children(), registry::MAX_AUTOMATIC as u64);
+    AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MAX_AUTOMATIC), Relaxed);
 }
 
 /// The same, once it was found out.

@@ -14,7 +14,7 @@ use crate::processes::memory::shared;
 use crate::processes::{lines, own_slot};
 
 /// A label is seldom longer.
-const LIKELY: usize = 96;
+const USUAL_LABEL_BYTES: usize = 96;
 
 /// Signalled when a tunnel has ended and is no longer the relay's. Set once, by a drain process when
 /// it starts: it looks whether that was the last.
@@ -42,10 +42,10 @@ impl TunnelRecord {
         origin: &dyn fmt::Display,
         client_entry: Option<ClientEntry>,
     ) -> Self {
-        let mut label = String::with_capacity(LIKELY);
+        let mut label = String::with_capacity(USUAL_LABEL_BYTES);
         // Writing to a String does not fail.
         let _ = write!(label, "[{id}] {client} -> {origin}");
-        // A block of its own size: one that is cut to size leaves a rest to be looked after.
+        // Allocated to its exact size: shrinking would leave a fragment.
         Self { label: Box::from(&*label), client_entry }
     }
 

@@ -20,7 +20,7 @@ use crate::processes::memory::System;
 
 /// The most that the automatic value of WSForwardMaxDrainProcesses allows: places stay for those of
 /// children that end together.
-pub const MOST: usize = Registry::PLACES / 4 * 3;
+pub const MAX_AUTOMATIC: usize = Registry::PLACES / 4 * 3;
 
 /// Where the memory is, in this process. Set by [`create`], for each configuration.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
@@ -113,8 +113,8 @@ pub fn taken() -> usize {
 pub fn drains() -> Vec<Drain> {
     /// A look at all places takes milliseconds. A child that takes millions of locks can make each
     /// one slow: what is not found by then is not found.
-    const PATIENCE: Duration = Duration::from_millis(500);
-    let until = Instant::now() + PATIENCE;
+    const LOOK_TIME: Duration = Duration::from_millis(500);
+    let until = Instant::now() + LOOK_TIME;
     let mut found: Vec<(u64, Drain)> = registry()
         .into_iter()
         .flat_map(Registry::places)
