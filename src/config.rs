@@ -10,7 +10,7 @@ use messages::UselessRelay;
 use protocol::handshake::Rigour;
 use protocol::origin;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
-use relay::{KeepAlive, Rules};
+use relay::{KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
@@ -185,7 +185,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 15] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 17] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -250,6 +250,27 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 15] = [
         usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: for ever in the relay, the longer of Timeout and ProxyTimeout in a worker thread)",
         set: |config, values| {
             config.rules.idle_timeout = Some(values.time(Duration::ZERO)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxMessage",
+        context: Context::Directory,
+        usage: c"the most payload bytes of a message of the client, and of one of the back end; 0 is no limit (default: 0 0)",
+        set: |config, values| {
+            let [client, backend] = max_message(values)?;
+            config.rules.max_message_client = Some(client);
+            config.rules.max_message_backend = Some(backend);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardStrict",
+        context: Context::Directory,
+        usage: c"On or Off: whether frames that are not as RFC 6455 wants them end the tunnel (default: Off)",
+        set: |config, values| {
+            let strict = if values.flag()? { Strict::On } else { Strict::Off };
+            config.rules.strict = Some(strict);
             Ok(())
         },
     },
@@ -353,6 +374,19 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
         })),
         other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
     }
+}
+
+fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {
+    /// As much as a frame can have (RFC 6455, section 5.2).
+    const MOST: u64 = i64::MAX as u64;
+    let expected = "one or two numbers of bytes such as 1048576, 0 is no limit";
+    let bytes = |value: &str| value.parse().ok().filter(|bytes| *bytes <= MOST);
+    let limits = match values.all() {
+        [client] => bytes(client).map(|client| [client, 0]),
+        [client, backend] => bytes(client).zip(bytes(backend)).map(|(a, b)| [a, b]),
+        _ => None,
+    };
+    limits.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
 fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {

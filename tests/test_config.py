@@ -16,6 +16,7 @@ SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
+MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
 PREFIXES = "two numbers such as 32 64"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1536"
 
@@ -55,6 +56,15 @@ WRONG = [
     ("WSForwardIdleTimeout never", "never", TIME),
     ("WSForwardIdleTimeout -5", "-5", TIME),
     ("WSForwardIdleTimeout 99999999999999999999", "99999999999999999999", TIME),
+    ("WSForwardMaxMessage", None, MESSAGE),
+    ("WSForwardMaxMessage 64k", "64k", MESSAGE),
+    ("WSForwardMaxMessage -1", "-1", MESSAGE),
+    ("WSForwardMaxMessage 9223372036854775808", "9223372036854775808", MESSAGE),
+    ("WSForwardMaxMessage 1 -2", "1 -2", MESSAGE),
+    ("WSForwardMaxMessage 1 2 3", "1 2 3", MESSAGE),
+    ("WSForwardStrict", None, FLAG),
+    ("WSForwardStrict Maybe", "Maybe", FLAG),
+    ("WSForwardStrict On Off", "On Off", FLAG),
     ("WSForwardDrainTimeout", None, TIME),
     ("WSForwardDrainTimeout never", "never", TIME),
     ("WSForwardDrainTimeout 1 2", "1 2", TIME),
@@ -161,6 +171,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
     "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
     "WSForwardOrigin any", "WSForwardOrigin SAME required null https://*.example.com:8443",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
+    "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
 ])
 @pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])
 def test_right_value_passes_configtest_everywhere(httpd, line, where):

@@ -44,6 +44,13 @@ impl Brigade<'_> {
 
     /// Moves all bytes into `to`, and empties the brigade.
     pub(crate) fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
+        self.copy_into(to)?;
+        self.clear();
+        Ok(())
+    }
+
+    /// Appends a copy of all bytes to `to`.
+    pub(crate) fn copy_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
         let mut length: sys::apr_off_t = 0;
         // SAFETY: the brigade is ours; `length` is written before it is read.
         Status::check(unsafe { sys::apr_brigade_length(self.as_ptr(), 1, &raw mut length) })?;
@@ -61,7 +68,6 @@ impl Brigade<'_> {
         })?;
         // SAFETY: that many bytes were just written.
         unsafe { to.set_len(start + length) };
-        self.clear();
         Ok(())
     }
 

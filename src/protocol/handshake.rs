@@ -81,6 +81,20 @@ pub struct Right101<'h> {
     pub head: Cow<'h, [u8]>,
     /// What [`Rigour::Strict`] would have refused it for.
     pub forgiven: Option<Wrong101>,
+    /// Its `Sec-WebSocket-Extensions`, all lines joined with commas.
+    pub extensions: Cow<'h, [u8]>,
+}
+
+impl Right101<'_> {
+    /// The names of the extensions that the tunnel has.
+    pub fn extensions(&self) -> impl Iterator<Item = &[u8]> {
+        members(&self.extensions).map(extension_name)
+    }
+}
+
+/// The name of a member of `Sec-WebSocket-Extensions`, without its parameters.
+fn extension_name(extension: &[u8]) -> &[u8] {
+    trim(extension.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
 /// Checks a `101` head that [`crate::head::inspect`] found clean, and returns it
@@ -122,12 +136,13 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right1
         Rigour::Lenient => check_websocket(&fields, offer).err(),
         Rigour::Off => None,
     };
+    let extensions = fields.joined("Sec-WebSocket-Extensions");
     let frames = |field: &httparse::Header<'_>| is_framing(field.name.as_bytes());
     let head = match fields.0.iter().any(frames) {
         true => without_framing(head).into(),
         false => head.into(),
     };
-    Ok(Right101 { head, forgiven })
+    Ok(Right101 { head, forgiven, extensions })
 }
 
 /// Whether a header would frame a body.
@@ -165,10 +180,7 @@ fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
     }
 
     let offered = offer.extensions.as_deref().unwrap_or_default();
-    let name = |extension: &[u8]| -> Vec<u8> {
-        let name = extension.split(|byte| *byte == b';').next().unwrap_or_default();
-        trim(name).to_ascii_lowercase()
-    };
+    let name = |extension| extension_name(extension).to_ascii_lowercase();
     for extension in members(&fields.joined("Sec-WebSocket-Extensions")) {
         if !members(offered).any(|o| name(o) == name(extension)) {
             let (seen, offered) = (quoted(extension), quoted(offered));

@@ -53,6 +53,19 @@ impl Field for Option<Duration> {
     }
 }
 
+/// The largest number stands for none.
+impl Field for Option<u64> {
+    const BYTES: usize = size_of::<u64>();
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.unwrap_or(u64::MAX));
+    }
+
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
+        from.u64().map(|number| Some(number).filter(|number| *number != u64::MAX))
+    }
+}
+
 /// A duration in microseconds, as far as they can be counted.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros())

@@ -6,8 +6,11 @@ use std::task::{Context, Poll, ready};
 use crate::budget::{Budget, give_way};
 use crate::buffers::ThreadBuffers;
 use crate::bytes::{Reader, put_u64};
+use crate::end::By;
 use crate::frames::Tracker;
+use crate::guard::{Breach, Guard};
 use crate::pipe::{Pipe, Pipes};
+use crate::rules::Rules;
 use crate::stream::Stream;
 
 /// What a read costs in a [`Budget`], however little it brings.
@@ -62,6 +65,10 @@ enum Kept {
 #[derive(Debug)]
 pub(crate) struct Flow {
     frames: Tracker,
+    /// None if no rule looks at frames.
+    guard: Option<Box<Guard>>,
+    /// What came that a rule does not allow: nothing more is read.
+    breach: Option<Breach>,
     kept: Option<Box<Kept>>,
     delivered: u64,
     stage: Stage,
@@ -78,23 +85,46 @@ fn cannot_splice(error: &io::Error) -> bool {
 }
 
 impl Flow {
-    /// A direction whose next bytes are `kept`.
-    pub(crate) fn new(mut frames: Tracker, kept: Vec<u8>) -> Self {
-        frames.feed(&kept);
+    /// The direction of what this side sends, whose next bytes are `kept`.
+    pub(crate) fn new(frames: Tracker, kept: Vec<u8>, rules: &Rules, sender: By) -> Self {
+        let guard = Guard::new(rules, sender).filter(|_| !frames.is_opaque());
         let mut flow = Flow {
             frames,
+            guard: guard.map(Box::new),
+            breach: None,
             kept: None,
             delivered: 0,
             stage: Stage::Open,
             flood_reads: 0,
             can_splice: true,
         };
+        let mut kept = kept;
+        kept.truncate(flow.allow(&kept));
         flow.keep(kept);
         flow
     }
 
+    /// Takes note of the next bytes, and says how many of them may go on.
+    fn allow(&mut self, bytes: &[u8]) -> usize {
+        let mut allowed = bytes.len();
+        if let Some(guard) = &mut self.guard
+            && let Err(refused) = guard.check(bytes)
+        {
+            self.breach = Some(refused.breach);
+            allowed = refused.allowed;
+        }
+        self.frames.feed(&bytes[..allowed]);
+        allowed
+    }
+
+    /// What came that a rule does not allow.
+    pub(crate) fn breach(&self) -> Option<Breach> {
+        self.breach
+    }
+
     /// How many bytes [`freeze`](Self::freeze) appends besides those that are kept.
-    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + Tracker::FROZEN_BYTES + 8;
+    pub(crate) const FROZEN_BYTES: usize =
+        1 + 8 + Tracker::FROZEN_BYTES + 1 + Guard::FROZEN_BYTES + 8;
 
     /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
     /// neither: see [`gather`](Self::gather).
@@ -108,6 +138,12 @@ impl Flow {
         });
         put_u64(out, self.delivered);
         self.frames.freeze(out);
+        out.push(match self.breach {
+            None => 0,
+            Some(Breach::TooBig) => 1,
+            Some(Breach::Protocol) => 2,
+        });
+        Guard::freeze(self.guard.as_deref(), out);
         let kept = match self.kept.as_deref() {
             Some(Kept::Bytes { bytes, sent }) => &bytes[*sent..],
             _ => &[],
@@ -117,7 +153,7 @@ impl Flow {
     }
 
     /// The direction that [`freeze`](Self::freeze) was called on.
-    pub(crate) fn thaw(from: &mut Reader<'_>) -> Option<Self> {
+    pub(crate) fn thaw(from: &mut Reader<'_>, rules: &Rules, sender: By) -> Option<Self> {
         let stage = match from.u8()? {
             0 => Stage::Open,
             1 => Stage::Ending,
@@ -129,11 +165,26 @@ impl Flow {
         // More would overflow what still comes, and nobody has carried so much.
         let delivered = from.u64().filter(|bytes| *bytes <= MAX_DELIVERED)?;
         let frames = Tracker::thaw(from)?;
+        let breach = match from.u8()? {
+            0 => None,
+            1 => Some(Breach::TooBig),
+            2 => Some(Breach::Protocol),
+            _ => return None,
+        };
+        let guard = Guard::thaw(from, rules, sender)?;
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.
         let kept = from.bytes(length)?.to_vec();
-        let mut flow =
-            Flow { frames, kept: None, delivered, stage, flood_reads: 0, can_splice: true };
+        let mut flow = Flow {
+            frames,
+            guard: guard.map(Box::new),
+            breach,
+            kept: None,
+            delivered,
+            stage,
+            flood_reads: 0,
+            can_splice: true,
+        };
         flow.keep(kept);
         Some(flow)
     }
@@ -238,6 +289,9 @@ impl Flow {
             if self.stage != Stage::Open {
                 return self.poll_end(cx, sink).map_err(Fault::Sink);
             }
+            if self.breach.is_some() {
+                return Ok(());
+            }
             let most = buffers.buffer.len();
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
                 self.poll_splice(cx, source, sink, most, &mut buffers.pipes)?
@@ -269,6 +323,7 @@ impl Flow {
     ) {
         let mut budget = Budget::default();
         while self.is_open()
+            && self.breach.is_none()
             && !budget.is_spent()
             && matches!(self.poll_flush(cx, sink, buffers), Poll::Ready(Ok(())))
         {
@@ -304,11 +359,12 @@ impl Flow {
                 sink.set_nonblocking();
             }
         }
-        self.frames.feed(&buffer[..n]);
+        let allowed = self.allow(&buffer[..n]);
         // Nothing but the end may come after the second Close frame. If it is there, both go on
         // together: that spares the peer and this thread a wake-up each.
-        let is_last = answers && self.frames.has_closed() && source.has_ended();
-        self.send(cx, sink, &buffer[..n], is_last).map_err(Fault::Sink)?;
+        let is_last =
+            answers && self.frames.has_closed() && self.breach.is_none() && source.has_ended();
+        self.send(cx, sink, &buffer[..allowed], is_last).map_err(Fault::Sink)?;
         if is_last {
             self.stage = Stage::Ending;
         }
@@ -332,6 +388,9 @@ impl Flow {
         match source.poll_fill(cx, &mut pipe, most) {
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.frames.skip(n as u64);
+                if let Some(guard) = &mut self.guard {
+                    guard.skip(n as u64);
+                }
                 self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
                 return Ok(Poll::Ready(n));
             }
@@ -377,6 +436,7 @@ impl Flow {
         self.flood_reads == FLOOD_READS
             && self.can_splice
             && self.frames.skippable() >= at_once as u64
+            && self.guard.as_ref().is_none_or(|guard| guard.skippable() >= at_once as u64)
     }
 
     /// Writes at once, perhaps with `more` to follow, and keeps what the sink does not take.

@@ -93,6 +93,11 @@ impl Tracker {
         (mode == Mode::Opaque || have == 0 || !is_whole).then_some(tracker)
     }
 
+    /// Whether the direction is one of WebSocket, as far as it was followed.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.mode == Mode::Opaque
+    }
+
     /// Whether a frame may follow here: between two frames, and no Close frame went by
     /// (RFC 6455 5.5.1: nothing follows it).
     pub fn at_boundary(&self) -> bool {
@@ -235,7 +240,7 @@ impl Tracker {
 
     /// A Close frame with this status code for this direction: masked towards a back end,
     /// unmasked towards a client. Empty if the direction is opaque.
-    pub(crate) fn close_frame(&self, code: u16) -> Vec<u8> {
+    pub fn close_frame(&self, code: u16) -> Vec<u8> {
         let [high, low] = code.to_be_bytes();
         match self.mode {
             Mode::Opaque => Vec::new(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::bytes::{Field, Reader};
+use crate::guard::Strict;
 
 /// Makes [`Rules`] of a list of them. Another rule is one more line here.
 macro_rules! rules {
@@ -46,6 +47,12 @@ rules! {
     /// How long a tunnel that a rule has ended waits for its peers to end too. By default
     /// [`Rules::DEFAULT_LINGER`].
     linger: Duration,
+    /// The most payload bytes of a message of the client. Zero is no limit; so is the default.
+    max_message_client: u64,
+    /// The same of the back end.
+    max_message_backend: u64,
+    /// Whether what is not RFC 6455 ends the tunnel. By default it does not.
+    strict: Strict,
 }
 
 impl Rules {
@@ -69,14 +76,15 @@ mod tests {
 
     use super::Rules;
     use crate::bytes::Reader;
+    use crate::guard::Strict;
 
     #[test]
     fn an_inner_section_decides_before_an_outer_one() {
         let [one, two] = [1, 2].map(|n| Some(Duration::from_secs(n)));
-        let inner = Rules { idle_timeout: Some(Duration::ZERO), linger: None };
-        let outer = Rules { idle_timeout: one, linger: two };
+        let inner = Rules { idle_timeout: Some(Duration::ZERO), ..Rules::default() };
+        let outer = Rules { idle_timeout: one, linger: two, ..Rules::default() };
         let merged = inner.or(outer);
-        assert_eq!(merged, Rules { idle_timeout: Some(Duration::ZERO), linger: two });
+        assert_eq!(merged, Rules { idle_timeout: Some(Duration::ZERO), ..outer });
         assert_eq!(merged.effective_idle_timeout(), None);
         assert_eq!(Rules::default().or(outer), outer);
     }
@@ -84,9 +92,16 @@ mod tests {
     #[test]
     fn whatever_they_are_they_come_back() {
         let times = [None, Some(Duration::ZERO), Some(Duration::from_micros(7))];
-        for idle_timeout in times {
+        let numbers = [None, Some(0), Some(u64::MAX - 1)];
+        for (at, idle_timeout) in times.into_iter().enumerate() {
             for linger in times {
-                let rules = Rules { idle_timeout, linger };
+                let rules = Rules {
+                    idle_timeout,
+                    linger,
+                    max_message_client: numbers[at],
+                    max_message_backend: numbers[2 - at],
+                    strict: [None, Some(Strict::Off), Some(Strict::Extended)][at],
+                };
                 let mut bytes = Vec::new();
                 rules.freeze(&mut bytes);
                 assert_eq!(bytes.len(), Rules::FROZEN_BYTES);
@@ -95,7 +110,7 @@ mod tests {
         }
         // A time that is too long for the bytes is still one.
         let mut bytes = Vec::new();
-        Rules { idle_timeout: Some(Duration::MAX), linger: None }.freeze(&mut bytes);
+        Rules { idle_timeout: Some(Duration::MAX), ..Rules::default() }.freeze(&mut bytes);
         let thawed = Rules::thaw(&mut Reader(&bytes)).expect("rules");
         assert!(thawed.idle_timeout.is_some() && thawed.linger.is_none());
     }

@@ -86,7 +86,7 @@ pub(crate) fn returned(n: isize) -> Option<io::Result<usize>> {
 }
 
 /// Sends a FIN. That it cannot (a peer already gone) shows at the next read.
-pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) {
+pub fn shutdown_write(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).shutdown(Shutdown::Write);
 }
 

@@ -15,6 +15,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::buffers::ThreadBuffers;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
+use crate::guard::Breach;
 use crate::keepalive::KeepAlive;
 use crate::stream::Stream;
 use crate::thread::{Thread, TunnelCommand};
@@ -23,6 +24,18 @@ use crate::watch::{Silence, UnderWay, under_way};
 
 /// The status code of a Close frame that says "going away" (RFC 6455 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
+const PROTOCOL_ERROR: u16 = 1002;
+const MESSAGE_TOO_BIG: u16 = 1009;
+
+impl Breach {
+    /// The status code of the Close frame for who sent it (RFC 6455 7.4.1).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::TooBig => MESSAGE_TOO_BIG,
+            Self::Protocol => PROTOCOL_ERROR,
+        }
+    }
+}
 
 /// Who ended the tunnel, and why.
 struct Cause {
@@ -255,11 +268,11 @@ impl Carried {
                 let gathered = self.state.up.gather().and_then(|()| self.state.down.gather());
                 return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
             }
-            TunnelCommand::End(order, code) => self.begin_end(order.into(), code),
+            TunnelCommand::End(order, code) => self.begin_end(By::Us, order.into(), [code; 2]),
             TunnelCommand::Close(order, code) => {
-                self.begin_end(order.into(), code);
+                self.begin_end(By::Us, order.into(), [code; 2]);
                 // What can be sent at once is sent, but nobody is waited for.
-                let _ = self.poll_ending(cx, thread);
+                let _ = self.poll_both_ended(cx, thread);
                 return Poll::Ready(Some(self.end_cause()));
             }
         }
@@ -267,14 +280,12 @@ impl Carried {
         self.backend.recheck();
         let cause = if self.state.ending.is_none() {
             match self.poll_carry(cx, thread) {
+                Poll::Pending if self.is_broken() => self.poll_ending(cx, thread),
                 Poll::Pending => self.poll_idle(cx, thread),
                 ready => ready,
             }
         } else {
-            match self.poll_ending(cx, thread) {
-                Poll::Pending => self.poll_linger(cx),
-                ready => ready,
-            }
+            self.poll_ending(cx, thread)
         };
         cause.map(Some)
     }
@@ -408,28 +419,50 @@ impl Carried {
         if idle.poll_expired(cx).is_pending() {
             return Poll::Pending;
         }
-        self.begin_end(Why::IdleTimeout, Some(GOING_AWAY));
-        match self.poll_ending(cx, thread) {
+        self.begin_end(By::Us, Why::IdleTimeout, [Some(GOING_AWAY); 2]);
+        self.poll_ending(cx, thread)
+    }
+
+    /// Begins the end of a tunnel of which a side has sent what a rule does not allow.
+    fn is_broken(&mut self) -> bool {
+        let going_away = Some(GOING_AWAY);
+        let (by, breach) = match (self.state.up.breach(), self.state.down.breach()) {
+            (Some(breach), _) => (By::Client, breach),
+            (None, Some(breach)) => (By::Backend, breach),
+            (None, None) => return false,
+        };
+        let codes = match by {
+            By::Client => [Some(breach.code()), going_away],
+            By::Backend | By::Us => [going_away, Some(breach.code())],
+        };
+        self.begin_end(by, breach.into(), codes);
+        true
+    }
+
+    /// Begins an orderly end, unless one has begun, with these codes for client and back end.
+    fn begin_end(&mut self, by: By, why: Why, [client, backend]: [Option<u16>; 2]) {
+        if self.state.ending.is_some() {
+            return;
+        }
+        // An order has a deadline of its own, for all tunnels at once.
+        let is_order = matches!(why, Why::Stopped | Why::DrainTimeout);
+        let linger = self.state.rules.effective_linger();
+        self.idle = (!is_order).then(|| Box::new(Idle::new(linger)));
+        self.state.ending = Some((by, why));
+        self.state.up.end(backend);
+        self.state.down.end(client);
+    }
+
+    /// Ready when both sides have ended, or have been waited for.
+    fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        match self.poll_both_ended(cx, thread) {
             Poll::Pending => self.poll_linger(cx),
             ready => ready,
         }
     }
 
-    /// Begins an orderly end, unless one has begun.
-    fn begin_end(&mut self, why: Why, code: Option<u16>) {
-        if self.state.ending.is_some() {
-            return;
-        }
-        // An order has a deadline of its own, for all tunnels at once.
-        let linger = self.state.rules.effective_linger();
-        self.idle = (why == Why::IdleTimeout).then(|| Box::new(Idle::new(linger)));
-        self.state.ending = Some(why);
-        self.state.up.end(code);
-        self.state.down.end(code);
-    }
-
     /// Sends both sides what is kept for them and their Close frame, and waits until both have ended.
-    fn poll_ending(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+    fn poll_both_ended(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let (is_over, _) = self.count(thread, |carried| {
             let buffers = &mut *thread.buffers();
             let Carried { client, backend, state, .. } = carried;
@@ -457,7 +490,8 @@ impl Carried {
     }
 
     fn end_cause(&self) -> Cause {
-        Cause { by: By::Us, why: self.state.ending.clone().unwrap_or(Why::Stopped) }
+        let (by, why) = self.state.ending.clone().unwrap_or((By::Us, Why::Stopped));
+        Cause { by, why }
     }
 
     fn into_tunnel(self) -> Tunnel {

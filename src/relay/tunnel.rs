@@ -25,8 +25,8 @@ pub(crate) struct TunnelState {
     pub started: Instant,
     /// The side whose bytes ended first, and whether it said so as it should.
     pub first_end: Option<(By, bool)>,
-    /// Why the tunnel is being ended, once it is.
-    pub ending: Option<Why>,
+    /// Who has the tunnel ended and why, once it is being ended.
+    pub ending: Option<(By, Why)>,
 }
 
 impl TunnelState {
@@ -80,8 +80,8 @@ impl Tunnel {
             client: Socket { tls: client.tls, fd: client.fd, failed: false },
             backend: Socket { tls: backend.tls, fd: backend.fd, failed: false },
             state: TunnelState {
-                up: Flow::new(up, client.read_ahead),
-                down: Flow::new(down, backend.read_ahead),
+                up: Flow::new(up, client.read_ahead, &rules, By::Client),
+                down: Flow::new(down, backend.read_ahead, &rules, By::Backend),
                 record,
                 rules,
                 started: Instant::now(),

@@ -379,7 +379,7 @@ fn take(
         origin: None,
         ahead: [from_client, from_origin],
         is_websocket: handshake.offer.is_websocket(),
-        rules: handshake.rules,
+        rules: handshake.rules.get(),
         record: Some(record),
         _place: place,
     })));

@@ -48,7 +48,7 @@ pub struct Handshake {
     /// WSForwardHandshakeTimeout, if set.
     pub timeout: Option<Duration>,
     /// What holds for the open tunnel.
-    pub rules: Rules,
+    pub rules: Cell<Rules>,
     /// WSForwardRelay.
     pub relay: bool,
     /// The open tunnel.
@@ -89,7 +89,7 @@ impl Handshake {
             has_body,
             rigour: config.rigour(),
             timeout: config.handshake_timeout(),
-            rules: config.rules(),
+            rules: Cell::new(config.rules()),
             relay: config.relay(),
             tunnel: Tunnel::default(),
             keepalives,
@@ -99,6 +99,13 @@ impl Handshake {
             deadline: Cell::new(None),
             refusal: Cell::new(None),
         }
+    }
+
+    /// The back end has switched with these extensions, which may define reserved bits.
+    pub fn negotiated<'n>(&self, extensions: impl Iterator<Item = &'n [u8]>) {
+        let rules = self.rules.get();
+        let strict = rules.strict.map(|strict| strict.with(extensions));
+        self.rules.set(Rules { strict, ..rules });
     }
 
     /// How far it has come.

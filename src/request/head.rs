@@ -244,7 +244,9 @@ impl HeadFilter {
         let (left, then) = match status.code {
             SWITCHING_PROTOCOLS => {
                 match check(&self.bytes[..end], &handshake.offer, handshake.rigour) {
-                    Ok(Right101 { head, forgiven }) => {
+                    Ok(right) => {
+                        handshake.negotiated(right.extensions());
+                        let Right101 { head, forgiven, .. } = right;
                         if let Some(wrong) = forgiven {
                             log::request(serving.request, &Forgiven { wrong: &wrong });
                         }

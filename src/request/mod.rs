@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod decision;
+pub mod frames;
 pub mod handler;
 pub mod handover;
 pub mod handshake;

@@ -10,6 +10,7 @@ use os::poll;
 use crate::ffi::apr_status::Status;
 use crate::ffi::connection::Connection;
 use crate::ffi::scope::Serving;
+use crate::request::frames;
 use crate::request::handshake::Handshake;
 use crate::request::tunnel::Side;
 
@@ -42,12 +43,14 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     tunnel.draining.set(true);
     for _ in 0..MAX_READS {
         let result = origin.read_available(&mut bytes, CHUNK_BYTES);
+        let is_allowed = frames::allow(serving, Side::Origin, &mut bytes);
         // If the client is gone the loop's next read of it says so.
         let is_passed = !bytes.is_empty() && client.pass(&bytes).is_ok();
         if is_passed {
             ahead.count(bytes.len());
         }
         match result {
+            _ if !is_allowed => break,
             Ok(()) if is_passed => bytes.clear(),
             Ok(()) => break,
             Err(why) if why.is_again() => break,
@@ -58,6 +61,13 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
         }
     }
     tunnel.draining.set(false);
+}
+
+/// What was written before goes out before what comes next.
+pub fn settle(client: Connection<'_>) {
+    if let Some(signal) = client.input_signal() {
+        poll::wait([Some(signal)], Some(SETTLE_TIME));
+    }
 }
 
 /// The back end has ended its side. The client is told so, and what it sends until it ends its
@@ -72,7 +82,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
     let Some(signal) = client.input_signal().filter(|_| !has_ended) else {
         return Status::ABORTED;
     };
-    poll::wait([Some(signal)], Some(SETTLE_TIME));
+    settle(client);
     // mod_http2 resets a stream whose client has not ended when its request is done.
     if client.pass_end().is_err() {
         return Status::ABORTED;
@@ -91,6 +101,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
             poll::wait([Some(signal)], Some(left));
             continue;
         }
+        let is_allowed = frames::allow(serving, Side::Client, &mut bytes);
         // Its back end may have closed, not only ended its side.
         let socket = origin.socket().filter(|_| reads);
         if let Some(socket) = socket {
@@ -98,6 +109,9 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
             if reads {
                 tunnel.ahead(Side::Client).count(bytes.len());
             }
+        }
+        if !is_allowed {
+            break;
         }
         bytes.clear();
     }

@@ -3,8 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use relay::Breach;
+
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
+use crate::request::frames::Frames;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +57,10 @@ pub struct Tunnel {
     pub ended_first: Cell<Option<Side>>,
     /// What the back end's connection was like when it was closed.
     pub closed: RefCell<Option<Closed>>,
+    /// Its frames, if a rule looks at them.
+    pub frames: RefCell<Option<Box<Frames>>>,
+    /// The side that has sent what a rule does not allow, and what that was.
+    pub broken: Cell<Option<(Side, Breach)>>,
     /// A stream of HTTP/2 has what came with the 101.
     pub caught_up: Cell<bool>,
 }

@@ -15,6 +15,7 @@ use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::processes::record::{EndLine, TunnelRecord};
+use crate::request::frames::{self, Frames};
 use crate::request::handover::{self, Attempt};
 use crate::request::handshake::{Handshake, Stage, connections, current};
 use crate::request::stream;
@@ -45,8 +46,14 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     if !client.is_secondary() && !handover::write_answers(serving, client) {
         return;
     }
-    // Without it the tunnel works all the same, in its thread.
-    let _ = CLIENT.add(client, ClientFilter);
+    let rules = serving.data.rules.get();
+    let frames = serving.data.offer.is_websocket().then(|| Frames::new(&rules)).flatten();
+    let is_guarded = frames.is_some();
+    tunnel.frames.replace(frames);
+    // Without it the tunnel works all the same in its thread, but nobody looks at its frames.
+    if CLIENT.add(client, ClientFilter).is_err() && is_guarded {
+        client.abort();
+    }
     if let Some(pool) = serving.origin.and_then(Connection::pool) {
         pool.own(Closing);
     }
@@ -63,7 +70,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 /// since the 101 is still to be written to it. A tunnel that is to leave stays only for what a
 /// peer does, or for want of descriptors: then no longer than without WSForwardIdleTimeout.
 fn set_timeouts(serving: &Serving<'_, Handshake>) {
-    let Some(idle) = serving.data.rules.idle_timeout else { return };
+    let Some(idle) = serving.data.rules.get().idle_timeout else { return };
     let Some(origin) = serving.origin.and_then(Connection::socket) else { return };
     let idle = Some(idle).filter(|idle| !idle.is_zero()).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
     let shorter = |timeout: Option<Duration>| timeout.unwrap_or(idle).min(idle);
@@ -140,6 +147,10 @@ fn how_it_ended(
 ) -> (By, Why) {
     let sides = [(Side::Client, By::Client), (Side::Origin, By::Backend)];
     let over = |side| tunnel.ahead(side).over.get();
+    if let Some((side, breach)) = tunnel.broken.get() {
+        let by = if side == Side::Client { By::Client } else { By::Backend };
+        return (by, breach.into());
+    }
     if tunnel.is_late.get() {
         return (By::Us, Why::Error(libc::ETIMEDOUT));
     }
@@ -232,6 +243,9 @@ fn read_tunnel(
     if side == Side::Client {
         stream::begin(serving);
     }
+    if tunnel.broken.get().is_some() {
+        return Err(frames::break_off(serving, side, next, out));
+    }
     let ahead = tunnel.ahead(side);
     let mut bytes = ahead.bytes.borrow_mut();
     if !bytes.is_empty() {
@@ -239,6 +253,9 @@ fn read_tunnel(
         // when the socket has more, which it need not.
         out.append(&std::mem::take(&mut *bytes));
         drop(bytes);
+        if !frames::allow_read(serving, side, out) {
+            return Err(frames::break_off(serving, side, next, out));
+        }
         tunnel.note(side, out, Ok(()));
         return Ok(());
     }
@@ -247,6 +264,9 @@ fn read_tunnel(
         Some(end) => Err(end),
         None => next.read(out, read),
     };
+    if result.is_ok() && !frames::allow_read(serving, side, out) {
+        return Err(frames::break_off(serving, side, next, out));
+    }
     tunnel.note(side, out, result);
     if result.is_err_and(|why| !why.is_again()) {
         // The loop carries this end: what comes after it is the loop's too.

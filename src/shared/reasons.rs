@@ -112,6 +112,8 @@ reasons! {
         Error(i32) = "error", "A system call on a side failed with this errno.";
         Tls(String) = "tls", "A side's TLS failed; the text is the TLS library's.";
         IdleTimeout = "idle-timeout", "No byte in either direction for the idle timeout.";
+        MessageTooBig = "message-too-big", "A message was longer than WSForwardMaxMessage.";
+        ProtocolError = "protocol-error", "A frame was not as RFC 6455 wants it, with WSForwardStrict On.";
         Stopped = "stopped", "Ordered, because the server stops.";
         DrainTimeout = "drain-timeout", "Ordered, because it outlived its process for longer than allowed.";
         Panic = "panic", "A panic in this tunnel's task. A fault of the program.";
@@ -162,6 +164,8 @@ mod tests {
             Why::Error(5),
             Why::Tls(String::new()),
             Why::IdleTimeout,
+            Why::MessageTooBig,
+            Why::ProtocolError,
             Why::Stopped,
             Why::DrainTimeout,
             Why::Panic,
@@ -174,7 +178,7 @@ mod tests {
             Ends::EACH.iter().map(|(name, of)| (*name, of(&counts).load(Relaxed))).collect();
         let expected: Vec<_> = why.iter().map(Why::name).zip(1..).collect();
         assert_eq!(found, expected);
-        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 55);
+        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 78);
         let names: HashSet<_> = found.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), Why::KINDS);
     }

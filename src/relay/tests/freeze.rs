@@ -94,6 +94,7 @@ fn half_closed_and_within_a_frame() {
     let rules = Rules {
         idle_timeout: Some(Duration::from_secs(600)),
         linger: Some(Duration::from_secs(5)),
+        ..Rules::default()
     };
     let tunnel = Tunnel::new(to_client, to_backend, websocket(), rules, record);
     let (first, _) = relay(1);
@@ -170,7 +171,7 @@ fn other_bytes_are_refused() {
     assert!(!thaw(&longer));
     // Behind version, age, rules, first end and stage: adding to so many bytes overflows.
     let mut countless = frozen.clone();
-    countless[28..36].fill(0xff);
+    countless[45..53].fill(0xff);
     assert!(!thaw(&countless));
     let mut random = Random::new(1);
     // Whatever it is: no panic, there or when it is used.
@@ -206,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-2.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-3.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -219,6 +220,9 @@ fn known() -> Tunnel {
     let rules = Rules {
         idle_timeout: Some(Duration::from_secs(600)),
         linger: Some(Duration::from_millis(1500)),
+        max_message_client: Some(1000),
+        max_message_backend: None,
+        strict: Some(relay::Strict::On),
     };
     Tunnel::new(client, backend, websocket(), rules, record().0)
 }
@@ -234,8 +238,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 2, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-2.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 3, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -250,9 +254,11 @@ fn the_bytes_of_this_version_are_pinned() {
 /// Their tunnels go to a drain process of their own.
 #[test]
 fn the_bytes_of_older_versions_are_refused() {
-    assert!(thaw(&bytes_of(include_str!("frozen/version-1.hex"))).is_none());
+    for older in [include_str!("frozen/version-1.hex"), include_str!("frozen/version-2.hex")] {
+        assert!(thaw(&bytes_of(older)).is_none());
+    }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-2.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-3.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -260,7 +266,7 @@ fn the_bytes_of_older_versions_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-2.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;

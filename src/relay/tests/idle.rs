@@ -72,7 +72,7 @@ fn peers_that_do_not_end_are_not_waited_for() {
     let relay = relay(1).0;
     let soon = Some(Duration::from_millis(50));
     let (tunnel, ends, client, backend) =
-        idle_tunnel(Rules { idle_timeout: soon, linger: soon }, opaque());
+        idle_tunnel(Rules { idle_timeout: soon, linger: soon, ..Rules::default() }, opaque());
     relay.adopt(tunnel).expect("adopted");
     assert_eq!(ends.wait().why, Why::IdleTimeout);
     until("none is open", || relay.open() == 0);

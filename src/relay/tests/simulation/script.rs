@@ -329,6 +329,7 @@ impl Script<'_> {
         let rules = Rules {
             idle_timeout: idle.map(Duration::from_nanos),
             linger: Some(Duration::from_secs(linger)),
+            ..Rules::default()
         };
         let tunnel = Tunnel::new(client, backend, frames, rules, Box::new(Teller(sender)));
         self.tell(|| {

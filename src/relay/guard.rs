@@ -1,0 +1,288 @@
+//! What a rule allows the frames of one direction to be, by their headers (RFC 6455 5.2).
+//!
+//! The headers of any bytes at all can be followed: where RFC 6455 does not allow one, its length
+//! and its mask bit still say where the next begins. So nobody gets past a limit by bad framing.
+
+use crate::bytes::{Field, Reader, put_u64};
+use crate::end::By;
+use crate::rules::Rules;
+
+const FIN: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+/// The reserved bit of RFC 7692.
+const RSV1: u8 = 0x40;
+const CONTROL: u8 = 0x8;
+const CLOSE: u8 = 0x8;
+const MASK: u8 = 0x80;
+const KEY_BYTES: u64 = 4;
+/// The most payload bytes of a control frame (RFC 6455 5.5).
+const MAX_CONTROL_BYTES: u64 = 125;
+
+/// WSForwardStrict, and what the extensions of a tunnel make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Strict {
+    /// Whatever comes is carried.
+    Off = 0,
+    /// RFC 6455, without extensions.
+    On = 1,
+    /// With permessage-deflate, which marks the first frames of messages by RSV1 (RFC 7692 6).
+    Deflate = 2,
+    /// With an extension that is not known here: it may define any reserved bit and opcode.
+    Extended = 3,
+}
+
+impl Strict {
+    /// What it is for a tunnel whose 101 names these extensions.
+    #[must_use]
+    pub fn with<'n>(self, names: impl Iterator<Item = &'n [u8]>) -> Self {
+        names.fold(self, |strict, name| match strict {
+            Self::On | Self::Deflate if name.eq_ignore_ascii_case(b"permessage-deflate") => {
+                Self::Deflate
+            }
+            Self::Off => Self::Off,
+            _ => Self::Extended,
+        })
+    }
+}
+
+/// A byte; 255 is none.
+impl Field for Option<Strict> {
+    const BYTES: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.map_or(u8::MAX, |strict| strict as u8));
+    }
+
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
+        match from.u8()? {
+            0 => Some(Some(Strict::Off)),
+            1 => Some(Some(Strict::On)),
+            2 => Some(Some(Strict::Deflate)),
+            3 => Some(Some(Strict::Extended)),
+            u8::MAX => Some(None),
+            _ => None,
+        }
+    }
+}
+
+/// What a header broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// The message is longer than allowed.
+    TooBig,
+    /// It is not RFC 6455.
+    Protocol,
+}
+
+/// The first bytes of a direction that may go on, and what comes behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// How many of the bytes may go on: those before the header.
+    pub allowed: usize,
+    /// What the header broke.
+    pub breach: Breach,
+}
+
+/// Follows the headers of one direction. Its cost is per frame, not per byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The most payload bytes of a message; u64::MAX is no limit.
+    limit: u64,
+    strict: Strict,
+    /// From a client: each frame has to be masked.
+    masked: bool,
+    /// Bytes of the present frame still to come, the masking key among them.
+    left: u64,
+    /// Payload bytes of the present message, with all of its frames so far.
+    message: u64,
+    /// Between two frames of one message.
+    in_message: bool,
+    /// A Close frame went by: what follows it, nobody looks at.
+    has_closed: bool,
+    /// The present header as far as it came.
+    head: [u8; 10],
+    have: u8,
+}
+
+impl Guard {
+    /// For what this side sends, from its first frame on; none if no rule looks at it. Not for
+    /// what is no WebSocket.
+    pub fn new(rules: &Rules, sender: By) -> Option<Self> {
+        let most = match sender {
+            By::Client => rules.max_message_client,
+            By::Backend => rules.max_message_backend,
+            By::Us => None,
+        };
+        let limit = most.filter(|most| *most > 0).unwrap_or(u64::MAX);
+        let strict = rules.strict.unwrap_or(Strict::Off);
+        (limit < u64::MAX || strict != Strict::Off).then_some(Guard {
+            limit,
+            strict,
+            masked: sender == By::Client,
+            left: 0,
+            message: 0,
+            in_message: false,
+            has_closed: false,
+            head: [0; 10],
+            have: 0,
+        })
+    }
+
+    /// How many of the bytes that come next are payload.
+    pub(crate) fn skippable(&self) -> u64 {
+        if self.have > 0 { 0 } else { self.left }
+    }
+
+    /// Takes note of bytes that went by unseen, no more than [`skippable`](Self::skippable).
+    pub(crate) fn skip(&mut self, count: u64) {
+        self.left = self.left.saturating_sub(count);
+    }
+
+    /// Takes note of `bytes`, the next of the direction.
+    ///
+    /// # Errors
+    /// A header that a rule does not allow. Nothing behind it is to be carried.
+    pub fn check(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut at = 0;
+        loop {
+            let skipped = self.left.min((bytes.len() - at) as u64);
+            self.left -= skipped;
+            // Not above bytes.len(), so it is a usize.
+            at += skipped as usize;
+            let begins_at = at;
+            loop {
+                let Some(byte) = bytes.get(at) else { return Ok(()) };
+                self.head[usize::from(self.have)] = *byte;
+                self.have += 1;
+                at += 1;
+                match self.judge() {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    // Of one that began before, a part has gone on.
+                    Err(breach) => {
+                        self.have = 0;
+                        return Err(Refused { allowed: begins_at, breach });
+                    }
+                }
+            }
+            self.have = 0;
+        }
+    }
+
+    /// Looks at the byte of a header that has just come. `Ok(true)` if the header is whole.
+    fn judge(&mut self) -> Result<bool, Breach> {
+        let [first, second, ..] = self.head;
+        let opcode = first & 0xf;
+        let is_control = opcode & CONTROL != 0;
+        let is_checked = self.strict != Strict::Off && !self.has_closed;
+        let short = u64::from(second & !MASK);
+        let wrong = match self.have {
+            1 => is_checked && !self.is_right_start(first),
+            2 => {
+                // A Close of one byte has no room for a status code (5.5.1).
+                let is_too_long = is_control && short > MAX_CONTROL_BYTES;
+                let is_cut = opcode == CLOSE && short == 1;
+                let is_masked = second & MASK != 0;
+                is_checked && (is_masked != self.masked || is_too_long || is_cut)
+            }
+            _ => false,
+        };
+        if wrong {
+            return Err(Breach::Protocol);
+        }
+        let length = match (self.have, short) {
+            (0 | 1, _) => return Ok(false),
+            (_, 0..=125) => short,
+            (4.., 126) => u64::from(u16::from_be_bytes([self.head[2], self.head[3]])),
+            (10.., 127) => {
+                let [_, _, eight @ ..] = self.head;
+                u64::from_be_bytes(eight)
+            }
+            _ => return Ok(false),
+        };
+        // The shortest encoding, and the most significant bit is 0 (5.2).
+        let is_right = match short {
+            126 => length > 125,
+            127 => length > u64::from(u16::MAX) && i64::try_from(length).is_ok(),
+            _ => true,
+        };
+        if is_checked && !is_right {
+            return Err(Breach::Protocol);
+        }
+        self.sum(first, length)?;
+        let key = if second & MASK != 0 { KEY_BYTES } else { 0 };
+        self.left = length.saturating_add(key);
+        self.has_closed |= opcode == CLOSE;
+        Ok(true)
+    }
+
+    /// Whether a frame may begin like this (RFC 6455 5.2, 5.4, 5.5; RFC 7692 6).
+    fn is_right_start(&self, first: u8) -> bool {
+        let opcode = first & 0xf;
+        let may_be_reserved = self.strict == Strict::Extended;
+        let reserved = match self.strict {
+            Strict::Deflate if matches!(opcode, 1 | 2) => RESERVED & !RSV1,
+            Strict::Extended => 0,
+            _ => RESERVED,
+        };
+        first & reserved == 0
+            && match opcode {
+                0 => self.in_message,
+                1 | 2 => !self.in_message,
+                8..=10 => first & FIN != 0,
+                // A control frame is not fragmented, whatever it is (5.5).
+                11.. => may_be_reserved && first & FIN != 0,
+                _ => may_be_reserved,
+            }
+    }
+
+    /// Adds a frame to its message.
+    fn sum(&mut self, first: u8, length: u64) -> Result<(), Breach> {
+        if first & CONTROL != 0 {
+            let is_too_big = length > self.limit && length > MAX_CONTROL_BYTES;
+            return if is_too_big { Err(Breach::TooBig) } else { Ok(()) };
+        }
+        self.message = self.message.saturating_add(length);
+        if self.message > self.limit {
+            return Err(Breach::TooBig);
+        }
+        self.in_message = first & FIN == 0;
+        if !self.in_message {
+            self.message = 0;
+        }
+        Ok(())
+    }
+
+    /// How many bytes [`freeze`](Self::freeze) appends.
+    pub(crate) const FROZEN_BYTES: usize = 8 + 8 + 1 + 1 + 10;
+
+    /// How far it has come, as bytes: what it allows is in the rules.
+    pub(crate) fn freeze(guard: Option<&Self>, out: &mut Vec<u8>) {
+        let Some(guard) = guard else {
+            return out.extend_from_slice(&[0; Self::FROZEN_BYTES]);
+        };
+        put_u64(out, guard.left);
+        put_u64(out, guard.message);
+        out.push(u8::from(guard.in_message) | u8::from(guard.has_closed) << 1);
+        out.push(guard.have);
+        out.extend_from_slice(&guard.head);
+    }
+
+    /// The guard that [`freeze`](Self::freeze) was called on, if these rules have one.
+    pub(crate) fn thaw(from: &mut Reader<'_>, rules: &Rules, sender: By) -> Option<Option<Self>> {
+        let [left, message] = [from.u64()?, from.u64()?];
+        let flags = from.u8().filter(|flags| *flags < 4)?;
+        let have = from.u8().filter(|have| usize::from(*have) < 10)?;
+        let head = from.array()?;
+        Some(Self::new(rules, sender).map(|guard| Guard {
+            left,
+            message,
+            in_message: flags & 1 != 0,
+            has_closed: flags & 2 != 0,
+            have,
+            head,
+            ..guard
+        }))
+    }
+}
