@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use messages::UselessRelay;
 use protocol::handshake::Rigour;
-use protocol::origin;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
+use protocol::{extensions, origin};
 use relay::{KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
@@ -28,6 +28,7 @@ pub struct DirConfig<'p> {
     protocols: Option<&'p [u8]>,
     rigour: Option<Rigour>,
     origins: Option<&'p [u8]>,
+    extensions: Option<&'p [u8]>,
     handshake_timeout: Option<Duration>,
     rules: Rules,
 }
@@ -42,6 +43,7 @@ impl SectionConfig for DirConfig<'static> {
             protocols: over.protocols.or(base.protocols),
             rigour: over.rigour.or(base.rigour),
             origins: over.origins.or(base.origins),
+            extensions: over.extensions.or(base.extensions),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             rules: over.rules.or(base.rules),
         }
@@ -77,6 +79,11 @@ impl<'p> DirConfig<'p> {
     /// WSForwardOrigin, where it asks for a look at the Origin: its words, with spaces between them.
     pub fn origins(&self) -> Option<&'p [u8]> {
         self.origins.filter(|words| origin::is_checked(words))
+    }
+
+    /// WSForwardExtensions, where it leaves any out: its words, with spaces between them.
+    pub fn extensions(&self) -> Option<&'p [u8]> {
+        self.extensions.filter(|words| !words.eq_ignore_ascii_case(extensions::ANY.as_bytes()))
     }
 
     /// WSForwardHandshakeTimeout, if set: how long a back end may take from the
@@ -185,7 +192,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 17] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 18] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -232,6 +239,15 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 17] = [
         usage: c"any, or of same, required, null and origins such as https://example.com or https://*.example.com: which Origin an upgrade request may have (default: any)",
         set: |config, values| {
             config.origins = Some(origins(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardExtensions",
+        context: Context::Directory,
+        usage: c"any, none, or names such as permessage-deflate: the extensions of WebSocket that a client may offer to the back end (default: any)",
+        set: |config, values| {
+            config.extensions = Some(extensions(values)?);
             Ok(())
         },
     },
@@ -402,9 +418,26 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
 
 fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "any, or of same, required, null and origins such as https://example.com or https://*.example.com";
-    match origin::check_words(values.all()) {
+    words(values, origin::check_words(values.all()), &["any"], expected)
+}
+
+fn extensions<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
+    let expected = "any, none, or names of extensions such as permessage-deflate";
+    let alone = &[extensions::ANY, extensions::NONE];
+    words(values, extensions::check_words(values.all()), alone, expected)
+}
+
+/// Words with spaces between them, if they were found right. One of those that stand `alone` is wrong
+/// because of the others.
+fn words<'p>(
+    values: &Arguments<'p>,
+    checked: Result<(), Option<&'p str>>,
+    alone: &[&str],
+    expected: &str,
+) -> Result<&'p [u8], String> {
+    match checked {
         Ok(()) => Ok(values.keep(&values.all().join(" "))),
-        Err(Some(word)) if values.all().len() > 1 && word.eq_ignore_ascii_case("any") => {
+        Err(Some(word)) if alone.iter().any(|one| word.eq_ignore_ascii_case(one)) => {
             Err(not_allowed(values.all(), &expected))
         }
         Err(word) => Err(not_allowed(word.as_slice(), &expected)),

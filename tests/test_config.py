@@ -15,6 +15,7 @@ KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
+EXTENSIONS = "any, none, or names of extensions such as permessage-deflate"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
 MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
 PREFIXES = "two numbers such as 32 64"
@@ -44,6 +45,11 @@ WRONG = [
     ("WSForwardOrigin https://*", "https://*", ORIGIN),
     ("WSForwardOrigin https://a.*.example", "https://a.*.example", ORIGIN),
     ("WSForwardOrigin https://example.com:0", "https://example.com:0", ORIGIN),
+    ("WSForwardExtensions", None, EXTENSIONS),
+    ("WSForwardExtensions a,b", "a,b", EXTENSIONS),
+    ("WSForwardExtensions none x", "none x", EXTENSIONS),
+    ("WSForwardExtensions x any", "x any", EXTENSIONS),
+    ('WSForwardExtensions "a; b"', "a; b", EXTENSIONS),
     ("WSForwardHandshakeTimeout", None, ABOVE_0),
     ("WSForwardHandshakeTimeout 0", "0", ABOVE_0),
     ("WSForwardHandshakeTimeout -1", "-1", ABOVE_0),
@@ -170,6 +176,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
     "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
     "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
     "WSForwardOrigin any", "WSForwardOrigin SAME required null https://*.example.com:8443",
+    "WSForwardExtensions None", "WSForwardExtensions permessage-deflate x-a",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
     "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
 ])

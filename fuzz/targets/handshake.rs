@@ -18,6 +18,7 @@ pub fn run(mut data: &[u8]) {
         accept: given(1, accept),
         protocols: given(2, protocols),
         extensions: given(4, extensions),
+        extensions_are_ruled: false,
     };
     let head = data;
     let is_clean = Scanner::default().end(head) == Ok(Some(head.len())) && inspect(head).is_ok();

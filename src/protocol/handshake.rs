@@ -10,6 +10,7 @@ use messages::{
     WrongProtocol, WrongUpgrade, WrongVersion,
 };
 
+use crate::extensions::name;
 use crate::head::MAX_FIELDS;
 use crate::list::{has_token, members, trim};
 use crate::upgrade::WEBSOCKET;
@@ -27,8 +28,10 @@ pub struct Offer {
     pub accept: Option<Vec<u8>>,
     /// `Sec-WebSocket-Protocol`, all lines joined with commas.
     pub protocols: Option<Vec<u8>>,
-    /// `Sec-WebSocket-Extensions`, all lines joined with commas.
+    /// `Sec-WebSocket-Extensions` as it is sent on, all lines joined with commas.
     pub extensions: Option<Vec<u8>>,
+    /// The section says which there may be: whatever the rigour, others must not come back.
+    pub extensions_are_ruled: bool,
 }
 
 impl Offer {
@@ -88,13 +91,8 @@ pub struct Right101<'h> {
 impl Right101<'_> {
     /// The names of the extensions that the tunnel has.
     pub fn extensions(&self) -> impl Iterator<Item = &[u8]> {
-        members(&self.extensions).map(extension_name)
+        members(&self.extensions).map(name)
     }
-}
-
-/// The name of a member of `Sec-WebSocket-Extensions`, without its parameters.
-fn extension_name(extension: &[u8]) -> &[u8] {
-    trim(extension.split(|byte| *byte == b';').next().unwrap_or_default())
 }
 
 /// Checks a `101` head that [`crate::head::inspect`] found clean, and returns it
@@ -129,6 +127,10 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right1
     }
     if !has_token(&fields.joined("Connection"), b"upgrade") {
         return wrong(WrongConnection { seen: &fields.seen("Connection") }.to_string());
+    }
+    if offer.is_websocket() && offer.extensions_are_ruled {
+        check_extensions(&fields, offer)
+            .map_err(|wrong| Wrong101 { is_forgivable: false, ..wrong })?;
     }
     let forgiven = match rigour {
         _ if !offer.is_websocket() => None,
@@ -179,12 +181,17 @@ fn check_websocket(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
         }
     }
 
+    check_extensions(fields, offer)
+}
+
+/// The last of them: each extension must have been offered.
+fn check_extensions(fields: &Fields, offer: &Offer) -> Result<(), Wrong101> {
     let offered = offer.extensions.as_deref().unwrap_or_default();
-    let name = |extension| extension_name(extension).to_ascii_lowercase();
     for extension in members(&fields.joined("Sec-WebSocket-Extensions")) {
-        if !members(offered).any(|o| name(o) == name(extension)) {
+        if !members(offered).any(|o| name(o).eq_ignore_ascii_case(name(extension))) {
             let (seen, offered) = (quoted(extension), quoted(offered));
-            return wrong(WrongExtension { seen: &seen, offered: &offered }.to_string());
+            let why = WrongExtension { seen: &seen, offered: &offered }.to_string();
+            return Err(Wrong101 { why, is_forgivable: true });
         }
     }
     Ok(())
@@ -249,6 +256,7 @@ mod tests {
             accept: Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_vec()),
             protocols: Some(b"chat, superchat".to_vec()),
             extensions: Some(b"permessage-deflate; client_max_window_bits, x-a".to_vec()),
+            extensions_are_ruled: false,
         }
     }
 
@@ -347,6 +355,17 @@ mod tests {
             assert_eq!((lenient.head.as_ref(), lenient.forgiven), (head, Some(strict)));
             let off = check(head, &offer, Rigour::Off).unwrap();
             assert_eq!((off.head.as_ref(), off.forgiven), (head, None));
+        }
+    }
+
+    #[test]
+    fn nobody_passes_an_extension_that_the_section_left_out() {
+        let ruled = Offer { extensions: None, extensions_are_ruled: true, ..offer() };
+        let odd = format!("{RIGHT}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+        for rigour in [Rigour::Strict, Rigour::Lenient, Rigour::Off] {
+            let wrong = check(odd.as_bytes(), &ruled, rigour).unwrap_err();
+            assert!(!wrong.is_forgivable());
+            assert!(check(format!("{RIGHT}\r\n").as_bytes(), &ruled, rigour).is_ok());
         }
     }
 

@@ -136,11 +136,15 @@ pub fn is_handshake_header(name: &[u8]) -> bool {
 #[must_use]
 pub fn is_protocol(name: &[u8]) -> bool {
     let mut parts = name.split(|byte| *byte == b'/');
-    let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(is_tchar);
     parts.by_ref().take(2).all(is_token) && parts.next().is_none()
 }
 
 /// RFC 9110, section 5.6.2.
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(is_tchar)
+}
+
+/// As above.
 fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }

@@ -8,6 +8,7 @@ use messages::{
     ErrorDocument, ForcedToHttp10, LeftToHttpd, LeftToUpgradeParameter, Message, NotInWorker,
     NotUpgraded, Subrequest, TlsLate, Upgrading,
 };
+use protocol::extensions;
 use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{NotUpgrade, is_handshake_header};
 
@@ -26,6 +27,8 @@ use crate::request::worker_tunnel;
 const BAD_GATEWAY: u16 = 502;
 const INTERNAL_SERVER_ERROR: u16 = 500;
 const GATEWAY_TIMEOUT: u16 = 504;
+
+const EXTENSIONS: &CStr = c"Sec-WebSocket-Extensions";
 
 /// What makes mod_proxy_http speak HTTP/1.0, without Upgrade.
 const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
@@ -141,12 +144,20 @@ fn delegate(
         .collect();
     upgraded.set(c"Connection", &named.join(&b", "[..]));
     upgraded.set(c"Upgrade", token);
+    let offer = offer(headers, token, config);
+    // As several lines if they came so, where nothing is ruled.
+    if offer.is_websocket() && offer.extensions_are_ruled {
+        match &offer.extensions {
+            Some(extensions) => upgraded.set(EXTENSIONS, extensions),
+            None => upgraded.unset(EXTENSIONS),
+        }
+    }
 
     log::request(r, &Upgrading { protocol: &token.escape_ascii() });
 
     let keepalives = client.keepalives();
     let has_body = asked(r).is_some_and(|asked| asked.has_body());
-    let handshake = Handshake::new(offer(headers, token), has_body, config, keepalives);
+    let handshake = Handshake::new(offer, has_body, config, keepalives);
     let client_timeout = client.socket().and_then(|socket| socket.timeout());
     let not_pooled = env.get(NOT_POOLED);
 
@@ -176,8 +187,8 @@ fn delegate(
     finish(r, &handshake, answer)
 }
 
-/// What the client offers, against which a 101 is checked.
-fn offer(headers: Table<'_>, token: &[u8]) -> Offer {
+/// What the client offers and the back end is to see, against which a 101 is checked.
+fn offer(headers: Table<'_>, token: &[u8], config: &DirConfig<'_>) -> Offer {
     let copy = |name| headers.get(name).map(<[u8]>::to_vec);
     Offer {
         token: token.to_vec(),
@@ -185,7 +196,11 @@ fn offer(headers: Table<'_>, token: &[u8]) -> Offer {
             .get(c"Sec-WebSocket-Key")
             .and_then(|key| digest::base64_sha1(&[key, GUID].concat())),
         protocols: copy(c"Sec-WebSocket-Protocol"),
-        extensions: copy(c"Sec-WebSocket-Extensions"),
+        extensions: match (headers.get(EXTENSIONS), config.extensions()) {
+            (Some(offered), Some(words)) => extensions::allowed(offered, words),
+            _ => copy(EXTENSIONS),
+        },
+        extensions_are_ruled: config.extensions().is_some(),
     }
 }
 

@@ -59,6 +59,7 @@ fn heads(c: &mut Criterion) {
         accept: Some(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_vec()),
         protocols: Some(b"binary, base64".to_vec()),
         extensions: Some(b"permessage-deflate".to_vec()),
+        extensions_are_ruled: false,
     };
     let mut group = c.benchmark_group("response head");
     group.throughput(Throughput::Bytes(HEAD.len() as u64));
