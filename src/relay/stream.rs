@@ -21,8 +21,8 @@ pub(crate) struct Stream {
     /// A read may bring something even if the descriptor is not known to be readable: the last
     /// one filled its buffer, or a TLS session holds bytes.
     pending: bool,
-    /// There was room when it was of no interest, and the descriptor may not be known to be
-    /// writable since.
+    /// It may have room although the descriptor is not known to be writable: it is new here, or the
+    /// room was of no interest when that was said.
     has_room: bool,
     /// Its TLS failed, and is not asked again.
     failed: bool,
@@ -41,9 +41,7 @@ impl Stream {
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
         match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => {
-                Ok(Stream { pending: true, has_room: false, failed, tls, io, hung_up: false })
-            }
+            Ok(io) => Ok(Stream { pending: true, has_room: true, failed, tls, io, hung_up: false }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
                 Err((Socket { tls, fd, failed }, error))
