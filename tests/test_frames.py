@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from harness import http, relaysite, steps, wait, websocket
+from harness import http, relaysite, steps, websocket
 from harness.relaysite import CLIENTS, ORIGINS
-from harness.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame
+from harness.websocket import BINARY, CONTINUATION, PING, PONG, TEXT, Frame
 
 pytestmark = pytest.mark.carriers("thread", "relay", "drain", "http2")
 
