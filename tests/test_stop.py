@@ -55,9 +55,8 @@ SetEnv proxy-sendchunked 1
         return talk
 
 
-def tunnels(client, certificate, one):
-    """A plain one and one with TLS, both with the relay."""
-    before = one.count("Tunnels")
+def tunnels(client, certificate, one, before=0):
+    """A plain one and one with TLS, both with the relay, which has so many before."""
     made = [client(one.plain), client(one.tls, certificate.client_context("tls1.3"))]
     for talk in made:
         assert talk.ask(http.handshake()).status == 101
@@ -79,7 +78,7 @@ def test_tunnels_end_at_once_beside_a_held_thread(site, backend, client, certifi
     one.server.reload()
     wait.until(lambda: one.drains() and "G" not in one.server.status()["Scoreboard"], "they are in a drain process")
     held = [holding.begin(one.plain)]
-    open_ones += tunnels(client, certificate, one)
+    open_ones += tunnels(client, certificate, one, len(open_ones))
     if child == "ending":
         old = one.server.serving(held[0])
         threads = procfs.threads(old)
@@ -89,7 +88,7 @@ def test_tunnels_end_at_once_beside_a_held_thread(site, backend, client, certifi
         assert old in one.server.children
         # In the new one too.
         held.append(holding.begin(one.plain))
-        open_ones += tunnels(client, certificate, one)
+        open_ones += tunnels(client, certificate, one, len(open_ones))
     # httpd's words for a child that has to be killed.
     one.server.expect_log("AH0004[56]", certain=False)
     # What the end does to the held ones.

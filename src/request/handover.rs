@@ -381,7 +381,7 @@ fn take(
         is_websocket: handshake.offer.is_websocket(),
         rules: handshake.rules.get(),
         record: Some(record),
-        _place: place,
+        place: Some(place),
     })));
     let arrive = |side| Meeting::arrive(&meeting, side);
     origin.hand_over(descriptors.origin, to_origin_tls, arrive(Side::Origin));
@@ -413,8 +413,8 @@ struct Waiting {
     is_websocket: bool,
     rules: Rules,
     record: Option<TunnelRecord>,
-    /// Held until the relay counts the tunnel.
-    _place: Place,
+    /// Held until the relay counts the tunnel, and no longer: the tunnel would count twice.
+    place: Option<Place>,
 }
 
 impl Meeting {
@@ -478,6 +478,7 @@ impl Waiting {
                 [Tracker::opaque(), Tracker::opaque()]
             };
             child::adopt(relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record)));
+            self.place = None;
         }
     }
 }
