@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use shared::Why;
 
-use crate::guard::Breach;
-
 /// Who ended a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -25,15 +23,6 @@ pub enum Order {
     Stop,
     /// The tunnel outlived its process for longer than allowed.
     DrainTimeout,
-}
-
-impl From<Breach> for Why {
-    fn from(breach: Breach) -> Self {
-        match breach {
-            Breach::TooBig => Why::MessageTooBig,
-            Breach::Protocol => Why::ProtocolError,
-        }
-    }
 }
 
 impl From<Order> for Why {

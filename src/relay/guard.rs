@@ -3,9 +3,11 @@
 //! The headers of any bytes at all can be followed: where RFC 6455 does not allow one, its length
 //! and its mask bit still say where the next begins. So nobody gets past a limit by bad framing.
 
-use crate::bytes::{Field, Reader, put_u64};
+use shared::Why;
+
+use crate::bytes::{Reader, put_u64};
 use crate::end::By;
-use crate::rules::Rules;
+use crate::rules::{Rules, Strict};
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
@@ -18,53 +20,9 @@ const KEY_BYTES: u64 = 4;
 /// The most payload bytes of a control frame (RFC 6455 5.5).
 const MAX_CONTROL_BYTES: u64 = 125;
 
-/// WSForwardStrict, and what the extensions of a tunnel make of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Strict {
-    /// Whatever comes is carried.
-    Off = 0,
-    /// RFC 6455, without extensions.
-    On = 1,
-    /// With permessage-deflate, which marks the first frames of messages by RSV1 (RFC 7692 6).
-    Deflate = 2,
-    /// With an extension that is not known here: it may define any reserved bit and opcode.
-    Extended = 3,
-}
-
-impl Strict {
-    /// What it is for a tunnel whose 101 names these extensions.
-    #[must_use]
-    pub fn with<'n>(self, names: impl Iterator<Item = &'n [u8]>) -> Self {
-        names.fold(self, |strict, name| match strict {
-            Self::On | Self::Deflate if name.eq_ignore_ascii_case(b"permessage-deflate") => {
-                Self::Deflate
-            }
-            Self::Off => Self::Off,
-            _ => Self::Extended,
-        })
-    }
-}
-
-/// A byte; 255 is none.
-impl Field for Option<Strict> {
-    const BYTES: usize = 1;
-
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.map_or(u8::MAX, |strict| strict as u8));
-    }
-
-    fn take(from: &mut Reader<'_>) -> Option<Self> {
-        match from.u8()? {
-            0 => Some(Some(Strict::Off)),
-            1 => Some(Some(Strict::On)),
-            2 => Some(Some(Strict::Deflate)),
-            3 => Some(Some(Strict::Extended)),
-            u8::MAX => Some(None),
-            _ => None,
-        }
-    }
-}
+/// Status codes of a Close frame (RFC 6455 7.4.1).
+const PROTOCOL_ERROR: u16 = 1002;
+const MESSAGE_TOO_BIG: u16 = 1009;
 
 /// What a header broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +31,25 @@ pub enum Breach {
     TooBig,
     /// It is not RFC 6455.
     Protocol,
+}
+
+impl Breach {
+    /// The status code of the Close frame for who sent it (RFC 6455 7.4.1).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::TooBig => MESSAGE_TOO_BIG,
+            Self::Protocol => PROTOCOL_ERROR,
+        }
+    }
+}
+
+impl From<Breach> for Why {
+    fn from(breach: Breach) -> Self {
+        match breach {
+            Breach::TooBig => Why::MessageTooBig,
+            Breach::Protocol => Why::ProtocolError,
+        }
+    }
 }
 
 /// The first bytes of a direction that may go on, and what comes behind them.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::bytes::{Field, Reader};
-use crate::guard::Strict;
 
 /// Makes [`Rules`] of a list of them. Another rule is one more line here.
 macro_rules! rules {
@@ -55,6 +54,54 @@ rules! {
     strict: Strict,
 }
 
+/// WSForwardStrict, and what the extensions of a tunnel make of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Strict {
+    /// Whatever comes is carried.
+    Off = 0,
+    /// RFC 6455, without extensions.
+    On = 1,
+    /// With permessage-deflate, which marks the first frames of messages by RSV1 (RFC 7692 6).
+    Deflate = 2,
+    /// With an extension that is not known here: it may define any reserved bit and opcode.
+    Extended = 3,
+}
+
+impl Strict {
+    /// What it is for a tunnel whose 101 names these extensions.
+    #[must_use]
+    pub fn with<'n>(self, names: impl Iterator<Item = &'n [u8]>) -> Self {
+        names.fold(self, |strict, name| match strict {
+            Self::On | Self::Deflate if name.eq_ignore_ascii_case(b"permessage-deflate") => {
+                Self::Deflate
+            }
+            Self::Off => Self::Off,
+            _ => Self::Extended,
+        })
+    }
+}
+
+/// A byte; 255 is none.
+impl Field for Option<Strict> {
+    const BYTES: usize = 1;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.map_or(u8::MAX, |strict| strict as u8));
+    }
+
+    fn take(from: &mut Reader<'_>) -> Option<Self> {
+        match from.u8()? {
+            0 => Some(Some(Strict::Off)),
+            1 => Some(Some(Strict::On)),
+            2 => Some(Some(Strict::Deflate)),
+            3 => Some(Some(Strict::Extended)),
+            u8::MAX => Some(None),
+            _ => None,
+        }
+    }
+}
+
 impl Rules {
     /// Time for an answer to a Close frame.
     pub const DEFAULT_LINGER: Duration = Duration::from_secs(2);
@@ -74,9 +121,8 @@ impl Rules {
 mod tests {
     use std::time::Duration;
 
-    use super::Rules;
+    use super::{Rules, Strict};
     use crate::bytes::Reader;
-    use crate::guard::Strict;
 
     #[test]
     fn an_inner_section_decides_before_an_outer_one() {

@@ -15,7 +15,6 @@ use tokio::time::{Sleep, sleep_until};
 use crate::buffers::ThreadBuffers;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
-use crate::guard::Breach;
 use crate::keepalive::KeepAlive;
 use crate::stream::Stream;
 use crate::thread::{Thread, TunnelCommand};
@@ -24,18 +23,6 @@ use crate::watch::{Silence, UnderWay, under_way};
 
 /// The status code of a Close frame that says "going away" (RFC 6455 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
-const PROTOCOL_ERROR: u16 = 1002;
-const MESSAGE_TOO_BIG: u16 = 1009;
-
-impl Breach {
-    /// The status code of the Close frame for who sent it (RFC 6455 7.4.1).
-    pub fn code(self) -> u16 {
-        match self {
-            Self::TooBig => MESSAGE_TOO_BIG,
-            Self::Protocol => PROTOCOL_ERROR,
-        }
-    }
-}
 
 /// Who ended the tunnel, and why.
 struct Cause {
