@@ -1,8 +1,8 @@
 //! A request, from its arrival to the hand-over of its tunnel to the relay.
 
 pub mod admission;
+pub mod breach;
 pub mod decision;
-pub mod frames;
 pub mod handler;
 pub mod handover;
 pub mod handshake;

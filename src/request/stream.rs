@@ -10,7 +10,6 @@ use os::poll;
 use crate::ffi::apr_status::Status;
 use crate::ffi::connection::Connection;
 use crate::ffi::scope::Serving;
-use crate::request::frames;
 use crate::request::handshake::Handshake;
 use crate::request::tunnel::Side;
 
@@ -43,7 +42,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     tunnel.draining.set(true);
     for _ in 0..MAX_READS {
         let result = origin.read_available(&mut bytes, CHUNK_BYTES);
-        let is_allowed = frames::allow(serving, Side::Origin, &mut bytes);
+        let is_allowed = tunnel.allow(Side::Origin, &mut bytes);
         // If the client is gone the loop's next read of it says so.
         let is_passed = !bytes.is_empty() && client.pass(&bytes).is_ok();
         if is_passed {
@@ -101,7 +100,7 @@ pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
             poll::wait([Some(signal)], Some(left));
             continue;
         }
-        let is_allowed = frames::allow(serving, Side::Client, &mut bytes);
+        let is_allowed = tunnel.allow(Side::Client, &mut bytes);
         // Its back end may have closed, not only ended its side.
         let socket = origin.socket().filter(|_| reads);
         if let Some(socket) = socket {

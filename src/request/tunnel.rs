@@ -3,11 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use relay::Breach;
+use relay::{Breach, By, Guard, Rules, Tracker};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
-use crate::request::frames::Frames;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +32,58 @@ impl Side {
             Self::Client => Self::Origin,
             Self::Origin => Self::Client,
         }
+    }
+}
+
+/// The frames of both directions.
+pub struct Frames {
+    from_client: Direction,
+    from_origin: Direction,
+    /// For the bytes of one read.
+    scratch: Vec<u8>,
+}
+
+/// The frames that one side sends.
+struct Direction {
+    guard: Option<Guard>,
+    tracker: Tracker,
+}
+
+impl Frames {
+    /// For a tunnel with these rules; none if no rule looks at frames.
+    pub fn new(rules: &Rules) -> Option<Box<Self>> {
+        let guards = [By::Client, By::Backend].map(|sender| Guard::new(rules, sender));
+        if guards.iter().all(Option::is_none) {
+            return None;
+        }
+        let [client, origin] = guards;
+        Some(Box::new(Self {
+            from_client: Direction { guard: client, tracker: Tracker::client_to_backend() },
+            from_origin: Direction { guard: origin, tracker: Tracker::backend_to_client() },
+            scratch: Vec::new(),
+        }))
+    }
+
+    fn of(&mut self, side: Side) -> &mut Direction {
+        match side {
+            Side::Client => &mut self.from_client,
+            Side::Origin => &mut self.from_origin,
+        }
+    }
+}
+
+impl Direction {
+    /// Takes note of bytes that are about to be carried, and says how many of them may be.
+    fn allow(&mut self, bytes: &[u8]) -> (usize, Option<Breach>) {
+        let refused = self.guard.as_mut().and_then(|guard| guard.check(bytes).err());
+        let allowed = refused.map_or(bytes.len(), |refused| refused.allowed);
+        self.tracker.feed(&bytes[..allowed]);
+        (allowed, refused.map(|refused| refused.breach))
+    }
+
+    /// A Close frame behind what was carried, if one can stand there.
+    fn close(&self, code: u16) -> Vec<u8> {
+        if self.tracker.at_boundary() { self.tracker.close_frame(code) } else { Vec::new() }
     }
 }
 
@@ -114,5 +165,43 @@ impl Tunnel {
             of.over.set(Some(end));
             self.ended_first.set(self.ended_first.get().or(Some(side)));
         }
+    }
+
+    /// Looks at bytes that `side` has sent, before they go on. What no rule allows is cut off.
+    /// `false` if something was: see [`breach::end`](crate::request::breach::end).
+    pub fn allow(&self, side: Side, bytes: &mut Vec<u8>) -> bool {
+        let mut frames = self.frames.borrow_mut();
+        let Some(frames) = &mut *frames else { return true };
+        let (allowed, breach) = frames.of(side).allow(bytes);
+        bytes.truncate(allowed);
+        if let Some(breach) = breach {
+            self.broken.set(Some((side, breach)));
+        }
+        breach.is_none()
+    }
+
+    /// The same of what a read has answered.
+    pub fn allow_read(&self, side: Side, out: &mut Brigade<'_>) -> bool {
+        let mut frames = self.frames.borrow_mut();
+        let Some(all) = &mut *frames else { return true };
+        let mut bytes = std::mem::take(&mut all.scratch);
+        drop(frames);
+        bytes.clear();
+        // Memory that cannot be read is for the loop to find out.
+        let is_allowed = out.copy_into(&mut bytes).is_err() || self.allow(side, &mut bytes);
+        if !is_allowed {
+            out.clear();
+            out.append(&bytes);
+        }
+        if let Some(frames) = &mut *self.frames.borrow_mut() {
+            frames.scratch = bytes;
+        }
+        is_allowed
+    }
+
+    /// A Close frame behind what `side` has sent, if a rule looks at its frames and one can stand there.
+    pub fn close_behind(&self, side: Side, code: u16) -> Vec<u8> {
+        let mut frames = self.frames.borrow_mut();
+        frames.as_mut().map(|frames| frames.of(side).close(code)).unwrap_or_default()
     }
 }

@@ -15,11 +15,11 @@ use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::processes::record::{EndLine, TunnelRecord};
-use crate::request::frames::{self, Frames};
+use crate::request::breach;
 use crate::request::handover::{self, Attempt};
 use crate::request::handshake::{Handshake, Stage, connections, current};
 use crate::request::stream;
-use crate::request::tunnel::{Closed, Side, Tunnel};
+use crate::request::tunnel::{Closed, Frames, Side, Tunnel};
 
 static CLIENT: Kind<ClientFilter> = Kind::new();
 
@@ -244,7 +244,7 @@ fn read_tunnel(
         stream::begin(serving);
     }
     if tunnel.broken.get().is_some() {
-        return Err(frames::break_off(serving, side, next, out));
+        return Err(breach::end(serving, side, next, out));
     }
     let ahead = tunnel.ahead(side);
     let mut bytes = ahead.bytes.borrow_mut();
@@ -253,8 +253,8 @@ fn read_tunnel(
         // when the socket has more, which it need not.
         out.append(&std::mem::take(&mut *bytes));
         drop(bytes);
-        if !frames::allow_read(serving, side, out) {
-            return Err(frames::break_off(serving, side, next, out));
+        if !tunnel.allow_read(side, out) {
+            return Err(breach::end(serving, side, next, out));
         }
         tunnel.note(side, out, Ok(()));
         return Ok(());
@@ -264,8 +264,8 @@ fn read_tunnel(
         Some(end) => Err(end),
         None => next.read(out, read),
     };
-    if result.is_ok() && !frames::allow_read(serving, side, out) {
-        return Err(frames::break_off(serving, side, next, out));
+    if result.is_ok() && !tunnel.allow_read(side, out) {
+        return Err(breach::end(serving, side, next, out));
     }
     tunnel.note(side, out, result);
     if result.is_err_and(|why| !why.is_again()) {

@@ -1,10 +1,10 @@
-//! What the rules say about the frames of a tunnel in its worker thread, where mod_proxy's loop
-//! carries them. In the relay it is the relay that looks.
+//! The end of a tunnel in its worker thread, where mod_proxy's loop carries it, because a side has
+//! sent what a rule does not allow. In the relay it is the relay that looks and ends.
 
 use std::time::{Duration, Instant};
 
 use os::poll;
-use relay::{Breach, By, GOING_AWAY, Guard, Rules, Tracker};
+use relay::{GOING_AWAY, Rules};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
@@ -19,95 +19,10 @@ use crate::request::tunnel::Side;
 /// What is asked of a connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The frames of both directions.
-pub struct Frames {
-    from_client: Direction,
-    from_origin: Direction,
-    /// For the bytes of one read.
-    scratch: Vec<u8>,
-}
-
-/// The frames that one side sends.
-struct Direction {
-    guard: Option<Guard>,
-    tracker: Tracker,
-}
-
-impl Frames {
-    /// For a tunnel with these rules; none if no rule looks at frames.
-    pub fn new(rules: &Rules) -> Option<Box<Self>> {
-        let guards = [By::Client, By::Backend].map(|sender| Guard::new(rules, sender));
-        if guards.iter().all(Option::is_none) {
-            return None;
-        }
-        let [client, origin] = guards;
-        Some(Box::new(Self {
-            from_client: Direction { guard: client, tracker: Tracker::client_to_backend() },
-            from_origin: Direction { guard: origin, tracker: Tracker::backend_to_client() },
-            scratch: Vec::new(),
-        }))
-    }
-
-    fn of(&mut self, side: Side) -> &mut Direction {
-        match side {
-            Side::Client => &mut self.from_client,
-            Side::Origin => &mut self.from_origin,
-        }
-    }
-}
-
-impl Direction {
-    /// Takes note of bytes that are about to be carried, and says how many of them may be.
-    fn allow(&mut self, bytes: &[u8]) -> (usize, Option<Breach>) {
-        let refused = self.guard.as_mut().and_then(|guard| guard.check(bytes).err());
-        let allowed = refused.map_or(bytes.len(), |refused| refused.allowed);
-        self.tracker.feed(&bytes[..allowed]);
-        (allowed, refused.map(|refused| refused.breach))
-    }
-
-    /// A Close frame behind what was carried, if one can stand there.
-    fn close(&self, code: u16) -> Vec<u8> {
-        if self.tracker.at_boundary() { self.tracker.close_frame(code) } else { Vec::new() }
-    }
-}
-
-/// Looks at bytes that `side` has sent, before they go on. What may not go on is cut off. `false`
-/// if something was: see [`break_off`].
-pub fn allow(serving: &Serving<'_, Handshake>, side: Side, bytes: &mut Vec<u8>) -> bool {
-    let tunnel = &serving.data.tunnel;
-    let mut frames = tunnel.frames.borrow_mut();
-    let Some(frames) = &mut *frames else { return true };
-    let (allowed, breach) = frames.of(side).allow(bytes);
-    bytes.truncate(allowed);
-    if let Some(breach) = breach {
-        tunnel.broken.set(Some((side, breach)));
-    }
-    breach.is_none()
-}
-
-/// The same of what a read has answered.
-pub fn allow_read(serving: &Serving<'_, Handshake>, side: Side, out: &mut Brigade<'_>) -> bool {
-    let mut frames = serving.data.tunnel.frames.borrow_mut();
-    let Some(all) = &mut *frames else { return true };
-    let mut bytes = std::mem::take(&mut all.scratch);
-    drop(frames);
-    bytes.clear();
-    // Memory that cannot be read is for the loop to find out.
-    let is_allowed = out.copy_into(&mut bytes).is_err() || allow(serving, side, &mut bytes);
-    if !is_allowed {
-        out.clear();
-        out.append(&bytes);
-    }
-    if let Some(frames) = &mut *serving.data.tunnel.frames.borrow_mut() {
-        frames.scratch = bytes;
-    }
-    is_allowed
-}
-
 /// Ends a tunnel of which a side has sent what a rule does not allow, at a read of `reading` with
 /// `next` below it: both sides get what may still go on, which is in `out` for the other side than
 /// `reading`, and their Close frame, and have the usual time to end too. Says how the loop is to end.
-pub fn break_off(
+pub fn end(
     serving: &Serving<'_, Handshake>,
     reading: Side,
     next: &mut Next<'_>,
@@ -128,9 +43,7 @@ pub fn break_off(
         tunnel.ahead(from).count(ahead.len());
         let code = if from == sender { GOING_AWAY } else { breach.code() };
         let mut last = ahead;
-        if let Some(frames) = &mut *tunnel.frames.borrow_mut() {
-            last.extend_from_slice(&frames.of(from).close(code));
-        }
+        last.extend_from_slice(&tunnel.close_behind(from, code));
         if let (Some(socket), Some(left)) = (own_socket(c), left()) {
             let _ = socket.set_timeout(Some(left));
         }
