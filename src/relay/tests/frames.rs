@@ -2,23 +2,11 @@
 
 mod common;
 
-use common::Random;
+use common::{Random, frame_header};
 use relay::Tracker;
 
 fn frame(random: &mut Random, masked: bool, opcode: u8, fin: bool, length: usize) -> Vec<u8> {
-    let mut bytes = vec![opcode | if fin { 0x80 } else { 0 }];
-    let mask = if masked { 0x80 } else { 0 };
-    match length {
-        0..126 => bytes.push(mask | length as u8),
-        126..65_536 => {
-            bytes.push(mask | 126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask | 127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
+    let mut bytes = frame_header(opcode | if fin { 0x80 } else { 0 }, masked, length);
     let mut rest = vec![0; length + if masked { 4 } else { 0 }];
     random.fill(&mut rest);
     bytes.extend_from_slice(&rest);

@@ -19,20 +19,9 @@ fn strict(strict: Strict) -> Rules {
 
 /// The frame with this first byte; a client masks.
 fn frame(first: u8, length: usize, sender: By) -> Vec<u8> {
-    let mask = if sender == By::Client { 0x80 } else { 0 };
-    let mut bytes = vec![first];
-    match length {
-        0..126 => bytes.push(mask | length as u8),
-        126..65_536 => {
-            bytes.push(mask | 126);
-            bytes.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask | 127);
-            bytes.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
-    bytes.resize(bytes.len() + length + if mask > 0 { 4 } else { 0 }, 0xa5);
+    let masked = sender == By::Client;
+    let mut bytes = frame_header(first, masked, length);
+    bytes.resize(bytes.len() + length + if masked { 4 } else { 0 }, 0xa5);
     bytes
 }
 

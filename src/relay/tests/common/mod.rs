@@ -47,6 +47,24 @@ pub fn relay(threads: usize) -> (Relay, &'static Counters) {
     (relay, counters)
 }
 
+/// The header of a frame with this first byte, without the masking key (RFC 6455 5.2).
+pub fn frame_header(first: u8, masked: bool, length: usize) -> Vec<u8> {
+    let mask = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![first];
+    match length {
+        0..126 => bytes.push(mask | length as u8),
+        126..65_536 => {
+            bytes.push(mask | 126);
+            bytes.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(mask | 127);
+            bytes.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    bytes
+}
+
 /// A connected pair of TCP sockets on loopback.
 pub fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");

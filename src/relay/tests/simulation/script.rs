@@ -13,7 +13,7 @@ use relay::{
     Tunnel, Why,
 };
 
-use crate::common::Random;
+use crate::common::{Random, frame_header};
 use crate::{NOW, kernel, toy_tls};
 
 const SECOND: u64 = 1_000_000_000;
@@ -106,20 +106,8 @@ impl Peer {
     }
 
     fn say_frame(&mut self, length: usize) {
-        let mask = if self.is_client { 0x80 } else { 0 };
         let frame = &mut self.said;
-        frame.push(0x82);
-        match length {
-            0..126 => frame.push(mask | length as u8),
-            126..65_536 => {
-                frame.push(mask | 126);
-                frame.extend_from_slice(&(length as u16).to_be_bytes());
-            }
-            _ => {
-                frame.push(mask | 127);
-                frame.extend_from_slice(&(length as u64).to_be_bytes());
-            }
-        }
+        frame.extend(frame_header(0x82, self.is_client, length));
         let payload = frame.len();
         frame.resize(payload + length + if self.is_client { 4 } else { 0 }, 0);
         self.random.fill(&mut frame[payload..]);
