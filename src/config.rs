@@ -6,7 +6,6 @@ pub mod bound;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use messages::UselessRelay;
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 use protocol::{extensions, origin};
@@ -14,7 +13,6 @@ use relay::{KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
-use crate::ffi::conftree::Directive as Section;
 use crate::ffi::request::Request;
 use crate::ffi::role::Parent;
 use crate::ffi::section::{self, SectionConfig};
@@ -472,36 +470,6 @@ fn protocols<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     Ok(values.keep(&values.all().join(" ")))
 }
 
-/// The directives that warnings about a configuration look at: [`useless_relay`], and advice.rs.
+/// The directives that warnings about a configuration look at, see [`advice`].
 pub const ADVISED: [&str; 5] =
     ["WSForward", "WSForwardRelay", "AllowOverride", "AllowOverrideList", "H2WebSockets"];
-
-/// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
-/// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
-/// other case can be meant.
-pub fn useless_relay(directives: &[Section]) -> Vec<String> {
-    let named = |name: &'static str| {
-        directives.iter().filter(move |directive| directive.name.eq_ignore_ascii_case(name))
-    };
-    let on = |directive: &&Section| {
-        directive.arguments.trim().trim_matches(['"', '\'']).eq_ignore_ascii_case("on")
-    };
-    let allows = |directive: &Section, all: &[&str]| {
-        let mut words = directive.arguments.split([' ', '\t', '"', '\'']);
-        words.any(|word| all.iter().any(|of| of.eq_ignore_ascii_case(word)))
-    };
-    if named("AllowOverride").any(|directive| allows(directive, &["All", "FileInfo"]))
-        || named("AllowOverrideList").any(|directive| allows(directive, &["WSForward"]))
-    {
-        return Vec::new();
-    }
-    let forward: Vec<Option<usize>> = named("WSForward").filter(on).map(|of| of.vhost).collect();
-    named("WSForwardRelay")
-        .filter(on)
-        .filter(|relay| match relay.vhost {
-            None => forward.is_empty(),
-            of => !forward.contains(&of) && !forward.contains(&None),
-        })
-        .map(|relay| UselessRelay { place: &relay.place }.to_string())
-        .collect()
-}

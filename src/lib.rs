@@ -80,7 +80,7 @@ impl module::Hooks for Hooks {
 
     fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)> {
         let directives = files.directives(&config::ADVISED);
-        let useless = config::useless_relay(&directives).into_iter();
+        let useless = config::advice::useless_relay(&directives).into_iter();
         let streams = config::advice::streams(&directives).into_iter();
         useless
             .map(|text| (UselessRelay::ID, text))

@@ -1,10 +1,38 @@
 //! What a configuration may say, and its administrator should know the price of.
 
-use messages::{Http2Streams, MpmItk};
+use messages::{Http2Streams, MpmItk, UselessRelay};
 
 use crate::config;
 use crate::ffi::conftree::Directive;
 use crate::ffi::server;
+
+/// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
+/// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
+/// other case can be meant.
+pub fn useless_relay(directives: &[Directive]) -> Vec<String> {
+    let named = |name: &'static str| {
+        directives.iter().filter(move |directive| directive.name.eq_ignore_ascii_case(name))
+    };
+    let allows = |directive: &Directive, all: &[&str]| {
+        let mut words = directive.arguments.split([' ', '\t', '"', '\'']);
+        words.any(|word| all.iter().any(|of| of.eq_ignore_ascii_case(word)))
+    };
+    if named("AllowOverride").any(|directive| allows(directive, &["All", "FileInfo"]))
+        || named("AllowOverrideList").any(|directive| allows(directive, &["WSForward"]))
+    {
+        return Vec::new();
+    }
+    let forward: Vec<Option<usize>> =
+        named("WSForward").filter(|directive| is_on(directive)).map(|of| of.vhost).collect();
+    named("WSForwardRelay")
+        .filter(|directive| is_on(directive))
+        .filter(|relay| match relay.vhost {
+            None => forward.is_empty(),
+            of => !forward.contains(&of) && !forward.contains(&None),
+        })
+        .map(|relay| UselessRelay { place: &relay.place }.to_string())
+        .collect()
+}
 
 /// Says where WebSockets over HTTP/2 are on for tunnels of this module: in a virtual host (or
 /// outside of all) for which `H2WebSockets on` and `WSForward On` hold.

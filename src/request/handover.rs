@@ -18,30 +18,27 @@ use std::ffi::CStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use messages::{
     AnswersNotTaken, HandedOver, HasEnded, HasFilter, HasRateLimit, IsStream, NoDescriptor,
-    NoPlace, NoRelayHere, NotInTime, NotOfModSsl, NotReleased, StaysInThread, TlsMessageIncomplete,
-    TlsNotTaken, TlsOf,
+    NoPlace, NoRelayHere, NotInTime, NotOfModSsl, StaysInThread, TlsMessageIncomplete, TlsOf,
 };
 use os::{descriptors, poll};
-use relay::{Rules, Side as RelaySide, Tls, Tracker};
 use shared::Fallback;
 
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{Mode, Next, Read};
 use crate::ffi::log;
-use crate::ffi::release::HandedOverTls;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
 use crate::processes::child;
 use crate::processes::own_slot;
 use crate::processes::record::TunnelRecord;
-use crate::request::admission::{self, Place};
+use crate::request::admission;
 use crate::request::handshake::{Handshake, connections};
+use crate::request::meeting::{Meeting, Waiting};
 use crate::request::tunnel::Side;
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
@@ -374,7 +371,7 @@ fn take(
     // From here on there is no way back: httpd reads these sockets no more.
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
-    let meeting = Arc::new(Meeting(Mutex::new(Waiting {
+    let meeting = Meeting::new(Waiting {
         client: None,
         origin: None,
         ahead: [from_client, from_origin],
@@ -382,7 +379,7 @@ fn take(
         rules: handshake.rules.get(),
         record: Some(record),
         place: Some(place),
-    })));
+    });
     let arrive = |side| Meeting::arrive(&meeting, side);
     origin.hand_over(descriptors.origin, to_origin_tls, arrive(Side::Origin));
     client.hand_over(descriptors.client, to_client_tls, arrive(Side::Client));
@@ -401,84 +398,4 @@ fn unread(handshake: &Handshake, side: Side, c: Connection<'_>) -> [Vec<u8>; 2] 
     }
     bytes.extend_from_slice(&raw);
     [bytes, Vec::new()]
-}
-
-/// Where the two sides of a tunnel meet when httpd has let go of each.
-struct Meeting(Mutex<Waiting>);
-
-struct Waiting {
-    client: Option<RelaySide>,
-    origin: Option<RelaySide>,
-    ahead: [Vec<u8>; 2],
-    is_websocket: bool,
-    rules: Rules,
-    record: Option<TunnelRecord>,
-    /// Held until the relay counts the tunnel, and no longer: the tunnel would count twice.
-    place: Option<Place>,
-}
-
-impl Meeting {
-    fn arrive(
-        meeting: &Arc<Self>,
-        side: Side,
-    ) -> impl FnOnce(OwnedFd, HandedOverTls) + Send + use<> {
-        let meeting = Arc::clone(meeting);
-        move |fd, session: HandedOverTls| {
-            let tls = match session.transpose() {
-                Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
-                Err(error) => {
-                    // The other side is closed with the meeting.
-                    let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(record) = waiting.record.take() {
-                        record.lost(&TlsNotTaken { error: &error });
-                    }
-                    return;
-                }
-            };
-            let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.put(side, fd, tls);
-            waiting.start_if_complete();
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(record) = self.record.take() {
-            record.lost(&NotReleased);
-        }
-    }
-}
-
-impl Waiting {
-    fn put(&mut self, side: Side, fd: OwnedFd, tls: Option<Box<dyn Tls>>) {
-        let [from_client, from_origin] = &mut self.ahead;
-        match side {
-            Side::Client => {
-                let read_ahead = std::mem::take(from_client);
-                self.client = Some(RelaySide { fd, tls, read_ahead });
-            }
-            Side::Origin => {
-                let read_ahead = std::mem::take(from_origin);
-                self.origin = Some(RelaySide { fd, tls, read_ahead });
-            }
-        }
-    }
-
-    fn start_if_complete(&mut self) {
-        if self.client.is_none() || self.origin.is_none() {
-            return;
-        }
-        if let (Some(client), Some(origin), Some(record)) =
-            (self.client.take(), self.origin.take(), self.record.take())
-        {
-            let frames = if self.is_websocket {
-                [Tracker::client_to_backend(), Tracker::backend_to_client()]
-            } else {
-                [Tracker::opaque(), Tracker::opaque()]
-            };
-            child::adopt(relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record)));
-            self.place = None;
-        }
-    }
 }

@@ -7,6 +7,7 @@ pub mod handler;
 pub mod handover;
 pub mod handshake;
 pub mod head;
+pub mod meeting;
 pub mod origin;
 pub mod stream;
 pub mod tunnel;

@@ -16,9 +16,9 @@ use crate::request::tunnel::Side;
 /// How long a client may take to close its side once the back end has closed. Browsers need one round
 /// trip; until then the tunnel holds one of mod_http2's threads.
 const CLIENT_END_WAIT: Duration = Duration::from_secs(3);
-/// How long mod_http2 gets to send what was written before. If it finds the end
-/// while it is still sending, it takes the signal for the end as one for more output, and resets
-/// the stream at once (h2_stream_on_output_change).
+/// How long mod_http2 gets to send what was written before. If it finds the end while it is still
+/// sending, it takes the signal for the end as one for more output, and resets the stream at once
+/// (h2_stream_on_output_change).
 const SETTLE_TIME: Duration = Duration::from_millis(10);
 /// What is read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -62,7 +62,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     tunnel.draining.set(false);
 }
 
-/// What was written before goes out before what comes next.
+/// Gives mod_http2 time to send what was written before, see [`SETTLE_TIME`].
 pub fn settle(client: Connection<'_>) {
     if let Some(signal) = client.input_signal() {
         poll::wait([Some(signal)], Some(SETTLE_TIME));

@@ -1,0 +1,104 @@
+//! The last step of the hand-over: httpd lets go of each of the two sockets in its own time. When
+//! it has let go of both, the tunnel is the relay's.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use messages::{NotReleased, TlsNotTaken};
+use relay::{Rules, Side as RelaySide, Tls, Tracker};
+
+use crate::ffi::release::HandedOverTls;
+use crate::processes::child;
+use crate::processes::record::TunnelRecord;
+use crate::request::admission::Place;
+use crate::request::tunnel::Side;
+
+/// Where the two sides of a tunnel meet when httpd has let go of each.
+pub struct Meeting(Mutex<Waiting>);
+
+/// What is there of a tunnel until both sides are.
+pub struct Waiting {
+    /// The sides that httpd has let go of.
+    pub client: Option<RelaySide>,
+    pub origin: Option<RelaySide>,
+    /// What was read of the client and of the back end.
+    pub ahead: [Vec<u8>; 2],
+    pub is_websocket: bool,
+    pub rules: Rules,
+    /// Until the tunnel begins, or is lost.
+    pub record: Option<TunnelRecord>,
+    /// Held until the relay counts the tunnel, and no longer: the tunnel would count twice.
+    pub place: Option<Place>,
+}
+
+impl Meeting {
+    /// Nobody has come yet.
+    pub fn new(waiting: Waiting) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(waiting)))
+    }
+
+    /// What a side calls when httpd has let go of it.
+    pub fn arrive(
+        meeting: &Arc<Self>,
+        side: Side,
+    ) -> impl FnOnce(OwnedFd, HandedOverTls) + Send + use<> {
+        let meeting = Arc::clone(meeting);
+        move |fd, session: HandedOverTls| {
+            let tls = match session.transpose() {
+                Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
+                Err(error) => {
+                    // The other side is closed with the meeting.
+                    let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(record) = waiting.record.take() {
+                        record.lost(&TlsNotTaken { error: &error });
+                    }
+                    return;
+                }
+            };
+            let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.put(side, fd, tls);
+            waiting.start_if_complete();
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            record.lost(&NotReleased);
+        }
+    }
+}
+
+impl Waiting {
+    fn put(&mut self, side: Side, fd: OwnedFd, tls: Option<Box<dyn Tls>>) {
+        let [from_client, from_origin] = &mut self.ahead;
+        match side {
+            Side::Client => {
+                let read_ahead = std::mem::take(from_client);
+                self.client = Some(RelaySide { fd, tls, read_ahead });
+            }
+            Side::Origin => {
+                let read_ahead = std::mem::take(from_origin);
+                self.origin = Some(RelaySide { fd, tls, read_ahead });
+            }
+        }
+    }
+
+    fn start_if_complete(&mut self) {
+        if self.client.is_none() || self.origin.is_none() {
+            return;
+        }
+        if let (Some(client), Some(origin), Some(record)) =
+            (self.client.take(), self.origin.take(), self.record.take())
+        {
+            let frames = if self.is_websocket {
+                [Tracker::client_to_backend(), Tracker::backend_to_client()]
+            } else {
+                [Tracker::opaque(), Tracker::opaque()]
+            };
+            child::adopt(relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record)));
+            self.place = None;
+        }
+    }
+}
