@@ -36,7 +36,7 @@ const END: u32 = 1;
 const TELL: u32 = 2;
 /// To end itself.
 const STOP: u32 = 4;
-/// With [`END`]: the process ends behind it.
+/// With [`END`]: the process ends behind it, whatever becomes of the server.
 const LAST: u32 = 8;
 /// Nothing yet: the MPM's listener has ended, which sends this process a SIGTERM, to which the
 /// parent's may have been lost. If tunnels are to end too it is the server that stops. A child that
@@ -67,7 +67,8 @@ impl Keeper {
                 }
                 let ordered = orders.take((looks > 0).then_some(LOOK_INTERVAL));
                 looks = looks.saturating_sub(1);
-                let server_stops = orders.were_given(END | LISTENER_ENDED);
+                let server_stops =
+                    orders.were_given(END | LISTENER_ENDED) && !orders.were_given(LAST);
                 if ordered & TELL != 0 || (server_stops && !has_told) {
                     tell();
                     has_told = true;

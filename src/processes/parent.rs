@@ -13,6 +13,7 @@ use crate::ffi::role::Parent;
 use crate::ffi::server::most_children;
 use crate::processes::line_kind;
 use crate::processes::registry::{self, Drain};
+
 /// What WSForwardMaxDrainProcesses stands for without a number. Written by [`measure`].
 static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
 
