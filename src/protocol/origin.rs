@@ -237,8 +237,8 @@ pub fn check(
     };
     let seen = Shown(origin);
     let not_listed = || Denied(OriginNotListed { seen: &seen }.to_string());
-    // The only word: whatever it is.
-    let is_any = words.iter().all(|word| *word == Word::Required);
+    // The only word: whatever it is. No word at all, which no configuration has, allows nothing.
+    let is_any = !words.is_empty() && words.iter().all(|word| *word == Word::Required);
     if origin == b"null" {
         return if is_any || has(Word::Null) { Ok(()) } else { Err(not_listed()) };
     }
@@ -425,6 +425,7 @@ mod tests {
         assert!(!allows("required", "x.example"));
         assert!(!allows("required same", "https://x.example"));
         assert!(allows("any", "anything, at all"));
+        assert!(!allows("", "https://x.example") && !allows("", "null"));
         for (words, passes) in
             [("any", true), ("same", true), ("https://a.example", true), ("required same", false)]
         {
