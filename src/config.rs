@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
-use protocol::{extensions, origin};
+use protocol::{extensions, origin_rule};
 use relay::{KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
@@ -76,7 +76,7 @@ impl<'p> DirConfig<'p> {
 
     /// WSForwardOrigin, where it asks for a look at the Origin: its words, with spaces between them.
     pub fn origins(&self) -> Option<&'p [u8]> {
-        self.origins.filter(|words| origin::is_checked(words))
+        self.origins.filter(|words| origin_rule::is_checked(words))
     }
 
     /// WSForwardExtensions, where it leaves any out: its words, with spaces between them.
@@ -416,7 +416,7 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
 
 fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "any, or of same, required, null and origins such as https://example.com or https://*.example.com";
-    words(values, origin::check_words(values.all()), &["any"], expected)
+    words(values, origin_rule::check_words(values.all()), &["any"], expected)
 }
 
 fn extensions<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {

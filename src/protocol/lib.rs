@@ -1,5 +1,5 @@
 //! The WebSocket upgrade as bytes: what an upgrade request is ([`upgrade`]),
-//! who may ask ([`origin`]) and for what ([`extensions`]), where a response head
+//! who may ask ([`origin_rule`]) and for what ([`extensions`]), where a response head
 //! ends and whether it is clean ([`head`]), and what a right `101` is
 //! ([`handshake`]). Pure: no I/O, no httpd, no allocation kept.
 
@@ -8,4 +8,5 @@ pub mod handshake;
 pub mod head;
 pub mod list;
 pub mod origin;
+pub mod origin_rule;
 pub mod upgrade;

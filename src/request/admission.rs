@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use messages::{
     Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, OriginRefused, ProcessFull, Refused,
 };
-use protocol::origin::Denied;
+use protocol::origin_rule::Denied;
 use shared::{ClientEntry, Refusal, Slot};
 
 use crate::config::{ClientPrefix, DirConfig};

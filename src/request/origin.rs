@@ -6,7 +6,8 @@
 use std::ffi::CStr;
 use std::iter::successors;
 
-use protocol::origin::{self, Denied, Origin};
+use protocol::origin::Origin;
+use protocol::origin_rule::{self, Denied};
 
 use crate::config::DirConfig;
 use crate::ffi::request::Request;
@@ -45,7 +46,7 @@ fn sent(r: Request<'_>) -> Option<&[u8]> {
 /// Why not.
 pub fn check(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), Denied> {
     match config.origins() {
-        Some(words) => origin::check(words, sent(r), || own(r)),
+        Some(words) => origin_rule::check(words, sent(r), || own(r)),
         None => Ok(()),
     }
 }
