@@ -51,6 +51,10 @@ pub struct End {
     pub client_close: Option<u16>,
     /// The same of the back end's.
     pub backend_close: Option<u16>,
+    /// Messages from the client; `None` if what it sends are not the frames of RFC 6455.
+    pub messages_up: Option<u64>,
+    /// The same from the back end.
+    pub messages_down: Option<u64>,
 }
 
 /// Identifies a tunnel for whoever made it, and is told of its end.

@@ -199,6 +199,11 @@ impl Flow {
         self.frames.close_code()
     }
 
+    /// How many messages went this way; `None` if they are not known.
+    pub(crate) fn messages(&self) -> Option<u64> {
+        self.frames.messages()
+    }
+
     /// Whether a Close frame was carried to the sink, after which nothing may come.
     pub(crate) fn has_closed(&self) -> bool {
         self.frames.has_closed() && self.kept.is_none()

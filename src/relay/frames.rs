@@ -3,8 +3,13 @@
 use crate::bytes::{Reader, put_u64};
 
 const OP_CLOSE: u8 = 0x8;
+/// The bit of an opcode that says that it is a control frame (RFC 6455 5.5).
+const CONTROL: u8 = 0x8;
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
+
+/// The most messages that a frozen tunnel may have carried.
+const MAX_MESSAGES: u64 = u64::MAX / 2;
 
 /// RFC 6455 7.1.5: what a Close frame without a status code stands for.
 const NO_STATUS: u16 = 1005;
@@ -32,6 +37,8 @@ pub struct Tracker {
     mode: Mode,
     /// The status code of the Close frame that went by; 0 before.
     code: u16,
+    /// Messages of which the last frame began.
+    messages: u64,
 }
 
 impl Tracker {
@@ -51,11 +58,11 @@ impl Tracker {
     }
 
     fn new(mode: Mode) -> Self {
-        Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0 }
+        Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0, messages: 0 }
     }
 
     /// How many bytes [`freeze`](Self::freeze) appends.
-    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + 1 + 10 + 2;
+    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + 1 + 10 + 2 + 8;
 
     /// Its state as bytes.
     pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
@@ -68,6 +75,7 @@ impl Tracker {
         out.push(self.have);
         out.extend_from_slice(&self.head);
         out.extend_from_slice(&self.code.to_le_bytes());
+        put_u64(out, self.messages);
     }
 
     /// The tracker that [`freeze`](Self::freeze) was called on.
@@ -86,6 +94,8 @@ impl Tracker {
             have,
             mode,
             code: from.array().map(u16::from_le_bytes)?,
+            // As with bytes: more would overflow what still comes.
+            messages: from.u64().filter(|messages| *messages <= MAX_MESSAGES)?,
         };
         // A header of which more came than it has would be read past its end. What is opaque
         // keeps the header that made it so and reads it no more.
@@ -107,6 +117,12 @@ impl Tracker {
     /// The status code of the Close frame that went by; 1005 if it had none.
     pub fn close_code(&self) -> Option<u16> {
         (self.code != 0).then_some(self.code)
+    }
+
+    /// How many messages went by (RFC 6455 5.4: of text or binary data, in one frame or more), the
+    /// last one perhaps not yet whole. `None` if this is not WebSocket.
+    pub fn messages(&self) -> Option<u64> {
+        (self.mode != Mode::Opaque).then_some(self.messages)
     }
 
     /// Whether a whole Close frame went by, after which nothing may come (RFC 6455 5.5.1).
@@ -220,6 +236,8 @@ impl Tracker {
             length => u64::from(length),
         };
         self.left = length + key;
+        // Control frames have a bit that no data frame has.
+        self.messages += u64::from(head[0] & FIN != 0 && head[0] & CONTROL == 0);
         if head[0] & 0x0f == OP_CLOSE {
             let mut code = 0;
             if length >= 2 {

@@ -50,6 +50,8 @@ impl TunnelState {
             why,
             client_close: self.up.close_code(),
             backend_close: self.down.close_code(),
+            messages_up: self.up.messages(),
+            messages_down: self.down.messages(),
         };
         self.record.ended(&end);
     }

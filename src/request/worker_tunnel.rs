@@ -131,6 +131,8 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
         why,
         client_close: None,
         backend_close: None,
+        messages_up: None,
+        messages_down: None,
     };
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer, None);

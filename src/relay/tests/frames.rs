@@ -33,7 +33,7 @@ fn tracker(masked: bool) -> Tracker {
 
 #[test]
 fn it_is_small() {
-    assert!(size_of::<Tracker>() <= 24);
+    assert!(size_of::<Tracker>() <= 32);
 }
 
 #[test]
@@ -153,4 +153,28 @@ fn random_bytes_never_upset_it() {
             tracker.feed(piece);
         }
     }
+}
+
+#[test]
+fn messages_are_counted_by_their_last_frames() {
+    for masked in [true, false] {
+        let mut random = Random::new(7);
+        let mut tracker = tracker(masked);
+        let mut bytes = Vec::new();
+        // One message, one in three frames with a Ping between them, a Pong, one that is not over.
+        for (opcode, fin, length) in
+            [(1, true, 5), (2, false, 70_000), (9, true, 3), (0, false, 0), (0, true, 200)]
+        {
+            bytes.extend(frame(&mut random, masked, opcode, fin, length));
+        }
+        bytes.extend(frame(&mut random, masked, 0xa, true, 0));
+        bytes.extend(frame(&mut random, masked, 1, false, 9));
+        for piece in bytes.chunks(7) {
+            tracker.feed(piece);
+        }
+        assert_eq!(tracker.messages(), Some(2));
+        tracker.feed(&close(&mut random, masked, 1000, 0));
+        assert_eq!(tracker.messages(), Some(2));
+    }
+    assert_eq!(Tracker::opaque().messages(), None);
 }

@@ -207,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-3.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-4.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -238,8 +238,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 3, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 4, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-4.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -254,11 +254,15 @@ fn the_bytes_of_this_version_are_pinned() {
 /// Their tunnels go to a drain process of their own.
 #[test]
 fn the_bytes_of_older_versions_are_refused() {
-    for older in [include_str!("frozen/version-1.hex"), include_str!("frozen/version-2.hex")] {
+    for older in [
+        include_str!("frozen/version-1.hex"),
+        include_str!("frozen/version-2.hex"),
+        include_str!("frozen/version-3.hex"),
+    ] {
         assert!(thaw(&bytes_of(older)).is_none());
     }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-3.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-4.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -266,7 +270,7 @@ fn the_bytes_of_older_versions_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-4.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;
