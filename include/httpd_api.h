@@ -29,6 +29,7 @@
 #include "apr_tables.h"
 #include "apr_thread_proc.h"
 
+#include "mod_log_config.h"
 #include "mod_proxy.h"
 
 #include "shim.h"

@@ -28,6 +28,7 @@ pub struct DirConfig<'p> {
     origins: Option<&'p [u8]>,
     extensions: Option<&'p [u8]>,
     handshake_timeout: Option<Duration>,
+    access_log: Option<AccessLog>,
     rules: Rules,
 }
 
@@ -43,6 +44,7 @@ impl SectionConfig for DirConfig<'static> {
             origins: over.origins.or(base.origins),
             extensions: over.extensions.or(base.extensions),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
+            access_log: over.access_log.or(base.access_log),
             rules: over.rules.or(base.rules),
         }
     }
@@ -90,10 +92,27 @@ impl<'p> DirConfig<'p> {
         self.handshake_timeout
     }
 
+    /// WSForwardAccessLog: when a relayed tunnel gets its line.
+    pub fn access_log(&self) -> AccessLog {
+        self.access_log.unwrap_or_default()
+    }
+
     /// The directives that hold for an open tunnel.
     pub fn rules(&self) -> Rules {
         self.rules
     }
+}
+
+/// WSForwardAccessLog: when a relayed tunnel gets its line in the access logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// When it has ended.
+    #[default]
+    End,
+    /// When it leaves its worker thread.
+    Start,
+    /// One each.
+    Both,
 }
 
 /// How many leading bits of an address say who the client is.
@@ -190,7 +209,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 18] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 19] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -285,6 +304,15 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 18] = [
         set: |config, values| {
             let strict = if values.flag()? { Strict::On } else { Strict::Off };
             config.rules.strict = Some(strict);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardAccessLog",
+        context: Context::Directory,
+        usage: c"end, start or both: whether a relayed tunnel has its line in the access logs when it has ended, when it leaves its worker thread, or one each (default: end)",
+        set: |config, values| {
+            config.access_log = Some(access_log(values)?);
             Ok(())
         },
     },
@@ -439,6 +467,17 @@ fn words<'p>(
             Err(not_allowed(values.all(), &expected))
         }
         Err(word) => Err(not_allowed(word.as_slice(), &expected)),
+    }
+}
+
+fn access_log(values: &Arguments<'_>) -> Result<AccessLog, String> {
+    let expected = "end, start or both";
+    let value = values.one(&expected)?;
+    match value.to_ascii_lowercase().as_str() {
+        "end" => Ok(AccessLog::End),
+        "start" => Ok(AccessLog::Start),
+        "both" => Ok(AccessLog::Both),
+        _ => Err(not_allowed(&[value], &expected)),
     }
 }
 

@@ -14,6 +14,7 @@ mod request;
 mod status;
 
 use config::{DIRECTIVES, DirConfig};
+use ffi::access_log::{self, AccessLogHooks, Line};
 use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
@@ -32,7 +33,7 @@ use messages::{
     CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
     NoSharedMemory, UselessRelay,
 };
-use processes::{child, memory, parent, registry};
+use processes::{access_line, child, memory, parent, registry};
 use request::{admission, decision, handler, head, origin, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
@@ -93,6 +94,9 @@ impl module::Hooks for Hooks {
         if let Some(bound) = config::find_bound(parent) {
             main.say(&MemoryBound { bound: &bound });
         }
+        if config::uses_relay() && access_log::is_foreign() {
+            main.say(&messages::ForeignLogWriter);
+        }
         parent::measure(parent);
         let created = memory::create(parent).and_then(|()| registry::create(parent));
         created.map_err(|error| NoSharedMemory { error: &error }.to_string())
@@ -114,6 +118,14 @@ impl module::Hooks for Hooks {
     fn pre_connection(c: Connection<'_>, socket: Socket<'_>) {
         child::watch_stop();
         head::connected(c, socket);
+    }
+}
+
+impl AccessLogHooks for Hooks {
+    const NAMES: &'static [&'static str] = &access_line::NAMES;
+
+    fn keep(line: &Line<'_>) -> Vec<u8> {
+        access_line::keep(line)
     }
 }
 

@@ -44,6 +44,8 @@ fn figures() -> Vec<Figure> {
     add("DrainProcesses", "Drain processes", drains as u64);
     let lost = shared.total(|c| &c.lines_lost);
     add("LinesLost", "Lines that the error log did not take in time", lost);
+    let lost = shared.total(|c| &c.access_lines_lost);
+    add("AccessLinesLost", "Lines of tunnels that access logs did not take", lost);
     for (name, of) in Fallbacks::EACH {
         let value = shared.total(|c| of(&c.fallen_back));
         add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);

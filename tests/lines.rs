@@ -56,3 +56,16 @@ fn it_is_over_when_it_is_closed_and_empty() {
     assert!(queue.pop().is_some() && queue.pop().is_some());
     assert!(queue.is_over());
 }
+
+#[test]
+fn what_is_put_back_is_the_oldest_again() {
+    let queue: Queue<(), [u8]> = Queue::new(10, 4);
+    for line in [b"ab", b"cd"] {
+        assert_ne!(queue.push((), line.to_vec()), Pushed::Lost);
+    }
+    let ((), first) = queue.pop().expect("a line");
+    queue.put_back((), first);
+    // Its bytes count again.
+    assert_eq!(queue.push((), b"e".to_vec()), Pushed::Lost);
+    assert_eq!(queue.pop().map(|((), line)| line), Some(b"ab".to_vec().into()));
+}

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from harness import relayed
+from harness import relayed, wait
 from harness.stresspeer import PLAIN, TLS12, TLS13, StressPeer
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,10 @@ def test_every_byte_while_children_are_recycled(httpd, peer, mpm, kinds):
     assert not failures, "\n".join([f"seed {seed}", *failures])
     assert result["clients"] == result["origins"] == count
     assert figures["HandedOver"] == figures["Ended"] == figures["Ended-closed"] == count
-    served = [line.rsplit(maxsplit=1)[1] for line in server.access() if " 101 " in line]
+    def lines():
+        return [line for line in server.access() if " 101 " in line]
+    wait.until(lambda: len(lines()) >= count, lambda: f"the lines of all tunnels: {len(lines())} of {count}")
+    served = [line.rsplit(maxsplit=1)[1] for line in lines()]
     assert len(served) == count
     assert len(set(served) - set(map(str, server.children))) >= count // 100
 

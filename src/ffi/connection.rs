@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::time::Duration;
 
 use super::apr_status::Status;
+use super::noted::Noted;
 use super::pool::Pool;
 use super::slots::{config_of, set_config_of};
 use super::sys;
@@ -95,6 +96,7 @@ impl<'c> Connection<'c> {
             let state = pool.own(State {
                 ssl: Cell::new(None),
                 at_close: Cell::new(None),
+                noted: Cell::new(None),
                 challenged: Cell::new(false),
                 scope: Cell::new(std::ptr::null()),
             });
@@ -121,10 +123,23 @@ impl<'c> Connection<'c> {
 
     /// Has `last` run when httpd has closed the connection: as the last cleanup of the connection's
     /// pool, whose memory is still valid then. On a connection that was not
-    /// [prepared](Self::prepare) it is dropped at once instead.
-    pub(super) fn at_close(&self, last: impl FnOnce() + Send + 'static) {
+    /// [prepared](Self::prepare) it is dropped at once instead. It is given the lines of access logs
+    /// that were kept.
+    pub(super) fn at_close(&self, last: impl FnOnce(Vec<u8>) + Send + 'static) {
         if let Some(state) = self.state() {
             state.at_close.set(Some(Box::new(last)));
+        }
+    }
+
+    /// What is noted of its last request, which is gone from there.
+    pub(super) fn take_noted(&self) -> Option<Box<Noted>> {
+        self.state()?.noted.take()
+    }
+
+    /// Notes it.
+    pub(super) fn set_noted(&self, noted: Option<Box<Noted>>) {
+        if let Some(state) = self.state() {
+            state.noted.set(noted);
         }
     }
 
@@ -205,12 +220,13 @@ pub(super) fn write_address(f: &mut fmt::Formatter<'_>, ip: &CStr, port: u16) ->
 }
 
 /// What runs when a connection is closed.
-type AtClose = Box<dyn FnOnce() + Send>;
+type AtClose = Box<dyn FnOnce(Vec<u8>) + Send>;
 
 /// This module's state of a connection.
 struct State {
     ssl: Cell<Option<NonNull<tls::Ssl>>>,
     at_close: Cell<Option<AtClose>>,
+    noted: Cell<Option<Box<Noted>>>,
     challenged: Cell<bool>,
     /// Only compared; see [`Connection::note_scope`].
     scope: Cell<*const ()>,
@@ -223,7 +239,7 @@ unsafe impl Send for State {}
 impl Drop for State {
     fn drop(&mut self) {
         if let Some(last) = self.at_close.take() {
-            last();
+            last(self.noted.take().map(|noted| noted.into_lines()).unwrap_or_default());
         }
     }
 }

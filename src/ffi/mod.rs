@@ -22,6 +22,7 @@ pub(crate) mod sys {
     include!(concat!(env!("OUT_DIR"), "/httpd_api.rs"));
 }
 
+pub(crate) mod access_log;
 pub(crate) mod apr_status;
 pub(crate) mod brigade;
 pub(crate) mod command;
@@ -36,6 +37,7 @@ mod io;
 pub(crate) mod log;
 pub(crate) mod mod_status;
 pub(crate) mod module;
+pub(crate) mod noted;
 mod optional;
 pub(crate) mod orphans;
 pub(crate) mod pool;

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_int, c_void};
 
 use messages::{Level, MessageId};
 
+use super::access_log::{self, AccessLogHooks};
 use super::command::Commands;
 use super::conftree::Tree;
 use super::connection::{Connection, Socket};
@@ -23,7 +24,9 @@ use super::slots::ModuleRecord;
 use super::{http2, sys, tls};
 
 /// What the module does at each hook.
-pub(crate) trait Hooks: EndHooks + OrphanHooks + ProxyHooks + StatusHooks {
+pub(crate) trait Hooks:
+    AccessLogHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
+{
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
     /// What is set in a section of the configuration.
@@ -112,6 +115,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
                 first,
             );
         }
+        access_log::register::<H>();
         ending::register::<H>();
         orphans::register::<H>();
         tls::register();

@@ -15,22 +15,23 @@ pub(crate) type HandedOverTls = Option<io::Result<Session>>;
 impl Connection<'_> {
     /// Takes the socket, and the TLS session, away from httpd: `fd` is a duplicate of the socket,
     /// `ciphertext` is what httpd has read from it and the session has not yet seen. When httpd has
-    /// closed its own socket, `then` is called with the descriptor and the session. Until then
+    /// closed its own socket, `then` is called with the descriptor, the session, and the lines
+    /// of access logs that were kept. Until then
     /// nobody may use them. Without [`Self::abort`] httpd would still send close_notify and shut
     /// the socket down.
     pub(crate) fn hand_over(
         &self,
         fd: OwnedFd,
         ciphertext: Vec<u8>,
-        then: impl FnOnce(OwnedFd, HandedOverTls) + Send + 'static,
+        then: impl FnOnce(OwnedFd, HandedOverTls, Vec<u8>) + Send + 'static,
     ) {
         let ssl = SslRef::of(*self);
-        self.at_close(move || {
+        self.at_close(move |lines| {
             // SAFETY: `at_close` runs after mod_ssl's cleanup, so mod_ssl has given up its
             // reference, and while the pool's memory is still valid. The session goes where the
             // descriptor goes, and is dropped before it.
             let session = ssl.map(|ssl| unsafe { ssl.take_over(fd.as_raw_fd(), ciphertext) });
-            then(fd, session);
+            then(fd, session, lines);
         });
     }
 

@@ -85,6 +85,12 @@ impl<'r> Request<'r> {
         unsafe { Self::from_raw(self.request_rec().prev) }
     }
 
+    /// The request that this one was redirected to within the server, if any.
+    pub(super) fn next(self) -> Option<Self> {
+        // SAFETY: as for `previous`.
+        unsafe { Self::from_raw(self.request_rec().next) }
+    }
+
     /// Takes HTTP's own filters from the requests that were redirected to this one, as mod_proxy's
     /// tunnel does for this one: when httpd ends those requests, the filters would send a response
     /// head.

@@ -90,6 +90,14 @@ messages! {
 
     MpmItk(121) Warn "WSForwardRelay On does nothing with mpm_itk, which has a process for each connection: tunnels stay there"
 
+    AccessLinesLost(130) Warn { lines } "{lines} lines of access logs were lost: the logs did not take them in time"
+
+    AccessLogGone(131) Error { log } "tunnels that ended have a line for the access log {log}, which is not in the configuration any more"
+
+    AccessLogFailed(132) Error { log, error } "cannot write lines of tunnels to the access log {log}: {error}"
+
+    ForeignLogWriter(133) Warn "another module writes the access logs: the line of a relayed tunnel comes when it leaves its worker thread (WSForwardAccessLog start)"
+
     OriginRefused(140) Error { why } "upgrade request refused with 403 by WSForwardOrigin: {why}" {
         OriginMissing "it has no Origin";
         OriginTwice { seen } "its Origin is more than one: {seen}";

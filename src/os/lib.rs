@@ -17,6 +17,8 @@ pub mod fdpass;
 pub mod forked;
 pub mod line_pipe;
 pub mod locks;
+pub mod log_file;
+pub mod packets;
 pub mod poll;
 pub mod process;
 pub mod room;

@@ -23,7 +23,7 @@ use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::{lines, logger, memory, own_slot, parent, registry};
+use crate::processes::{access, lines, logger, memory, own_slot, parent, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -107,6 +107,7 @@ fn start_relay(
         descriptors::make_room(if worker_threads() > 1 { capacity } else { 0 });
         let lines = registry::lines().map(|[read, _]| read);
         let errorlog = ErrorLog::start(server, lines, settings.threads)?;
+        access::start_in_child(settings.threads).inspect_err(|_| errorlog.finish())?;
         let relay = Relay::start(
             &RelaySettings {
                 threads: settings.threads,
@@ -118,7 +119,12 @@ fn start_relay(
             &slot.counts.relay,
         );
         // A thread that nobody needs.
-        relay.inspect_err(|_| errorlog.finish()).map(|relay| (errorlog, relay))
+        relay
+            .inspect_err(|_| {
+                access::finish();
+                errorlog.finish();
+            })
+            .map(|relay| (errorlog, relay))
     };
     match start() {
         Ok(started) => Some(started),
@@ -228,7 +234,8 @@ pub fn stop(how: ChildExit) {
             drop(relay.stop());
         }
     }
-    // After the fork, so that no tunnel waits for the log.
+    // After the fork, so that no tunnel waits for the logs.
+    access::finish();
     lines::finish();
     // Does nothing if the slot is a drain process's by now.
     memory::release(child.slot);
@@ -241,6 +248,7 @@ fn end_tunnels(ends_here: bool) {
         relay.end_all(Order::Stop, Some(GOING_AWAY), STOP_CLOSE_WAIT);
     }
     if ends_here {
+        access::finish();
         lines::finish();
     }
 }

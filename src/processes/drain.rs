@@ -14,7 +14,7 @@ use crate::processes::drain_process::{
     self, DrainSlot, HANG_SECONDS, Prepared, Terms, arrived, surplus,
 };
 use crate::processes::registry::{self, Drain};
-use crate::processes::{lines, record};
+use crate::processes::{access, lines, record};
 
 /// How long the child waits until it can be found, at the most.
 const FOUND_WAIT: Duration = Duration::from_secs(1);
@@ -50,7 +50,8 @@ pub fn hand_on(
             let own = [server.as_fd(), ended.as_fd(), found.as_fd()].into_iter();
             let sockets = tunnels.iter().flat_map(Tunnel::descriptors);
             let write = registry::lines().map(|[_, write]| write);
-            let of_server = write.into_iter().chain(registry::lock_file());
+            let access = registry::access_lines().map(|[_, send]| send);
+            let of_server = write.into_iter().chain(access).chain(registry::lock_file());
             let queue = claim.as_ref().map(|claim| claim.queue);
             let keep = own.chain(sockets).chain(of_server).chain(queue);
             // SAFETY: all that this process goes on with is kept. The rest is the child's, which
@@ -58,10 +59,12 @@ pub fn hand_on(
             unsafe { forked.close_all_but(keep, nowhere.as_fd()) };
             // Before anything that might have something to say.
             lines::install_in_drain_process(&forked, terms.ends_are_logged);
+            access::install_in_drain_process(&forked);
             record::signal_ends(&forked, ended);
             let drain_slot = DrainSlot::take(slot, place, child);
             found.signal();
             drain_process::run(forked, prepared, drain_slot.slot, terms, tunnels, claim);
+            access::finish();
             lines::finish();
             drain_slot.leave();
         }),

@@ -16,6 +16,7 @@ use os::signal_safe::EventFd;
 use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 use shared::{Place, Shared, Slot};
 
+use crate::processes::access;
 use crate::processes::collector::{self, Claim, Received};
 use crate::processes::line_kind::Kind;
 use crate::processes::lines;
@@ -90,6 +91,9 @@ pub fn surplus(max_processes: usize) -> Vec<Drain> {
     drains.truncate(surplus);
     drains
 }
+
+/// How long it waits for room in the way to a child, when that is full.
+const FOR_ROOM: Duration = Duration::from_millis(20);
 
 /// Where a drain process is counted.
 pub struct DrainSlot {
@@ -270,9 +274,10 @@ impl DrainProcess {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let queue = collecting.map(|collecting| collecting.claim.queue);
         let Prepared { server, ended, .. } = self.prepared;
+        let longest = if access::send_waiting() { FOR_ROOM } else { LOOK_AROUND };
         let [is_told, is_server_gone, one_ended, _] = poll::wait(
             [Some(self.term.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue],
-            Some(left.map_or(LOOK_AROUND, |left| left.min(LOOK_AROUND))),
+            Some(left.map_or(longest, |left| left.min(longest))),
         );
         if one_ended {
             ended.clear();

@@ -1,6 +1,9 @@
 //! The kinds of lines about tunnels, and how they go through the pipe from drain processes.
 
-use messages::{Level, LinesLost, Message, MessageId, NoProcess, OfRelay, TunnelEnded, TunnelLost};
+use messages::{
+    AccessLinesLost, AccessLogFailed, AccessLogGone, Level, LinesLost, Message, MessageId,
+    NoProcess, OfRelay, TunnelEnded, TunnelLost,
+};
 
 /// What kind of line it is, by its first byte in the pipe from drain processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +21,26 @@ pub enum Kind {
     Relay = b'r',
     /// So many lines were lost.
     LinesLost = b'm',
+    /// The same of access logs.
+    AccessLinesLost = b'a',
+    /// An access log is gone.
+    AccessLogGone = b'g',
+    /// An access log cannot be written to.
+    AccessLogFailed = b'f',
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Ended, Self::Bug, Self::Lost, Self::NoProcess, Self::Relay, Self::LinesLost];
+    const ALL: [Self; 9] = [
+        Self::Ended,
+        Self::Bug,
+        Self::Lost,
+        Self::NoProcess,
+        Self::Relay,
+        Self::LinesLost,
+        Self::AccessLinesLost,
+        Self::AccessLogGone,
+        Self::AccessLogFailed,
+    ];
 
     /// The level and the number of such lines.
     pub fn form(self) -> (Level, MessageId) {
@@ -36,6 +54,9 @@ impl Kind {
             Self::NoProcess => of::<NoProcess<'_>>(),
             Self::Relay => of::<OfRelay<'_>>(),
             Self::LinesLost => of::<LinesLost<'_>>(),
+            Self::AccessLinesLost => of::<AccessLinesLost<'_>>(),
+            Self::AccessLogGone => of::<AccessLogGone<'_>>(),
+            Self::AccessLogFailed => of::<AccessLogFailed<'_>>(),
         }
     }
 }

@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Lines that wait for their writer.
-pub struct Queue<T> {
-    waiting: Mutex<Waiting<T>>,
+pub struct Queue<T, L: ?Sized = str> {
+    waiting: Mutex<Waiting<T, L>>,
     /// Bounds.
     max_lines: usize,
     max_bytes: usize,
 }
 
-struct Waiting<T> {
-    lines: VecDeque<(T, Box<str>)>,
+struct Waiting<T, L: ?Sized> {
+    lines: VecDeque<(T, Box<L>)>,
     bytes: usize,
     /// Refused since the writer was told last.
     lost: u64,
@@ -31,7 +31,7 @@ pub enum Pushed {
     Lost,
 }
 
-impl<T> Queue<T> {
+impl<T, L: AsRef<[u8]> + ?Sized> Queue<T, L> {
     /// A queue of at most so many lines, and so many bytes of them. It has no memory before it
     /// has lines, and none after them.
     pub fn new(max_lines: usize, max_bytes: usize) -> Self {
@@ -40,44 +40,51 @@ impl<T> Queue<T> {
     }
 
     /// Held for as long as it takes to move a line, never while one is written.
-    fn waiting(&self) -> MutexGuard<'_, Waiting<T>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting<T, L>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a line, if there is room and it is not closed.
-    pub fn push(&self, about: T, line: String) -> Pushed {
-        self.add(about, line, false)
+    pub fn push(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
+        self.add(about, line.into(), false)
     }
 
     /// The same for the writer itself, which may yet have lines when others may not.
-    pub fn push_own(&self, about: T, line: String) -> Pushed {
-        self.add(about, line, true)
+    pub fn push_own(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
+        self.add(about, line.into(), true)
     }
 
-    fn add(&self, about: T, line: String, is_own: bool) -> Pushed {
-        let line = line.into_boxed_str();
+    fn add(&self, about: T, line: Box<L>, is_own: bool) -> Pushed {
+        let length = (*line).as_ref().len();
         let mut waiting = self.waiting();
         let has_room = waiting.lines.len() < self.max_lines
-            && waiting.bytes.saturating_add(line.len()) <= self.max_bytes;
+            && waiting.bytes.saturating_add(length) <= self.max_bytes;
         if (waiting.is_closed && !is_own) || !has_room {
             waiting.lost += 1;
             return Pushed::Lost;
         }
-        waiting.bytes += line.len();
+        waiting.bytes += length;
         waiting.lines.push_back((about, line));
         if waiting.lines.len() == 1 { Pushed::First } else { Pushed::Behind }
     }
 
     /// The oldest line.
-    pub fn pop(&self) -> Option<(T, Box<str>)> {
+    pub fn pop(&self) -> Option<(T, Box<L>)> {
         let mut waiting = self.waiting();
         let (about, line) = waiting.lines.pop_front()?;
-        waiting.bytes -= line.len();
+        waiting.bytes -= (*line).as_ref().len();
         if waiting.lines.is_empty() {
             // The memory that many lines needed is given back.
             waiting.lines = VecDeque::new();
         }
         Some((about, line))
+    }
+
+    /// Puts back what was just taken, so that it is the oldest again.
+    pub fn put_back(&self, about: T, line: Box<L>) {
+        let mut waiting = self.waiting();
+        waiting.bytes += (*line).as_ref().len();
+        waiting.lines.push_front((about, line));
     }
 
     /// How many lines were refused since this was asked last.

@@ -1,12 +1,14 @@
 //! The processes that carry relayed tunnels, and the lines that they log.
 
+mod access;
+pub mod access_line;
 pub mod child;
 mod collector;
 pub mod drain;
 mod drain_process;
 mod errorlog;
 mod keeper;
-mod line_kind;
+pub mod line_kind;
 mod line_queue;
 mod lines;
 mod logger;

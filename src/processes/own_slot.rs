@@ -53,6 +53,13 @@ pub fn count_lost() {
     }
 }
 
+/// Lines of access logs were lost.
+pub fn count_lost_access_lines(lines: u64) {
+    if let Some(slot) = slot() {
+        slot.counts.access_lines_lost.fetch_add(lines, Relaxed);
+    }
+}
+
 /// Lines were lost.
 pub fn count_lost_lines(lines: u64) {
     if let Some(slot) = slot() {

@@ -11,6 +11,7 @@ use os::{poll, process, room};
 use crate::ffi::log::Server;
 use crate::ffi::role::Parent;
 use crate::ffi::server::most_children;
+use crate::processes::access;
 use crate::processes::line_kind;
 use crate::processes::registry::{self, Drain};
 
@@ -38,7 +39,9 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
     let pipe = registry::lines().map(|[read, _]| read);
     let until = Instant::now() + WAIT;
     let mut reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
+    let mut access = access::OfParent::new();
     let mut log = || {
+        access.write(server);
         let Some(reader) = &mut reader else { return };
         line_kind::read_lines(reader.receive(), |level, id, text| {
             server.log(level, id, &text);
@@ -49,8 +52,10 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
         let Some(first) = drains.first() else { break };
         drains.iter().copied().for_each(Drain::terminate);
         let ended = process::watch(first.pid).ok();
-        let [_, said] = poll::wait([ended.as_ref().map(OwnedFd::as_fd), pipe], Some(REPEAT));
-        if said {
+        let ended = ended.as_ref().map(OwnedFd::as_fd);
+        let [_, said, written] =
+            poll::wait([ended, pipe, access::OfParent::channel()], Some(REPEAT));
+        if said || written {
             log();
         }
         if until <= Instant::now() {

@@ -1,6 +1,7 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
@@ -11,10 +12,23 @@ use shared::{ClientEntry, Message, Slot};
 
 use crate::processes::line_kind::Kind;
 use crate::processes::memory::shared;
-use crate::processes::{lines, own_slot};
+use crate::processes::{access, access_line, lines, own_slot};
 
 /// A label is seldom longer.
 const USUAL_LABEL_BYTES: usize = 96;
+
+/// The end of a tunnel that never was the relay's.
+const NO_TUNNEL: End = End {
+    bytes_up: 0,
+    bytes_down: 0,
+    duration: Duration::ZERO,
+    by: By::Us,
+    why: Why::ThreadDied,
+    client_close: None,
+    backend_close: None,
+    messages_up: None,
+    messages_down: None,
+};
 
 /// Signalled when a tunnel has ended and is no longer the relay's. Set once, by a drain process when
 /// it starts: it looks whether that was the last.
@@ -32,6 +46,8 @@ pub struct TunnelRecord {
     label: Box<str>,
     /// Where its client is counted.
     client_entry: Option<ClientEntry>,
+    /// Its lines of access logs as far as they are known: see [`access_line`].
+    access_lines: Box<[u8]>,
 }
 
 impl TunnelRecord {
@@ -46,19 +62,31 @@ impl TunnelRecord {
         // Writing to a String does not fail.
         let _ = write!(label, "[{id}] {client} -> {origin}");
         // Allocated to its exact size: shrinking would leave a fragment.
-        Self { label: Box::from(&*label), client_entry }
+        Self { label: Box::from(&*label), client_entry, access_lines: Box::default() }
+    }
+
+    /// Its lines of access logs, kept since its request ended.
+    pub fn keep_access_lines(&mut self, lines: Vec<u8>) {
+        self.access_lines = lines.into();
+    }
+
+    /// Has them written.
+    fn write_access_lines(&self, end: &End) {
+        access_line::complete(&self.access_lines, end, access::write);
     }
 
     /// With what the relay made of its tunnel, for [`Self::thaw`] in another process.
     pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
-        Message { frozen, client_entry: self.client_entry, label: &self.label }
+        let Self { label, client_entry, access_lines } = self;
+        Message { frozen, client_entry: *client_entry, label, access_lines }
     }
 
     /// The record that became this message. Its client is counted in `slot` from now on.
     pub fn thaw(message: &Message<'_>, slot: &Slot) -> Self {
         let client_entry =
             message.client_entry.and_then(|entry| shared()?.move_client(entry, slot));
-        Self { label: message.label.into(), client_entry }
+        let access_lines = message.access_lines.into();
+        Self { label: message.label.into(), client_entry, access_lines }
     }
 
     /// Its client is counted in `slot` from now on: once, whoever looks.
@@ -79,6 +107,7 @@ impl TunnelRecord {
     pub fn lost(&self, why: &dyn fmt::Display) {
         self.forget_client();
         own_slot::count_lost();
+        self.write_access_lines(&NO_TUNNEL);
         lines::say(Kind::Lost, &TunnelLost { tunnel: self, why });
     }
 }
@@ -94,6 +123,7 @@ impl Record for TunnelRecord {
         self.forget_client();
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let kind = if is_bug { Kind::Bug } else { Kind::Ended };
+        self.write_access_lines(end);
         lines::say(kind, &EndLine { record: self, end, more: &"" });
     }
 

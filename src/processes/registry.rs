@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use os::{descriptors, line_pipe, locks, process};
+use os::{descriptors, line_pipe, locks, packets, process};
 use shared::{Place, Registry};
 
 use crate::ffi::retained::{retained, retained_descriptors};
@@ -28,6 +28,9 @@ static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
 /// The pipe for lines, its reading and its writing end: open in the parent, and so in all its
 /// children. Set likewise, and not in shared memory: the parent reads of it.
 static LINES: [descriptors::Place; 2] = [const { descriptors::Place::new() }; 2];
+
+/// The sockets for lines of access logs: open likewise.
+static ACCESS_LINES: [descriptors::Place; 2] = [const { descriptors::Place::new() }; 2];
 
 /// The file of the locks: open likewise.
 static LOCKS: descriptors::Place = descriptors::Place::new();
@@ -47,6 +50,10 @@ pub fn create(_: &Parent) -> io::Result<()> {
     let lines = retained_descriptors(c"mod_wsforward_lines", LAYOUT, line_pipe::make)?;
     let [locks] =
         retained_descriptors(c"mod_wsforward_locks", LAYOUT, || locks::file().map(|one| [one]))?;
+    let access = retained_descriptors(c"mod_wsforward_access_lines", LAYOUT, packets::pair)?;
+    for (place, end) in ACCESS_LINES.iter().zip(access) {
+        place.set(end);
+    }
     LOCKS.set(locks);
     for (place, end) in LINES.iter().zip(lines) {
         place.set(end);
@@ -64,6 +71,12 @@ fn registry() -> Option<&'static Registry> {
 pub fn lines() -> Option<[BorrowedFd<'static>; 2]> {
     let [read, write] = &LINES;
     Some([read.get()?, write.get()?])
+}
+
+/// The sockets for lines of access logs: that to receive from and that to send to.
+pub fn access_lines() -> Option<[BorrowedFd<'static>; 2]> {
+    let [receive, send] = &ACCESS_LINES;
+    Some([receive.get()?, send.get()?])
 }
 
 /// The file of the locks. Whoever closes a descriptor of it loses the locks that it has.

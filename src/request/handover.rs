@@ -27,15 +27,18 @@ use messages::{
 use os::{descriptors, poll};
 use shared::Fallback;
 
+use crate::config::{AccessLog, DirConfig};
 use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{Mode, Next, Read};
 use crate::ffi::log;
+use crate::ffi::noted::Noted;
+use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::processes::child;
 use crate::processes::own_slot;
 use crate::processes::record::TunnelRecord;
+use crate::processes::{access_line, child};
 use crate::request::admission;
 use crate::request::handshake::{Handshake, connections};
 use crate::request::meeting::{Meeting, Waiting};
@@ -369,6 +372,8 @@ fn take(
     own_slot::count_handed_over();
     r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
+    let read_ahead = handshake.tunnel.ahead(Side::Client).bytes.borrow().len();
+    note_lines(r, client, &origin.peer(), read_ahead);
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
     let meeting = Meeting::new(Waiting {
@@ -387,6 +392,23 @@ fn take(
     // when it is closed: until then its state goes into the access log.
     origin.abort();
     Attempt::Leave
+}
+
+/// The request is about to be logged: its lines in the access logs are kept for the tunnel's end,
+/// unless the configuration wants them now. `read_ahead` bytes of the tunnel have passed httpd's filters,
+/// where mod_logio counts; those that are in core's did not.
+fn note_lines(r: Request<'_>, client: Connection<'_>, peer: &dyn fmt::Display, read_ahead: usize) {
+    let when = DirConfig::of(r).access_log();
+    let values = access_line::at_begin(&r.log_id(), &peer.to_string());
+    let noted = match when {
+        AccessLog::Start => Noted::written(values),
+        // With TLS httpd has counted other bytes than these.
+        _ => {
+            let read_ahead = if tls::is_on(client) { 0 } else { read_ahead as u64 };
+            Noted::kept(values, when == AccessLog::Both, read_ahead)
+        }
+    };
+    client.note_tunnel(r, noted);
 }
 
 /// What httpd has read of a side: bytes for the other side, and ciphertext for its TLS.

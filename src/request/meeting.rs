@@ -37,13 +37,23 @@ impl Meeting {
         Arc::new(Self(Mutex::new(waiting)))
     }
 
+    fn keep_access_lines(&self, lines: Vec<u8>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = &mut waiting.record {
+            record.keep_access_lines(lines);
+        }
+    }
+
     /// What a side calls when httpd has let go of it.
     pub fn arrive(
         meeting: &Arc<Self>,
         side: Side,
-    ) -> impl FnOnce(OwnedFd, HandedOverTls) + Send + use<> {
+    ) -> impl FnOnce(OwnedFd, HandedOverTls, Vec<u8>) + Send + use<> {
         let meeting = Arc::clone(meeting);
-        move |fd, session: HandedOverTls| {
+        move |fd, session: HandedOverTls, access_lines| {
+            if side == Side::Client {
+                meeting.keep_access_lines(access_lines);
+            }
             let tls = match session.transpose() {
                 Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
                 Err(error) => {

@@ -11,9 +11,11 @@ use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::{Connection, Socket};
 use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log;
+use crate::ffi::noted::Noted;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
+use crate::processes::access_line;
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::request::breach;
 use crate::request::handover::{self, Attempt};
@@ -135,6 +137,8 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
         messages_down: None,
     };
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
+    let values = access_line::at_end(&r.log_id(), &peer, &end);
+    client.note_tunnel(r, Noted::written(values));
     let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer, None);
     let line = EndLine { record: &record, end: &end, more: &InThread };
     log::request_line(r, TunnelEnded::LEVEL, TunnelEnded::ID, &line);

@@ -88,6 +88,8 @@ pub struct Counts {
     pub refused: Refusals,
     /// Lines that the error log did not take in time.
     pub lines_lost: AtomicU64,
+    /// Lines of tunnels that access logs did not take.
+    pub access_lines_lost: AtomicU64,
 }
 
 impl Counts {
@@ -99,6 +101,7 @@ impl Counts {
             fallen_back: Fallbacks::new(),
             refused: Refusals::new(),
             lines_lost: AtomicU64::new(0),
+            access_lines_lost: AtomicU64::new(0),
         }
     }
 
@@ -114,7 +117,7 @@ impl Counts {
     /// Those that outlive their process.
     fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
         // Each field is named: a new one is either here or a gauge.
-        let Self { relay, handed_over, fallen_back, refused, lines_lost } = self;
+        let Self { relay, handed_over, fallen_back, refused, lines_lost, access_lines_lost } = self;
         let Counters {
             open: _,
             adopted,
@@ -125,7 +128,7 @@ impl Counts {
             threads: _,
             ended_by,
         } = relay;
-        [adopted, returned, ended, bytes_up, bytes_down, handed_over, lines_lost]
+        [adopted, returned, ended, bytes_up, bytes_down, handed_over, lines_lost, access_lines_lost]
             .into_iter()
             .chain(ended_by.all())
             .chain(fallen_back.all())

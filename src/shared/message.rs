@@ -14,21 +14,25 @@ pub struct Message<'a> {
     pub client_entry: Option<ClientEntry>,
     /// What it is known by in the log.
     pub label: &'a str,
+    /// Its lines of access logs, as far as they are known.
+    pub access_lines: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// Of the encoding. Whoever changes that raises this.
-    pub const VERSION: u16 = 2;
+    pub const VERSION: u16 = 3;
 
     /// As bytes. `None` if it is too long for that.
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let length = u32::try_from(self.frozen.len()).ok()?;
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).ok().map(u32::to_le_bytes);
         let mut bytes = MAGIC.to_vec();
         bytes.extend(Self::VERSION.to_le_bytes());
-        bytes.extend(length.to_le_bytes());
+        bytes.extend(length(self.frozen)?);
         bytes.extend(self.frozen);
         bytes.extend(ClientEntry::freeze(self.client_entry));
+        bytes.extend(length(self.label.as_bytes())?);
         bytes.extend(self.label.as_bytes());
+        bytes.extend(self.access_lines);
         Some(bytes)
     }
 
@@ -39,11 +43,16 @@ impl<'a> Message<'a> {
         if *magic != MAGIC || u16::from_le_bytes(*version) != Self::VERSION {
             return None;
         }
-        let (length, bytes) = bytes.split_first_chunk()?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-        let (frozen, bytes) = bytes.split_at_checked(length)?;
-        let (entry, label) = bytes.split_first_chunk()?;
+        let (frozen, bytes) = counted(bytes)?;
+        let (entry, bytes) = bytes.split_first_chunk()?;
+        let (label, access_lines) = counted(bytes)?;
         let label = std::str::from_utf8(label).ok()?;
-        Some(Self { frozen, client_entry: ClientEntry::thaw(*entry), label })
+        Some(Self { frozen, client_entry: ClientEntry::thaw(*entry), label, access_lines })
     }
+}
+
+/// Bytes behind their length, and what comes after them.
+fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, bytes) = bytes.split_first_chunk()?;
+    bytes.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }

@@ -72,7 +72,8 @@ fn random_bytes_in_the_registry() {
 
 #[test]
 fn random_bytes_as_a_message() {
-    let whole = Message { frozen: b"tunnel", client_entry: None, label: "label" };
+    let whole =
+        Message { frozen: b"tunnel", client_entry: None, label: "label", access_lines: b"lines" };
     let whole = whole.encode().expect("it is short");
     let mut random = Random(1);
     for _ in 0..20_000 {

@@ -74,7 +74,12 @@ fn message() -> Vec<u8> {
     let slot = shared.claim().expect("a slot");
     let client_entry = shared.count_client(shared.client_key(b"client"), slot);
     assert!(client_entry.is_some());
-    let message = Message { frozen: b"frozen", client_entry, label: "[id] client -> back end" };
+    let message = Message {
+        frozen: b"frozen",
+        client_entry,
+        label: "[id] client -> back end",
+        access_lines: b"lines",
+    };
     let bytes = message.encode().expect("it is short");
     assert_eq!(Message::decode(&bytes), Some(message));
     bytes

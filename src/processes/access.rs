@@ -1,0 +1,307 @@
+//! Where completed lines of access logs go. In a child a thread writes them, since a log may be a
+//! pipe, and the program behind it may stand still: no thread of the relay waits for it. A drain
+//! process has no log, and sends them to a child; to the parent, when the server stops.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use messages::{AccessLinesLost, AccessLogFailed, AccessLogGone};
+use once_cell::sync::OnceCell;
+use os::forked::Forked;
+use os::packets::{self, PACKET_BYTES};
+use os::signal_safe::EventFd;
+use os::{log_file, poll};
+
+use crate::ffi::access_log;
+use crate::ffi::log::Server;
+use crate::processes::access_line;
+use crate::processes::line_kind::Kind;
+use crate::processes::line_queue::{Pushed, Queue};
+use crate::processes::lines;
+use crate::processes::own_slot::count_lost_access_lines;
+use crate::processes::registry;
+
+/// What waits for the logs at most, for each relay thread: lines, and their bytes.
+const LINES: usize = 1 << 17;
+const BYTES: usize = 32 << 20;
+/// The same in a drain process, for room in the way to a child.
+const DRAIN_LINES: usize = 1 << 16;
+const DRAIN_BYTES: usize = 8 << 20;
+
+/// How long a process that ends waits for who takes its lines.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The most messages of drain processes that are taken in a row.
+const AT_ONCE: usize = 256;
+
+/// Logs that are said to be gone or not to be written to: no more than this.
+const MOST_SAID: usize = 64;
+
+/// The sink of a child with a relay. Set once, when it starts.
+static CHILD: OnceCell<AccessLog> = OnceCell::new();
+
+/// The sink of a drain process, before that of the child that it was forked from. Set once, when it
+/// starts.
+static DRAIN: OnceCell<Queue<(), [u8]>> = OnceCell::new();
+
+/// The way to the access logs of a child.
+struct AccessLog {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    queue: Queue<(), [u8]>,
+    /// Set when there is something to do.
+    wake: EventFd,
+    /// Set when the thread has ended.
+    done: EventFd,
+}
+
+/// A child with a relay starts: starts the thread that writes.
+///
+/// # Errors
+/// No thread or descriptor can be had.
+pub fn start_in_child(relay_threads: usize) -> io::Result<()> {
+    let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
+    let shared = Arc::new(Shared { queue, wake: EventFd::new()?, done: EventFd::new()? });
+    let of_thread = Arc::clone(&shared);
+    let channel = registry::access_lines().map(|[receive, _]| receive);
+    let thread = relay::spawn_without_signals("wsf-access", move || {
+        of_thread.write(channel);
+        of_thread.done.signal();
+    })?;
+    // A child starts once.
+    let _ = CHILD.set(AccessLog { shared, thread: Mutex::new(Some(thread)) });
+    Ok(())
+}
+
+/// A drain process starts.
+pub fn install_in_drain_process(_: &Forked) {
+    let _ = DRAIN.set(Queue::new(DRAIN_LINES, DRAIN_BYTES));
+}
+
+/// Has a completed line written, from any thread of a child or of a drain process. Never waits.
+pub fn write(message: Vec<u8>) {
+    if let Some(waiting) = DRAIN.get() {
+        // What is to be sent on is sent in its order.
+        if waiting.len() > 0 || send(&message) == Sent::NoRoom {
+            push(waiting, message);
+        }
+    } else if let Some(log) = CHILD.get()
+        && push(&log.shared.queue, message) == Pushed::First
+    {
+        log.shared.wake.signal();
+    }
+}
+
+fn push(queue: &Queue<(), [u8]>, message: Vec<u8>) -> Pushed {
+    let pushed = queue.push((), message);
+    if pushed == Pushed::Lost {
+        count_lost_access_lines(1);
+    }
+    pushed
+}
+
+#[derive(PartialEq, Eq)]
+enum Sent {
+    /// To a child, or it cannot be: that is counted.
+    Done,
+    /// There is no room now.
+    NoRoom,
+}
+
+/// Sends a line to a child.
+fn send(message: &[u8]) -> Sent {
+    let channel = registry::access_lines().filter(|_| message.len() <= PACKET_BYTES);
+    let sent = channel.map(|[_, channel]| packets::send(channel, message));
+    match sent {
+        Some(Ok(())) => return Sent::Done,
+        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Sent::NoRoom,
+        _ => count_lost_access_lines(1),
+    }
+    Sent::Done
+}
+
+/// In a drain process: sends what waits for room. `true` if something still waits.
+pub fn send_waiting() -> bool {
+    let Some(waiting) = DRAIN.get() else { return false };
+    while let Some(((), message)) = waiting.pop() {
+        if send(&message) == Sent::NoRoom {
+            waiting.put_back((), message);
+            return true;
+        }
+    }
+    say_lost(waiting.take_lost());
+    false
+}
+
+fn say_lost(lost: u64) {
+    if lost > 0 {
+        lines::say(Kind::AccessLinesLost, &AccessLinesLost { lines: &lost });
+    }
+}
+
+/// The process ends: what waits is written, or sent on, if that goes now.
+pub fn finish() {
+    if let Some(waiting) = DRAIN.get() {
+        let until = Instant::now() + FLUSH;
+        while send_waiting() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let lost = waiting.len() as u64;
+                count_lost_access_lines(lost);
+                say_lost(lost + waiting.take_lost());
+                return;
+            }
+            if let Some([_, channel]) = registry::access_lines() {
+                poll::wait_for_room(channel, left);
+            }
+        }
+    } else if let Some(log) = CHILD.get() {
+        log.finish();
+    }
+}
+
+impl AccessLog {
+    fn finish(&self) {
+        let Shared { queue, wake, done } = &*self.shared;
+        queue.close();
+        wake.signal();
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        if done.wait(FLUSH) {
+            // Its panic, if it had one, is in the log.
+            let _ = thread.join();
+        } else {
+            // With the one that it is at.
+            let lost = queue.len() as u64 + 1;
+            count_lost_access_lines(lost);
+            say_lost(lost);
+        }
+    }
+}
+
+impl Shared {
+    /// The life of the thread.
+    fn write(&self, channel: Option<BorrowedFd<'static>>) {
+        let mut buffer = Vec::new();
+        let mut said = Said::default();
+        while !self.queue.is_over() {
+            let [woken, came] = poll::wait([Some(self.wake.as_fd()), channel], None);
+            if woken {
+                self.wake.clear();
+            }
+            // What a child that ends does not take is for others.
+            if let Some(channel) = channel.filter(|_| came && self.queue.is_open()) {
+                take_in(channel, &mut buffer, |message| {
+                    said.note(write_line(message, log_file::write));
+                });
+            }
+            while let Some(((), message)) = self.queue.pop() {
+                said.note(write_line(&message, log_file::write));
+                say_lost(self.queue.take_lost());
+            }
+        }
+    }
+}
+
+/// Takes what drain processes have sent, but not for ever.
+fn take_in(channel: BorrowedFd<'_>, buffer: &mut Vec<u8>, mut each: impl FnMut(&[u8])) {
+    buffer.resize(PACKET_BYTES, 0);
+    for _ in 0..AT_ONCE {
+        let Ok(length) = packets::receive(channel, buffer) else { break };
+        each(&buffer[..length]);
+    }
+    *buffer = Vec::new();
+}
+
+/// What became of a line.
+enum Written {
+    Yes,
+    Gone(Vec<u8>),
+    Failed(Vec<u8>, io::Error),
+}
+
+fn write_line(
+    message: &[u8],
+    write: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
+) -> Written {
+    let Some((name, line)) = access_line::read(message) else { return Written::Yes };
+    let Some(fd) = access_log::log(name) else { return Written::Gone(name.to_vec()) };
+    match write(fd, line) {
+        Ok(()) => Written::Yes,
+        Err(error) => Written::Failed(name.to_vec(), error),
+    }
+}
+
+/// The logs of which was said what is wrong with them.
+#[derive(Default)]
+struct Said(HashSet<Vec<u8>>);
+
+impl Said {
+    fn is_new(&mut self, name: Vec<u8>) -> bool {
+        self.0.len() < MOST_SAID && self.0.insert(name)
+    }
+
+    fn note(&mut self, written: Written) {
+        if let Some((kind, text)) = self.text(written) {
+            lines::say(kind, &text);
+        }
+    }
+
+    fn text(&mut self, written: Written) -> Option<(Kind, String)> {
+        let (kind, name, error) = match written {
+            Written::Yes => return None,
+            Written::Gone(name) => (Kind::AccessLogGone, name, None),
+            Written::Failed(name, error) => (Kind::AccessLogFailed, name, Some(error)),
+        };
+        count_lost_access_lines(1);
+        let log = access_line::shown(&name);
+        let text = match error {
+            None => AccessLogGone { log: &log }.to_string(),
+            Some(error) => AccessLogFailed { log: &log, error: &error }.to_string(),
+        };
+        self.is_new(name).then_some((kind, text))
+    }
+}
+
+/// In the parent, while the server stops and there is no child: writes what drain processes send.
+/// It does not wait for any log.
+pub struct OfParent {
+    said: Said,
+    buffer: Vec<u8>,
+}
+
+impl OfParent {
+    /// Nothing came yet.
+    pub fn new() -> Self {
+        Self { said: Said::default(), buffer: Vec::new() }
+    }
+
+    /// Where it comes from.
+    pub fn channel() -> Option<BorrowedFd<'static>> {
+        registry::access_lines().map(|[receive, _]| receive)
+    }
+
+    /// Writes what is there.
+    pub fn write(&mut self, server: Server<'_>) {
+        let Some(channel) = Self::channel() else { return };
+        let Self { said, buffer } = self;
+        take_in(channel, buffer, |message| {
+            let written = write_line(message, |fd, line| {
+                let is_written = log_file::write_now(fd, line);
+                is_written.then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            });
+            if let Some((kind, text)) = said.text(written) {
+                let (level, id) = kind.form();
+                server.log(level, id, &text);
+            }
+        });
+    }
+}

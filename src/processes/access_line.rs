@@ -1,0 +1,192 @@
+//! A line of an access log that is known but for what only the end of the tunnel says: how it is
+//! kept until then, and how it is completed.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use relay::{By, End};
+
+use crate::ffi::access_log::{
+    BYTES_BOTH, BYTES_IN, BYTES_OUT, Line, MICROS, MICROS_TOO, MILLIS, OWN, Portion, SECONDS,
+};
+
+/// The names of `%{name}^WS`.
+pub const NAMES: [&str; 11] = [
+    "duration",
+    "bytes-up",
+    "bytes-down",
+    "messages-up",
+    "messages-down",
+    "by",
+    "reason",
+    "code-client",
+    "code-backend",
+    BACKEND,
+    ID,
+];
+const BACKEND: &str = "backend";
+const ID: &str = "id";
+
+/// Before a text, where there could be the number of an item.
+const TEXT: u8 = u8::MAX;
+
+/// The values of [`NAMES`] that are known when a tunnel begins.
+pub fn at_begin(id: &str, backend: &str) -> Vec<Option<String>> {
+    NAMES
+        .iter()
+        .map(|name| match *name {
+            BACKEND => Some(backend.to_owned()),
+            ID => Some(id.to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// All of them.
+pub fn at_end(id: &str, backend: &str, end: &End) -> Vec<Option<String>> {
+    let mut values = at_begin(id, backend);
+    for (name, value) in NAMES.iter().zip(&mut values) {
+        if value.is_none() {
+            *value = Some(value_of(name, end));
+        }
+    }
+    values
+}
+
+fn value_of(name: &str, end: &End) -> String {
+    let or_none = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    match name {
+        "duration" => format!("{:.3}", end.duration.as_secs_f64()),
+        "bytes-up" => end.bytes_up.to_string(),
+        "bytes-down" => end.bytes_down.to_string(),
+        "messages-up" => or_none(end.messages_up),
+        "messages-down" => or_none(end.messages_down),
+        "by" => match end.by {
+            By::Client => "client",
+            By::Backend => "backend",
+            By::Us => "server",
+        }
+        .to_owned(),
+        "reason" => end.why.name().to_owned(),
+        "code-client" => or_none(end.client_close.map(u64::from)),
+        "code-backend" => or_none(end.backend_close.map(u64::from)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// A line as bytes, for [`complete`]. All of a tunnel's are one behind the other.
+pub fn keep(line: &Line<'_>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    put_text(&mut kept, line.log);
+    let micros = u64::try_from(line.since.as_micros()).unwrap_or(u64::MAX);
+    for number in [micros, line.bytes[0], line.bytes[1]] {
+        kept.extend_from_slice(&number.to_le_bytes());
+    }
+    let mut body = Vec::new();
+    let mut text = Vec::new();
+    let flush = |text: &mut Vec<u8>, body: &mut Vec<u8>| {
+        if !text.is_empty() {
+            body.push(TEXT);
+            put_text(body, text);
+            text.clear();
+        }
+    };
+    for portion in &line.portions {
+        match portion {
+            Portion::Text(bytes) => text.extend_from_slice(bytes),
+            Portion::Item(item) => {
+                flush(&mut text, &mut body);
+                body.push(*item);
+            }
+        }
+    }
+    flush(&mut text, &mut body);
+    put_text(&mut kept, &body);
+    kept
+}
+
+fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    // No text of httpd is that long.
+    let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&text[..usize::try_from(length).unwrap_or(0).min(text.len())]);
+}
+
+/// What is still to be read.
+struct Rest<'b>(&'b [u8]);
+
+impl<'b> Rest<'b> {
+    fn bytes(&mut self, length: usize) -> Option<&'b [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        self.bytes(8)?.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> Option<&'b [u8]> {
+        let length = self.bytes(4)?.try_into().ok().map(u32::from_le_bytes)?;
+        self.bytes(usize::try_from(length).ok()?)
+    }
+}
+
+/// Completes the lines that were kept, each as a message for [`read`].
+pub fn complete(kept: &[u8], end: &End, mut each: impl FnMut(Vec<u8>)) {
+    let mut rest = Rest(kept);
+    while !rest.0.is_empty() {
+        // Another process may have made them.
+        let Some(message) = complete_one(&mut rest, end) else { return };
+        each(message);
+    }
+}
+
+fn complete_one(rest: &mut Rest<'_>, end: &End) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    put_text(&mut message, rest.text()?);
+    let since = Duration::from_micros(rest.number()?);
+    let bytes = [rest.number()?, rest.number()?];
+    let mut body = Rest(rest.text()?);
+    while let Some(&[kind]) = body.bytes(1) {
+        if kind == TEXT {
+            message.extend_from_slice(body.text()?);
+        } else {
+            message.extend_from_slice(item(kind, since, bytes, end).as_bytes());
+        }
+    }
+    Some(message)
+}
+
+fn item(item: u8, since: Duration, [bytes_in, bytes_out]: [u64; 2], end: &End) -> String {
+    let duration = since.saturating_add(end.duration);
+    let bytes_in = bytes_in.saturating_add(end.bytes_up);
+    let bytes_out = bytes_out.saturating_add(end.bytes_down);
+    match item {
+        MICROS | MICROS_TOO => duration.as_micros().to_string(),
+        SECONDS => duration.as_secs().to_string(),
+        MILLIS => duration.as_millis().to_string(),
+        BYTES_IN => bytes_in.to_string(),
+        BYTES_OUT => bytes_out.to_string(),
+        BYTES_BOTH => bytes_in.saturating_add(bytes_out).to_string(),
+        own => {
+            let name = own.checked_sub(OWN).and_then(|at| NAMES.get(usize::from(at)));
+            name.map_or_else(|| "-".to_owned(), |name| value_of(name, end))
+        }
+    }
+}
+
+/// The name of the log, and the line.
+pub fn read(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut rest = Rest(message);
+    let name = rest.text()?;
+    Some((name, rest.0))
+}
+
+/// The name of a log for a message of the error log.
+pub fn shown(name: &[u8]) -> String {
+    let mut shown = String::new();
+    // Writing to a String does not fail.
+    let _ = write!(shown, "{}", name.escape_ascii());
+    shown
+}

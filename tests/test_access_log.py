@@ -1,0 +1,312 @@
+"""The access log has the line of a relayed tunnel at its end: in the administrator's format, with the tunnel's bytes and time."""
+
+import os
+import re
+import signal
+
+import pytest
+
+from harness import cmodule, draining, http, relayed, wait
+from harness.config import MPM
+from harness.draining import site  # noqa: F401
+
+#: Everything that a tunnel's end says, and what is known before.
+WS = ("duration", "bytes-up", "bytes-down", "messages-up", "messages-down", "by", "reason",
+      "code-client", "code-backend", "backend", "id")  # fmt: skip
+FORMAT = "line %r|%>s|%D|%T|%{ms}T|%{us}T|%I|%O|%S|" + "|".join(f"%{{{name}}}^WS" for name in WS)
+#: Who ended it, here and in WSF0202.
+BY = {"client": "client", "back end": "backend", "server": "server"}
+NAMES = ("request", "status", "D", "T", "ms", "us", "I", "O", "S", *WS)
+
+
+def directives(server, more="", file="ws.log"):
+    """A log of its own, in the format above."""
+    escaped = FORMAT.replace('"', '\\"')
+    return f'{more}\nLogFormat "{escaped}" ws\nCustomLog "{server.directory}/{file}" ws\nLogLevel wsforward:info'
+
+
+def lines(server, file="ws.log", count=None, request=""):
+    """The lines of that log as dicts, once there are so many."""
+    path = server.directory / file
+
+    def found():
+        text = path.read_text() if path.exists() else ""
+        assert not text or text.endswith("\n") or count is not None
+        rows = [line.removeprefix("line ") for line in text.splitlines() if line.startswith("line ") and request in line]
+        return [dict(zip(NAMES, row.split("|"), strict=True)) for row in rows]
+
+    if count is None:
+        return found()
+    return wait.until(lambda: len(found()) >= count and found(), lambda: f"{count} lines; {found()}")
+
+
+def frame(payload, opcode=0x81):
+    """A client's frame."""
+    return bytes([opcode, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def tunnel(talk, path="/"):
+    """Opens one, and has three messages go up and down."""
+    assert talk.ask(http.handshake(path)).status == 101
+    for _ in range(3):
+        talk.echoes(frame(b"hello"))
+
+
+@pytest.mark.parametrize("mpm", MPM)
+def test_one_line_at_the_end(site, client, mpm):
+    made = site(mpm, directives, extra=["logio"])
+    server = made.server
+    talk = client(made.plain)
+    tunnel(talk, "/one")
+    relayed.wait_figure(server, "Tunnels", 1)
+    assert lines(server, request="/one") == []
+    talk.send(frame(b"\x0f\xa0", 0x88))
+    talk.close()
+    [line] = lines(server, count=1, request="/one")
+    [end] = relayed.ends(server)
+    assert line["request"] == "GET /one HTTP/1.1" and line["status"] == "101"
+    assert (int(line["bytes-up"]), int(line["bytes-down"])) == (end.up, end.down)
+    assert abs(float(line["duration"]) - end.seconds) < 0.002
+    assert line["by"] == BY[end.by] and line["reason"] == end.why and line["id"] == end.id
+    assert line["backend"] == end.origin and line["code-client"] == "4000"
+    assert line["messages-up"] == "3"
+    asked = len(http.handshake("/one"))
+    assert int(line["I"]) == asked + end.up
+    assert int(line["S"]) == int(line["I"]) + int(line["O"])
+    micros = int(line["D"])
+    assert micros >= end.seconds * 1e6 - 1000 and line["us"] == line["D"]
+    assert int(line["ms"]) == micros // 1000 and int(line["T"]) == micros // 1000000
+    # One, and no more.
+    server.wait_idle()
+    assert len(lines(server, request="/one")) == 1
+
+
+def test_other_requests_and_conditions_are_as_with_stock(httpd, backend, client):
+    """The same pages with and without the module leave the same lines, but for their times; a tunnel has the
+    line that stock has, in the logs whose condition held."""
+    formats = {"io.log": "%a %r %>s %b %B %I %O %S %X %k", "always.log": "%m %U %>s", "when.log": "%U %>s"}
+    left = {}
+    for name in ("ours", "stock"):
+        origin = backend()
+        server = httpd(extra=["logio"]) if name == "ours" else httpd(extra=["logio"], module=None)
+        server.page("page", "a page\n")
+        on = "WSForward On\nWSForwardRelay On" if name == "ours" else ""
+        logs = "".join(
+            f'CustomLog "{server.directory}/{file}" "{format}"{" env=wanted" if file == "when.log" else ""}\n'
+            for file, format in formats.items())  # fmt: skip
+        port = server.vhost(f'''{on}
+SetEnvIf Request_URI "wanted" wanted
+{logs}
+ProxyPass "/page" !
+ProxyPass "/" "{origin.url("http")}" upgrade=websocket''')
+        server.start()
+        for path in ("/page", "/page/none", "/page/wanted"):
+            talk = client(port)
+            talk.ask(http.request(path))
+            talk.close()
+            server.wait_idle()
+        for path in ("/tunnel", "/wanted"):
+            talk = client(port)
+            tunnel(talk, path)
+            talk.send(frame(b"\x03\xe8", 0x88))
+            talk.close()
+            last = server.directory / ("when.log" if path == "/wanted" else "always.log")
+            wait.until(lambda path=path, last=last: f"{path} 101" in last.read_text(), "the lines of the tunnel")
+            server.wait_idle()
+        left[name] = {file: (server.directory / file).read_text().splitlines() for file in formats}
+    # mod_log_config says of a tunnel in its thread that the client is gone.
+    bare = {name: {file: [re.sub(r" [X+-] (\d+)$", r" \1", line) for line in lines] for file, lines in files.items()}
+            for name, files in left.items()}  # fmt: skip
+    assert bare["ours"] == bare["stock"]
+    assert len(left["ours"]["when.log"]) == 2
+
+
+@pytest.mark.parametrize("mpm", MPM)
+def test_line_comes_after_a_reload_in_the_new_file(site, client, mpm):
+    """A drain process sends it: to the new file of a log that was rotated."""
+    made = site(mpm, directives, extra=["logio"])
+    server = made.server
+    talk = client(made.plain)
+    tunnel(talk, "/kept")
+    relayed.wait_figure(server, "Tunnels", 1)
+    for count in range(2):
+        if (server.directory / "ws.log").exists():
+            os.rename(server.directory / "ws.log", server.directory / f"ws.log.{count}")
+        server.reload()
+        wait.until(made.drains, "a drain process")
+        talk.echoes(frame(b"still here"))
+    talk.send(frame(b"\x03\xe8", 0x88))
+    talk.close()
+    [line] = lines(server, count=1, request="/kept")
+    [end] = relayed.ends(server)
+    assert int(line["bytes-up"]) == end.up and line["code-client"] == "1000"
+    assert int(line["I"]) == len(http.handshake("/kept")) + end.up
+    wait.until(lambda: not made.drains(), "no drain process is left")
+    for old in server.directory.glob("ws.log.*"):
+        assert "/kept" not in old.read_text()
+
+
+def test_log_that_is_gone_is_said_once(site, client):
+    made = site("event", directives)
+    server = made.server
+    talks = [client(made.plain) for _ in range(3)]
+    for talk in talks:
+        tunnel(talk, "/gone")
+    relayed.wait_figure(server, "Tunnels", 3)
+    at = server._directives.index(made.directives)
+    server._directives[at] = "LogLevel wsforward:info"
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    server.log.expect("WSF0131: .*ws.log, which is not in the configuration any more")
+    for talk in talks:
+        talk.close()
+    wait.until(lambda: relayed.figures(server)["AccessLinesLost"] == 3, "three lines are counted as lost")
+    assert len(server.log.wait_for("WSF0131")) == 1
+
+
+def test_lines_of_a_stop_are_written(site, client):
+    """By the child, and by the parent for drain processes."""
+    made = site("event", directives)
+    server = made.server
+    old = client(made.plain)
+    tunnel(old, "/old")
+    relayed.wait_figure(server, "Tunnels", 1)
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    young = client(made.plain)
+    tunnel(young, "/young")
+    relayed.wait_figure(server, "Tunnels", 2)
+    server.stop()
+    assert {line["request"]: (line["by"], line["reason"]) for line in lines(server)} == {
+        "GET /old HTTP/1.1": ("server", "stopped"), "GET /young HTTP/1.1": ("server", "stopped")}  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+    ("start", ["-"]), ("both", ["-", "closed"]), ("end", ["closed"])])  # fmt: skip
+def test_start_and_both(site, client, value, expected):
+    made = site("event", directives, vhost=f"WSForwardAccessLog {value}", extra=["logio"])
+    talk = client(made.plain)
+    tunnel(talk)
+    talk.send(frame(b"\x03\xe8", 0x88))
+    talk.close()
+    [end] = relayed.ends(made.server)
+    found = lines(made.server, count=len(expected), request="GET / ")
+    assert [(line["by"], line["reason"]) for line in found] == [
+        ("-" if reason == "-" else BY[end.by], reason) for reason in expected]  # fmt: skip
+    if value != "end":
+        assert int(found[0]["I"]) == len(http.handshake()) and found[0]["id"] != "-" != found[0]["backend"]
+
+
+def test_items_of_a_tunnel_in_its_thread_and_of_none(site, client):
+    made = site("event", directives, vhost="WSForwardRelay Off")
+    made.server.page("page", "a page")
+    talk = client(made.plain)
+    tunnel(talk, "/thread")
+    talk.close()
+    [line] = lines(made.server, count=1, request="/thread")
+    [end] = relayed.ends(made.server)
+    assert (int(line["bytes-up"]), line["by"], line["id"]) == (end.up, BY[end.by], end.id)
+    assert line["messages-up"] == "-" == line["code-client"]
+    assert client(made.plain).ask(http.request("/plain")).status in (200, 404, 426)
+    [line] = lines(made.server, count=1, request="/plain")
+    assert {line[name] for name in WS} == {"-"}
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_long_lines_stay_whole(site, client, buffered):
+    """Longer than PIPE_BUF, of many tunnels that end together, after a reload too."""
+    def more(server):
+        return ("BufferedLogs On\n" if buffered else "") + directives(server)
+    made = site("event", more)
+    server = made.server
+    talks = [client(made.plain) for _ in range(20)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/long{number}/" + "x" * 6000)
+    relayed.wait_figure(server, "Tunnels", len(talks))
+    for talk in talks[:10]:
+        talk.close()
+    lines(server, count=10, request="/long")
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    for talk in talks[10:]:
+        talk.close()
+    found = lines(server, count=20, request="/long")
+    assert sorted(len(line["request"]) for line in found) == sorted(
+        len(f"GET /long{number}/ HTTP/1.1") + 6000 for number in range(20))  # fmt: skip
+
+
+def test_piped_log(site, client):
+    """The program gets each line; after a reload the new one does."""
+    def more(server):
+        return directives(server).replace(f'CustomLog "{server.directory}', f'CustomLog "|$/bin/cat >>{server.directory}')
+    made = site("event", more)
+    server = made.server
+    # What httpd says of programs behind a pipe, at a reload.
+    server.log.expect("AH00488", certain=False)
+    talks = [client(made.plain) for _ in range(2)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/piped{number}")
+    relayed.wait_figure(server, "Tunnels", 2)
+    talks[0].close()
+    lines(server, count=1, request="/piped0")
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    talks[1].close()
+    lines(server, count=1, request="/piped1")
+
+
+def test_value_that_is_not_allowed(httpd):
+    server = httpd()
+    server.directives("WSForwardAccessLog later")
+    status, text = server.configtest()
+    assert status != 0 and 'WSForwardAccessLog: "later" is not allowed, expected end, start or both' in text
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_bytes_that_came_with_the_handshake_count_once(site, client, certificate, tls):
+    made = site("event", directives, extra=["logio"])
+    talk = client(made.tls, certificate.client_context("tls1.3")) if tls else client(made.plain)
+    early = frame(b"early")
+    talk.send(http.handshake("/early") + early)
+    assert talk.read_response().status == 101
+    assert talk.read_exactly(7) == b"\x81\x05early"
+    talk.send(frame(b"\x03\xe8", 0x88))
+    talk.close()
+    [line] = lines(made.server, count=1, request="/early")
+    [end] = relayed.ends(made.server)
+    assert int(line["bytes-up"]) == end.up == len(early) + 8
+    if not tls:
+        assert int(line["I"]) == len(http.handshake("/early")) + end.up
+    else:
+        # Of TLS the handshake counts as it went over the wire, and the tunnel as it was decrypted.
+        assert int(line["I"]) > len(http.handshake("/early")) + end.up
+
+
+def test_many_ends_at_once(site, client):
+    """No line is lost in a live child, whatever comes at once."""
+    made = site("event", directives)
+    talks = [client(made.plain) for _ in range(300)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/many{number}/")
+    relayed.wait_figure(made.server, "Tunnels", len(talks))
+    for talk in talks:
+        talk.close()
+    found = lines(made.server, count=len(talks), request="/many")
+    assert len({line["request"] for line in found}) == len(found) == len(talks)
+    assert relayed.figures(made.server)["AccessLinesLost"] == 0
+
+
+def test_another_writer_of_logs(httpd, backend, client, scratch):
+    """Its lines come when the tunnel leaves its thread, through it, and the error log says so."""
+    origin, server = backend(), httpd()
+    server.log.expect("WSF0133")
+    server.directives(cmodule.build("foreign_writer", scratch) + "\n" + directives(server))
+    port = server.vhost(f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origin.url("http")}"')
+    server.start()
+    talk = client(port)
+    tunnel(talk, "/foreign")
+    file = server.directory / "ws.log"
+    wait.until(lambda: file.exists() and "foreign line GET /foreign HTTP/1.1|101|" in file.read_text(), "the line")
+    talk.close()
+    relayed.ends(server)
+    assert file.read_text().count("/foreign") == 1
