@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod bound;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use protocol::{extensions, origin_rule};
 use relay::{KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
-use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number};
+use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number, time};
 use crate::ffi::request::Request;
 use crate::ffi::role::Parent;
 use crate::ffi::section::{self, SectionConfig};
@@ -30,6 +31,7 @@ pub struct DirConfig<'p> {
     handshake_timeout: Option<Duration>,
     access_log: Option<AccessLog>,
     rules: Rules,
+    lifetime: Option<Lifetime>,
 }
 
 impl SectionConfig for DirConfig<'static> {
@@ -46,6 +48,7 @@ impl SectionConfig for DirConfig<'static> {
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             access_log: over.access_log.or(base.access_log),
             rules: over.rules.or(base.rules),
+            lifetime: over.lifetime.or(base.lifetime),
         }
     }
 }
@@ -97,9 +100,35 @@ impl<'p> DirConfig<'p> {
         self.access_log.unwrap_or_default()
     }
 
+    /// The same, with a time since 1970 at which the tunnel ends.
+    pub fn until(mut self, expires: Option<Duration>) -> Self {
+        self.rules.expires = expires;
+        self
+    }
+
     /// The directives that hold for an open tunnel.
     pub fn rules(&self) -> Rules {
-        self.rules
+        Rules { max_lifetime: self.lifetime.map(Lifetime::of_one), ..self.rules }
+    }
+}
+
+/// WSForwardMaxLifetime.
+#[derive(Debug, Clone, Copy)]
+struct Lifetime {
+    most: Duration,
+    /// By how much it may be less, so that tunnels that began together do not end together.
+    jitter_percent: u32,
+}
+
+impl Lifetime {
+    /// How long one tunnel may live.
+    fn of_one(self) -> Duration {
+        // Keys of the standard library's are random; nobody gains by guessing them.
+        let random = RandomState::new().hash_one(0) as u32;
+        let part = f64::from(random) / f64::from(u32::MAX) * f64::from(self.jitter_percent) / 100.0;
+        // Zero would be for ever.
+        let least = Duration::from_millis(1).min(self.most);
+        self.most.mul_f64(1.0 - part).max(least)
     }
 }
 
@@ -209,7 +238,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 19] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 20] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -313,6 +342,15 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 19] = [
         usage: c"end, start or both: whether a relayed tunnel has its line in the access logs when it has ended, when it leaves its worker thread, or one each (default: end)",
         set: |config, values| {
             config.access_log = Some(access_log(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxLifetime",
+        context: Context::Directory,
+        usage: c"how long a tunnel may be open, in seconds or with a unit, and by up to how many percent less; 0 is for ever (default: 0)",
+        set: |config, values| {
+            config.lifetime = Some(lifetime(values)?);
             Ok(())
         },
     },
@@ -440,6 +478,22 @@ fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
         "off" => Ok(Rigour::Off),
         _ => Err(not_allowed(&[value], &expected)),
     }
+}
+
+fn lifetime(values: &Arguments<'_>) -> Result<Lifetime, String> {
+    /// A century: later times cannot be told from never.
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    let expected = "a time such as 8h, and a percentage from 0% to 100%";
+    let wrong = || not_allowed(values.all(), &expected);
+    let (most, jitter) = match *values.all() {
+        [most] => (most, "0%"),
+        [most, jitter] => (most, jitter),
+        _ => return Err(wrong()),
+    };
+    let most = time(most).filter(|time| *time <= LONGEST).ok_or_else(wrong)?;
+    let jitter = jitter.strip_suffix('%').ok_or_else(wrong)?;
+    let jitter_percent = number(jitter, 0..=100).map_err(|_| wrong())?;
+    Ok(Lifetime { most, jitter_percent })
 }
 
 fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {

@@ -16,6 +16,7 @@ SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
 CHECK = "strict, lenient or off"
 EXTENSIONS = "any, none, or names of extensions such as permessage-deflate"
+LIFETIME = "a time such as 8h, and a percentage from 0% to 100%"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
 MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
 PREFIXES = "two numbers such as 32 64"
@@ -37,6 +38,13 @@ WRONG = [
     ("WSForwardCheck", None, CHECK),
     ("WSForwardCheck on", "on", CHECK),
     ("WSForwardCheck strict off", "strict off", CHECK),
+    ("WSForwardMaxLifetime", None, LIFETIME),
+    ("WSForwardMaxLifetime long", "long", LIFETIME),
+    ("WSForwardMaxLifetime -1", "-1", LIFETIME),
+    ("WSForwardMaxLifetime 9999999999", "9999999999", LIFETIME),
+    ("WSForwardMaxLifetime 1h 10", "1h 10", LIFETIME),
+    ("WSForwardMaxLifetime 1h 101%", "1h 101%", LIFETIME),
+    ("WSForwardMaxLifetime 1h 1% 1%", "1h 1% 1%", LIFETIME),
     ("WSForwardOrigin", None, ORIGIN),
     ("WSForwardOrigin example.com", "example.com", ORIGIN),
     ("WSForwardOrigin any same", "any same", ORIGIN),
@@ -176,7 +184,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
     "WSForward On", "WSForward off", "wsforward ON", "WSForwardProtocols websocket", "WSForwardProtocols websocket my/1",
     "WSForwardCheck strict", "WSForwardCheck LENIENT", "WSForwardCheck off", "WSForwardHandshakeTimeout 5", "WSForwardHandshakeTimeout 5s", "WSForwardHandshakeTimeout 500ms",
     "WSForwardOrigin any", "WSForwardOrigin SAME required null https://*.example.com:8443",
-    "WSForwardExtensions None", "WSForwardExtensions permessage-deflate x-a",
+    "WSForwardMaxLifetime 0", "WSForwardMaxLifetime 8h 10%", "WSForwardExtensions None", "WSForwardExtensions permessage-deflate x-a",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
     "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
 ])

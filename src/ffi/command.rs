@@ -84,19 +84,7 @@ impl<'p> Arguments<'p> {
         let bound = if least.is_zero() { "" } else { " above 0" };
         let expected = format!("a time{bound} such as 30, 30s, 500ms or 5min");
         let value = self.one(&expected)?;
-        let text = c_string(value);
-        let mut micros: sys::apr_interval_time_t = 0;
-        // SAFETY: the strings are NUL-terminated, `micros` is ours.
-        let rv = unsafe {
-            sys::ap_timeout_parameter_parse(text.as_ptr(), &raw mut micros, c"s".as_ptr())
-        };
-        u64::try_from(micros)
-            .ok()
-            // httpd reads a unit without a number as 0.
-            .filter(|_| rv == 0 && value.starts_with(|c: char| c.is_ascii_digit()))
-            .map(Duration::from_micros)
-            .filter(|time| *time >= least)
-            .ok_or_else(|| not_allowed(&[value], &expected))
+        time(value).filter(|time| *time >= least).ok_or_else(|| not_allowed(&[value], &expected))
     }
 
     /// A number in `allowed`.
@@ -109,6 +97,19 @@ impl<'p> Arguments<'p> {
     pub(crate) fn keep(&self, text: &str) -> &'p [u8] {
         self.pool.text(text.as_bytes())
     }
+}
+
+/// `text` as a time in httpd's syntax.
+pub(crate) fn time(text: &str) -> Option<Duration> {
+    // httpd reads a unit without a number as 0.
+    let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+    let text = c_string(text);
+    let mut micros: sys::apr_interval_time_t = 0;
+    // SAFETY: the strings are NUL-terminated, `micros` is ours.
+    let rv =
+        unsafe { sys::ap_timeout_parameter_parse(text.as_ptr(), &raw mut micros, c"s".as_ptr()) };
+    let micros = u64::try_from(micros).ok().filter(|_| rv == 0 && is_number)?;
+    Some(Duration::from_micros(micros))
 }
 
 /// `text` as a number in `allowed`.

@@ -107,6 +107,10 @@ messages! {
         OriginOwnUnknown { seen } "its Origin {seen} is not among those allowed, and its own is not known";
     }
 
+    Expired(141) Info "upgrade request refused with 403: the time of WSFORWARD_EXPIRES has come already"
+
+    WrongExpiry(142) Error { seen } "upgrade request refused with 500: WSFORWARD_EXPIRES is \"{seen}\", expected seconds since 1970, or + and seconds from now on"
+
     HandedOver(200) Debug { tunnel } "to the relay: {tunnel}"
 
     StaysInThread(201) Debug { why } "tunnel stays in its worker thread: {why}" {

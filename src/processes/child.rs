@@ -23,7 +23,7 @@ use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::{access, lines, logger, memory, own_slot, parent, registry};
+use crate::processes::{access, alarm, lines, logger, memory, own_slot, parent, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -222,6 +222,7 @@ pub fn stop(how: ChildExit) {
         }
     };
     stop::leave();
+    alarm::finish();
     if let Some(keeper) = &child.keeper {
         keeper.stop();
     }

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod access_line;
+pub mod alarm;
 pub mod child;
 mod collector;
 pub mod drain;

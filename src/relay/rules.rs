@@ -1,8 +1,15 @@
 //! The rules for an open tunnel.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use shared::Why;
 
 use crate::bytes::{Field, Reader};
+
+/// The status code of a Close frame that says "going away" (RFC 6455 7.4.1).
+pub const GOING_AWAY: u16 = 1001;
+/// The one for who breaks a rule of the server.
+const POLICY_VIOLATION: u16 = 1008;
 
 /// Makes [`Rules`] of a list of them. Another rule is one more line here.
 macro_rules! rules {
@@ -52,6 +59,47 @@ rules! {
     max_message_backend: u64,
     /// Whether what is not RFC 6455 ends the tunnel. By default it does not.
     strict: Strict,
+    /// How long the tunnel may be open. Zero is for ever; so is the default.
+    max_lifetime: Duration,
+    /// When it ends whatever goes on in it, as time since 1970. By default never.
+    expires: Duration,
+}
+
+/// When a tunnel ends, whatever goes on in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadline {
+    /// The time.
+    pub at: Instant,
+    /// Which rule says so.
+    pub limit: Limit,
+}
+
+/// The rules that end a tunnel at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// [`Rules::max_lifetime`].
+    Lifetime,
+    /// [`Rules::expires`].
+    Expired,
+}
+
+impl Limit {
+    /// The status code of the Close frame for both sides (RFC 6455 7.4.1).
+    pub fn code(self) -> u16 {
+        match self {
+            Self::Lifetime => GOING_AWAY,
+            Self::Expired => POLICY_VIOLATION,
+        }
+    }
+}
+
+impl From<Limit> for Why {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::Lifetime => Self::Lifetime,
+            Limit::Expired => Self::Expired,
+        }
+    }
 }
 
 /// WSForwardStrict, and what the extensions of a tunnel make of it.
@@ -111,6 +159,25 @@ impl Rules {
         self.idle_timeout.filter(|timeout| !timeout.is_zero())
     }
 
+    /// Whether a tunnel with these rules has a [`deadline`](Self::deadline).
+    pub fn has_deadline(&self) -> bool {
+        self.expires.is_some() || self.max_lifetime.is_some_and(|time| !time.is_zero())
+    }
+
+    /// When a tunnel that began at `started` ends, by the clock as it is now.
+    pub fn deadline(&self, started: Instant) -> Option<Deadline> {
+        let lifetime = self.max_lifetime.filter(|time| !time.is_zero());
+        let lifetime = lifetime.and_then(|time| started.checked_add(time));
+        let expires = self.expires.and_then(|expires| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Instant::now().checked_add(expires.saturating_sub(now))
+        });
+        let limits = [(expires, Limit::Expired), (lifetime, Limit::Lifetime)];
+        let deadlines =
+            limits.into_iter().filter_map(|(at, limit)| Some(Deadline { at: at?, limit }));
+        deadlines.min_by_key(|deadline| deadline.at)
+    }
+
     /// How long the tunnel waits for its peers when a rule has ended it.
     pub(crate) fn effective_linger(&self) -> Duration {
         self.linger.unwrap_or(Self::DEFAULT_LINGER)
@@ -119,9 +186,9 @@ impl Rules {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-    use super::{Rules, Strict};
+    use super::{Limit, Rules, Strict};
     use crate::bytes::Reader;
 
     #[test]
@@ -136,6 +203,25 @@ mod tests {
     }
 
     #[test]
+    fn the_first_limit_ends_the_tunnel() {
+        let (started, hour) = (Instant::now(), Duration::from_secs(3600));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let limit = |max_lifetime, expires| {
+            let rules = Rules { max_lifetime, expires, ..Rules::default() };
+            assert_eq!(rules.has_deadline(), rules.deadline(started).is_some());
+            rules.deadline(started).map(|deadline| deadline.limit)
+        };
+        assert_eq!(limit(None, None), None);
+        assert_eq!(limit(Some(Duration::ZERO), None), None);
+        assert_eq!(limit(Some(hour), None), Some(Limit::Lifetime));
+        assert_eq!(limit(Some(hour), Some(now + hour / 2)), Some(Limit::Expired));
+        assert_eq!(limit(Some(hour), Some(now + hour * 2)), Some(Limit::Lifetime));
+        // It is over by now.
+        let past = Rules { expires: Some(hour), ..Rules::default() }.deadline(started);
+        assert!(past.is_some_and(|deadline| deadline.at <= Instant::now()));
+    }
+
+    #[test]
     fn whatever_they_are_they_come_back() {
         let times = [None, Some(Duration::ZERO), Some(Duration::from_micros(7))];
         let numbers = [None, Some(0), Some(u64::MAX - 1)];
@@ -147,6 +233,8 @@ mod tests {
                     max_message_client: numbers[at],
                     max_message_backend: numbers[2 - at],
                     strict: [None, Some(Strict::Off), Some(Strict::Extended)][at],
+                    max_lifetime: linger,
+                    expires: idle_timeout,
                 };
                 let mut bytes = Vec::new();
                 rules.freeze(&mut bytes);

@@ -90,6 +90,16 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).shutdown(Shutdown::Write);
 }
 
+/// Has whoever reads it find an end, behind what has come. The peer is not told.
+pub fn shutdown_read(fd: BorrowedFd<'_>) {
+    let _ = SockRef::from(&fd).shutdown(Shutdown::Read);
+}
+
+/// Has whoever reads or writes it find an end.
+pub fn shutdown_both(fd: BorrowedFd<'_>) {
+    let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+}
+
 /// Has calls without a flag of their own not wait.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) {
     let on: c_int = 1;

@@ -16,13 +16,11 @@ use crate::buffers::ThreadBuffers;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
 use crate::keepalive::KeepAlive;
+use crate::rules::{GOING_AWAY, Limit};
 use crate::stream::Stream;
 use crate::thread::{Thread, TunnelCommand};
 use crate::tunnel::{Tunnel, TunnelState};
 use crate::watch::{Silence, UnderWay, under_way};
-
-/// The status code of a Close frame that says "going away" (RFC 6455 7.4.1).
-pub const GOING_AWAY: u16 = 1001;
 
 /// Who ended the tunnel, and why.
 struct Cause {
@@ -63,6 +61,8 @@ struct Carried {
     backend: Stream,
     state: TunnelState,
     idle: Option<Box<Idle>>,
+    /// When it ends whatever goes on in it.
+    deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
     /// Since when the client and the back end have not answered; none while both do.
     silence: Option<Box<[Silence; 2]>>,
 }
@@ -110,9 +110,20 @@ impl Task {
                     None => state.rules.effective_idle_timeout(),
                 };
                 let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
+                // By the clock as it is here and now.
+                let deadline = state.rules.deadline(state.started).map(|deadline| {
+                    Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))
+                });
                 let number = thread.register();
                 Some(Task {
-                    carried: Some(Carried { client, backend, state, idle, silence: None }),
+                    carried: Some(Carried {
+                        client,
+                        backend,
+                        state,
+                        idle,
+                        deadline,
+                        silence: None,
+                    }),
                     number: Some(number),
                     probation: Some(thread.probation.add(number)),
                     thread,
@@ -268,6 +279,7 @@ impl Carried {
         let cause = if self.state.ending.is_none() {
             match self.poll_carry(cx, thread) {
                 Poll::Pending if self.is_broken() => self.poll_ending(cx, thread),
+                Poll::Pending if self.is_over(cx) => self.poll_ending(cx, thread),
                 Poll::Pending => self.poll_idle(cx, thread),
                 ready => ready,
             }
@@ -408,6 +420,19 @@ impl Carried {
         }
         self.begin_end(By::Us, Why::IdleTimeout, [Some(GOING_AWAY); 2]);
         self.poll_ending(cx, thread)
+    }
+
+    /// Begins the end of a tunnel whose time has come.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = &mut self.deadline else { return false };
+        let (sleep, limit) = &mut **deadline;
+        let limit = *limit;
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.deadline = None;
+        self.begin_end(By::Us, limit.into(), [Some(limit.code()); 2]);
+        true
     }
 
     /// Begins the end of a tunnel of which a side has sent what a rule does not allow.

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use messages::{
-    Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, OriginRefused, ProcessFull, Refused,
+    Expired, Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, OriginRefused, ProcessFull,
+    Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
 use shared::{ClientEntry, Refusal, Slot};
@@ -22,10 +23,15 @@ use crate::ffi::request::Request;
 use crate::processes::child;
 use crate::processes::memory::shared;
 use crate::processes::own_slot;
+use crate::request::expiry::NotOpen;
 use crate::request::{decision, origin};
 
 const FORBIDDEN: u16 = 403;
+const INTERNAL_SERVER_ERROR: u16 = 500;
 const SERVICE_UNAVAILABLE: u16 = 503;
+
+/// How much of a variable the log shows.
+const MAX_SHOWN_BYTES: usize = 100;
 
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER_SECONDS: &str = "10";
@@ -153,6 +159,24 @@ fn refuse_origin(r: Request<'_>, denied: &Denied) -> u16 {
     own_slot::count_refusal(Refusal::Origin);
     log::request_at(r, level(&LAST), &OriginRefused { why: denied });
     FORBIDDEN
+}
+
+/// Refuses a request whose tunnel is not to begin because of its WSFORWARD_EXPIRES. Returns the status
+/// to answer with.
+pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
+    give_back(r);
+    match why {
+        NotOpen::Past => {
+            own_slot::count_refusal(Refusal::Expired);
+            log::request(r, &Expired);
+            FORBIDDEN
+        }
+        NotOpen::Wrong(text) => {
+            let seen = &text[..text.len().min(MAX_SHOWN_BYTES)];
+            log::request(r, &WrongExpiry { seen: &seen.escape_ascii() });
+            INTERNAL_SERVER_ERROR
+        }
+    }
 }
 
 /// The answer of a scheme handler to a request that it refuses. To mod_proxy a 503 is the

@@ -1,5 +1,5 @@
 //! The end of a tunnel in its worker thread, where mod_proxy's loop carries it, because a side has
-//! sent what a rule does not allow. In the relay it is the relay that looks and ends.
+//! sent what a rule does not allow, or its time has come. In the relay it is the relay that looks and ends.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use crate::request::tunnel::Side;
 /// What is asked of a connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Ends a tunnel of which a side has sent what a rule does not allow, at a read of `reading` with
-/// `next` below it: both sides get what may still go on, which is in `out` for the other side than
-/// `reading`, and their Close frame, and have the usual time to end too. Says how the loop is to end.
+/// Ends a tunnel of which a side has sent what a rule does not allow, or whose time has come, at a
+/// read of `reading` with `next` below it: both sides get what may still go on, which is in `out`
+/// for the other side than `reading`, and their Close frame, and have the usual time to end too.
+/// Says how the loop is to end.
 pub fn end(
     serving: &Serving<'_, Handshake>,
     reading: Side,
@@ -32,7 +33,11 @@ pub fn end(
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return Status::ABORTED;
     };
-    let Some((sender, breach)) = tunnel.broken.get() else { return Status::ABORTED };
+    let code = |to: Side| match (tunnel.broken.get(), tunnel.over.get()) {
+        (Some((sender, breach)), _) if to == sender => breach.code(),
+        (None, Some(limit)) => limit.code(),
+        _ => GOING_AWAY,
+    };
     let until = Instant::now() + Rules::DEFAULT_LINGER;
     let left = || until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
     let mut bytes = Vec::new();
@@ -41,9 +46,8 @@ pub fn end(
     for (c, from) in [(origin, Side::Client), (client, Side::Origin)] {
         let ahead = if from == reading { std::mem::take(&mut bytes) } else { Vec::new() };
         tunnel.ahead(from).count(ahead.len());
-        let code = if from == sender { GOING_AWAY } else { breach.code() };
         let mut last = ahead;
-        last.extend_from_slice(&tunnel.close_behind(from, code));
+        last.extend_from_slice(&tunnel.close_behind(from, code(from.other())));
         if let (Some(socket), Some(left)) = (own_socket(c), left()) {
             let _ = socket.set_timeout(Some(left));
         }

@@ -21,6 +21,7 @@ use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::request::admission;
 use crate::request::decision::{asked, decide};
+use crate::request::expiry;
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
 
@@ -75,6 +76,14 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
     if let Err(status) = admission::reserve(r, &config) {
         return admission::refuse_by_handler(r, status);
     }
+    // When it is sent to a back end, and no sooner: whoever sets it may do so late.
+    let config = match expiry::of(env) {
+        Ok(expires) => config.until(expires),
+        Err(why) => {
+            let status = admission::refuse_expired(r, &why);
+            return admission::refuse_by_handler(r, status);
+        }
+    };
     delegate(call, &config, headers, env, token, &url)
 }
 

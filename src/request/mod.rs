@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod breach;
 pub mod decision;
+pub mod expiry;
 pub mod handler;
 pub mod handover;
 pub mod handshake;

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use relay::{Breach, By, Guard, Rules, Tracker};
+use relay::{Breach, By, Deadline, Guard, Limit, Rules, Tracker};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
+use crate::processes::alarm::Alarm;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +51,10 @@ struct Direction {
 }
 
 impl Frames {
-    /// For a tunnel with these rules; none if no rule looks at frames.
+    /// For a tunnel with these rules; none if no rule looks at frames, or has a Close frame sent.
     pub fn new(rules: &Rules) -> Option<Box<Self>> {
         let guards = [By::Client, By::Backend].map(|sender| Guard::new(rules, sender));
-        if guards.iter().all(Option::is_none) {
+        if guards.iter().all(Option::is_none) && !rules.has_deadline() {
             return None;
         }
         let [client, origin] = guards;
@@ -112,6 +113,12 @@ pub struct Tunnel {
     pub frames: RefCell<Option<Box<Frames>>>,
     /// The side that has sent what a rule does not allow, and what that was.
     pub broken: Cell<Option<(Side, Breach)>>,
+    /// When it ends, whatever goes on in it.
+    pub deadline: Cell<Option<Deadline>>,
+    /// Wakes the loop then.
+    pub alarm: RefCell<Option<Alarm>>,
+    /// That time has come.
+    pub over: Cell<Option<Limit>>,
     /// A stream of HTTP/2 has what came with the 101.
     pub caught_up: Cell<bool>,
 }

@@ -15,8 +15,8 @@ use crate::ffi::noted::Noted;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::processes::access_line;
 use crate::processes::record::{EndLine, TunnelRecord};
+use crate::processes::{access_line, alarm};
 use crate::request::breach;
 use crate::request::handover::{self, Attempt};
 use crate::request::handshake::{Handshake, Stage, connections, current};
@@ -50,8 +50,9 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     }
     let rules = serving.data.rules.get();
     let frames = serving.data.offer.is_websocket().then(|| Frames::new(&rules)).flatten();
-    let is_guarded = frames.is_some();
+    let is_guarded = frames.is_some() || rules.has_deadline();
     tunnel.frames.replace(frames);
+    tunnel.deadline.set(rules.deadline(now));
     // Without it the tunnel works all the same in its thread, but nobody looks at its frames.
     if CLIENT.add(client, ClientFilter).is_err() && is_guarded {
         client.abort();
@@ -157,6 +158,9 @@ fn how_it_ended(
         let by = if side == Side::Client { By::Client } else { By::Backend };
         return (by, breach.into());
     }
+    if let Some(limit) = tunnel.over.get() {
+        return (By::Us, limit.into());
+    }
     if tunnel.is_late.get() {
         return (By::Us, Why::Error(libc::ETIMEDOUT));
     }
@@ -221,6 +225,29 @@ pub fn read(
     }
 }
 
+/// Notes whether the tunnel's time has come. Until then an alarm wakes the loop at that time.
+fn look_at_the_clock(serving: &Serving<'_, Handshake>) {
+    let tunnel = &serving.data.tunnel;
+    let (Some(deadline), Some(origin)) = (tunnel.deadline.get(), serving.origin) else { return };
+    let is_set = || {
+        let mut alarm = tunnel.alarm.borrow_mut();
+        if alarm.is_none() {
+            let client = serving.request.connection().filter(|client| !client.is_secondary());
+            let client = client.and_then(Connection::socket);
+            let origin = origin.socket();
+            let origin = origin.as_ref().and_then(Socket::fd);
+            *alarm = origin.and_then(|origin| {
+                alarm::set(deadline.at, origin, client.as_ref().and_then(Socket::fd)).ok()
+            });
+        }
+        alarm.is_some()
+    };
+    // One that nobody would end in time does not begin.
+    if deadline.at <= Instant::now() || !is_set() {
+        tunnel.over.set(Some(deadline.limit));
+    }
+}
+
 fn read_tunnel(
     serving: &Serving<'_, Handshake>,
     side: Side,
@@ -249,7 +276,10 @@ fn read_tunnel(
     if side == Side::Client {
         stream::begin(serving);
     }
-    if tunnel.broken.get().is_some() {
+    if is_in_loop {
+        look_at_the_clock(serving);
+    }
+    if tunnel.broken.get().is_some() || tunnel.over.get().is_some() {
         return Err(breach::end(serving, side, next, out));
     }
     let ahead = tunnel.ahead(side);

@@ -86,6 +86,7 @@ reasons! {
         Descriptors = "descriptors", "The limit of descriptors of the process allows no more.";
         Client = "max-tunnels-per-client", "WSForwardMaxTunnelsPerClient is reached.";
         Memory = "memory", "No more fit the server's memory.";
+        Expired = "expired", "The time of WSFORWARD_EXPIRES has come already.";
         Origin = "origin", "WSForwardOrigin does not allow its Origin.";
     }
 }
@@ -114,6 +115,8 @@ reasons! {
         IdleTimeout = "idle-timeout", "No byte in either direction for the idle timeout.";
         MessageTooBig = "message-too-big", "A message was longer than WSForwardMaxMessage.";
         ProtocolError = "protocol-error", "A frame was not as RFC 6455 wants it, with WSForwardStrict On.";
+        Lifetime = "lifetime", "It was open for WSForwardMaxLifetime.";
+        Expired = "expired", "The time of WSFORWARD_EXPIRES came.";
         Stopped = "stopped", "Ordered, because the server stops.";
         DrainTimeout = "drain-timeout", "Ordered, because it outlived its process for longer than allowed.";
         Panic = "panic", "A panic in this tunnel's task. A fault of the program.";
@@ -166,6 +169,8 @@ mod tests {
             Why::IdleTimeout,
             Why::MessageTooBig,
             Why::ProtocolError,
+            Why::Lifetime,
+            Why::Expired,
             Why::Stopped,
             Why::DrainTimeout,
             Why::Panic,
@@ -178,7 +183,7 @@ mod tests {
             Ends::EACH.iter().map(|(name, of)| (*name, of(&counts).load(Relaxed))).collect();
         let expected: Vec<_> = why.iter().map(Why::name).zip(1..).collect();
         assert_eq!(found, expected);
-        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 78);
+        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 105);
         let names: HashSet<_> = found.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), Why::KINDS);
     }

@@ -1,0 +1,130 @@
+//! Wakes worker threads whose tunnels have a time to end. mod_proxy's loop waits for the tunnel's
+//! sockets and nothing else, so at that time the back end's is shut down for reading: the loop reads,
+//! and finds out. One that is not waiting for that, since neither side takes what it is sent, loses
+//! both sockets a little later.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use os::descriptors;
+use relay::{Rules, socket, spawn_without_signals};
+
+/// How long a tunnel gets to end once its worker was woken: its peers have the usual time for an
+/// answer to their Close.
+const GRACE: Duration = Rules::DEFAULT_LINGER.saturating_add(Duration::from_secs(1));
+
+struct State {
+    /// What is to be woken, by time.
+    sleepers: BTreeMap<(Instant, u64), Sleeper>,
+    /// The number given out last.
+    last: u64,
+    /// The thread, and the process that it runs in.
+    thread: Option<(u32, JoinHandle<()>)>,
+    is_over: bool,
+}
+
+struct Sleeper {
+    origin: OwnedFd,
+    client: Option<OwnedFd>,
+    /// It was woken.
+    is_woken: bool,
+}
+
+static STATE: Mutex<State> =
+    Mutex::new(State { sleepers: BTreeMap::new(), last: 0, thread: None, is_over: false });
+static CHANGED: Condvar = Condvar::new();
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An alarm that is set, until it is dropped.
+#[derive(Debug)]
+pub struct Alarm(u64);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        state().sleepers.retain(|(_, number), _| *number != self.0);
+    }
+}
+
+/// Sets an alarm for the worker thread that waits for these sockets.
+///
+/// # Errors
+/// There is no descriptor or no thread for it.
+pub fn set(
+    at: Instant,
+    origin: BorrowedFd<'_>,
+    client: Option<BorrowedFd<'_>>,
+) -> io::Result<Alarm> {
+    let sleeper = Sleeper {
+        origin: descriptors::duplicate(origin)?,
+        client: client.map(descriptors::duplicate).transpose()?,
+        is_woken: false,
+    };
+    let mut state = state();
+    let pid = std::process::id();
+    // A process that was forked has what its parent had, but for the thread.
+    if state.thread.as_ref().is_none_or(|(of, _)| *of != pid) {
+        state.sleepers.clear();
+        state.thread = Some((pid, spawn_without_signals("alarm", run)?));
+    }
+    state.last += 1;
+    let number = state.last;
+    state.sleepers.insert((at, number), sleeper);
+    drop(state);
+    CHANGED.notify_one();
+    Ok(Alarm(number))
+}
+
+/// The child ends: nobody is woken any more.
+pub fn finish() {
+    let mut state = state();
+    state.is_over = true;
+    let thread = state.thread.take().filter(|(of, _)| *of == std::process::id());
+    drop(state);
+    CHANGED.notify_one();
+    if let Some((_, thread)) = thread {
+        // It does not panic.
+        let _ = thread.join();
+    }
+}
+
+fn run() {
+    let mut state = state();
+    while !state.is_over {
+        let now = Instant::now();
+        let Some(due) = state.sleepers.first_key_value().map(|((at, _), _)| *at) else {
+            state = CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        if let Some(left) = due.checked_duration_since(now).filter(|left| !left.is_zero()) {
+            let waited = CHANGED.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
+        if let Some(((_, number), mut sleeper)) = state.sleepers.pop_first()
+            && sleeper.wake()
+        {
+            state.sleepers.insert((now + GRACE, number), sleeper);
+        }
+    }
+}
+
+impl Sleeper {
+    /// Wakes who waits for it. `true` if that may have to be done again.
+    fn wake(&mut self) -> bool {
+        if !std::mem::replace(&mut self.is_woken, true) {
+            socket::shutdown_read(self.origin.as_fd());
+            return true;
+        }
+        for fd in [Some(&self.origin), self.client.as_ref()].into_iter().flatten() {
+            socket::shutdown_both(fd.as_fd());
+        }
+        false
+    }
+}
