@@ -2,11 +2,10 @@
 
 import os
 import re
-import signal
 
 import pytest
 
-from harness import cmodule, draining, http, relayed, wait
+from harness import cmodule, http, relayed, wait
 from harness.config import MPM
 from harness.draining import site  # noqa: F401
 
