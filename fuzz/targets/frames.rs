@@ -3,11 +3,11 @@
 
 use std::io::{self, Cursor, Read, Write};
 
-use relay::Tracker;
+use relay::{Breach, By, Guard, Refused, Rules, Strict, Tracker};
 use tungstenite::Message;
 use tungstenite::error::Error;
 use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, OpCode};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
 use crate::input;
@@ -52,6 +52,7 @@ pub fn run(mut data: &[u8]) {
         assert_eq!(seen(&tracker), expected[at], "in pieces, at {at}");
     }
     compare_messages(bytes, role, &frames);
+    compare_guard(bytes, role, 1 + usize::from(flags >> 1));
 }
 
 fn seen(tracker: &Tracker) -> Seen {
@@ -181,6 +182,75 @@ fn compare_messages(bytes: &[u8], role: Role, frames: &Frames) {
         assert!(close.is_none() || found.is_some(), "it has a Close frame");
         // It puts 1002 in the place of codes that are nobody's.
         assert!(close.is_none_or(|close| close == 1002 || found == Some(close)));
+    }
+}
+
+/// What WSForwardStrict refuses is what RFC 6455 does, in any split: by the headers that
+/// `tungstenite` reads.
+fn compare_guard(bytes: &[u8], role: Role, piece: usize) {
+    let sender = if role == Role::Server { By::Client } else { By::Backend };
+    let rules = Rules { strict: Some(Strict::On), ..Rules::default() };
+    let guard = || Guard::new(&rules, sender).expect("strict");
+    let whole = guard().check(bytes);
+    match first_refused(bytes, role) {
+        Found::Wrong(start) => {
+            assert_eq!(whole, Err(Refused { allowed: start, breach: Breach::Protocol }));
+        }
+        // Its first bytes may show what is wrong with it.
+        Found::Cut(start) => {
+            assert!(whole.is_ok() || whole.is_err_and(|of| of.allowed == start));
+        }
+        Found::Nothing => assert_eq!(whole, Ok(())),
+    }
+    let mut pieces = guard();
+    let refused = bytes.chunks(piece).find_map(|piece| pieces.check(piece).err());
+    assert_eq!(refused.map(|of| of.breach), whole.err().map(|of| of.breach));
+}
+
+/// What is wrong with the headers of one direction, if something is.
+enum Found {
+    /// This header.
+    Wrong(usize),
+    /// Nothing, but this one is not whole.
+    Cut(usize),
+    Nothing,
+}
+
+fn first_refused(bytes: &[u8], role: Role) -> Found {
+    let mut cursor = Cursor::new(bytes);
+    let mut in_message = false;
+    loop {
+        let start = cursor.position() as usize;
+        let (header, length) = match FrameHeader::parse(&mut cursor) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Found::Cut(start),
+            Err(_) => return Found::Wrong(start),
+        };
+        let size = cursor.position() - start as u64;
+        let is_out_of_order = match header.opcode {
+            OpCode::Data(Data::Continue) => !in_message,
+            OpCode::Data(_) => in_message,
+            OpCode::Control(_) => false,
+        };
+        if header.rsv1
+            || header.rsv2
+            || header.rsv3
+            || is_out_of_order
+            || what_is_wrong(&header, length, size, role).is_some()
+        {
+            return Found::Wrong(start);
+        }
+        match header.opcode {
+            // Nothing behind it is looked at.
+            OpCode::Control(Control::Close) => return Found::Nothing,
+            OpCode::Control(_) => {}
+            OpCode::Data(_) => in_message = !header.is_final,
+        }
+        let end = cursor.position().saturating_add(length);
+        if end > bytes.len() as u64 {
+            return Found::Nothing;
+        }
+        cursor.set_position(end);
     }
 }
 
