@@ -238,7 +238,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 20] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 21] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -312,6 +312,17 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 20] = [
         usage: c"how long a tunnel may be silent in both directions, in seconds or with a unit; 0 is for ever (default: for ever in the relay, the longer of Timeout and ProxyTimeout in a worker thread)",
         set: |config, values| {
             config.rules.idle_timeout = Some(values.time(Duration::ZERO)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardPing",
+        context: Context::Directory,
+        usage: c"Off, or the time after which a silent side of a relayed tunnel is sent a Ping, and the time that it has to answer, by default as long (default: Off)",
+        set: |config, values| {
+            let [interval, timeout] = ping(values)?;
+            config.rules.ping_interval = Some(interval);
+            config.rules.ping_timeout = Some(timeout);
             Ok(())
         },
     },
@@ -454,6 +465,19 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
         })),
         other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
     }
+}
+
+fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {
+    const LEAST: Duration = Duration::from_secs(1);
+    let expected = "Off, or one or two times from 1s on such as 30s 10s";
+    let of = |value: &str| time(value).filter(|time| *time >= LEAST);
+    let times = match values.all() {
+        [off] if off.eq_ignore_ascii_case("off") => Some([Duration::ZERO; 2]),
+        [interval] => of(interval).map(|interval| [interval; 2]),
+        [interval, timeout] => of(interval).zip(of(timeout)).map(|(a, b)| [a, b]),
+        _ => None,
+    };
+    times.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
 fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {

@@ -71,6 +71,8 @@ pub(crate) struct Flow {
     breach: Option<Breach>,
     kept: Option<Box<Kept>>,
     delivered: u64,
+    /// Bytes that the source has sent since it is carried here.
+    arrived: u64,
     stage: Stage,
     /// How many reads in a row brought [`FLOOD_READ_BYTES`], up to [`FLOOD_READS`].
     flood_reads: u8,
@@ -94,6 +96,7 @@ impl Flow {
             breach: None,
             kept: None,
             delivered: 0,
+            arrived: 0,
             stage: Stage::Open,
             flood_reads: 0,
             can_splice: true,
@@ -181,12 +184,37 @@ impl Flow {
             breach,
             kept: None,
             delivered,
+            arrived: 0,
             stage,
             flood_reads: 0,
             can_splice: true,
         };
         flow.keep(kept);
         Some(flow)
+    }
+
+    /// Bytes that the source has sent since it is carried here.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    /// Whether the frames are not known.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.frames.is_opaque()
+    }
+
+    /// Sends the sink a Ping, if it takes one now and the source is between two frames. Says whether.
+    pub(crate) fn ping(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<bool> {
+        if !self.is_open() || self.is_blocked(sink) || !self.frames.at_boundary() {
+            return Ok(false);
+        }
+        let (frame, length) = self.frames.ping_frame();
+        self.send(cx, sink, &frame[..length], false)?;
+        // What TLS keeps of it goes out when there is room.
+        if let Poll::Ready(Err(error)) = sink.poll_flush(cx) {
+            return Err(error);
+        }
+        Ok(true)
     }
 
     /// Bytes that the sink took.
@@ -364,6 +392,7 @@ impl Flow {
                 sink.set_nonblocking();
             }
         }
+        self.arrived += n as u64;
         let allowed = self.allow(&buffer[..n]);
         // Nothing but the end may come after the second Close frame. If it is there, both go on
         // together: that spares the peer and this thread a wake-up each.
@@ -392,6 +421,7 @@ impl Flow {
         };
         match source.poll_fill(cx, &mut pipe, most) {
             Poll::Ready(Ok(n)) if n > 0 => {
+                self.arrived += n as u64;
                 self.frames.skip(n as u64);
                 if let Some(guard) = &mut self.guard {
                     guard.skip(n as u64);

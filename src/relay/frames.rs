@@ -3,6 +3,7 @@
 use crate::bytes::{Reader, put_u64};
 
 const OP_CLOSE: u8 = 0x8;
+const OP_PING: u8 = 0x9;
 /// The bit of an opcode that says that it is a control frame (RFC 6455 5.5).
 const CONTROL: u8 = 0x8;
 const FIN: u8 = 0x80;
@@ -253,6 +254,16 @@ impl Tracker {
                 // 0 stands for "none yet"; a peer that sends it sent no code worth the name.
                 self.code = if code == 0 { NO_STATUS } else { code };
             }
+        }
+    }
+
+    /// A Ping for this direction, as for [`close_frame`](Self::close_frame), and its length.
+    pub(crate) fn ping_frame(&self) -> ([u8; 6], usize) {
+        if self.mode == Mode::Masked {
+            let [a, b, c, d] = crate::socket::random();
+            ([FIN | OP_PING, MASK, a, b, c, d], 6)
+        } else {
+            ([FIN | OP_PING, 0, 0, 0, 0, 0], 2)
         }
     }
 

@@ -19,6 +19,7 @@ mod freeze;
 mod guard;
 mod inline;
 mod keepalive;
+mod ping;
 mod pipe;
 mod probation;
 mod rules;

@@ -57,6 +57,10 @@ rules! {
     max_message_client: u64,
     /// The same of the back end.
     max_message_backend: u64,
+    /// How long a side may say nothing before it is sent a Ping. Zero is for ever; so is the default.
+    ping_interval: Duration,
+    /// How long it may go on saying nothing then. By default as long.
+    ping_timeout: Duration,
     /// Whether what is not RFC 6455 ends the tunnel. By default it does not.
     strict: Strict,
     /// How long the tunnel may be open. Zero is for ever; so is the default.
@@ -232,6 +236,8 @@ mod tests {
                     linger,
                     max_message_client: numbers[at],
                     max_message_backend: numbers[2 - at],
+                    ping_interval: linger,
+                    ping_timeout: idle_timeout,
                     strict: [None, Some(Strict::Off), Some(Strict::Extended)][at],
                     max_lifetime: linger,
                     expires: idle_timeout,

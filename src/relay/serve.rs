@@ -70,7 +70,7 @@ enum Event {
     Command(Option<ThreadCommand>),
     /// The probation of the task with this number is over.
     ProbationOver(usize),
-    /// The tasks with these numbers are to check what their peers have not acknowledged.
+    /// The tasks with these numbers are to check their peers.
     Check(Vec<usize>),
     /// A shutdown is complete: no tunnel is left.
     AllEnded,
@@ -144,6 +144,9 @@ fn poll_event(
         return Poll::Ready(Event::ProbationOver(task));
     }
     if let Poll::Ready(tasks) = thread.watch.poll_round(cx) {
+        return Poll::Ready(Event::Check(tasks));
+    }
+    if let Poll::Ready(tasks) = thread.pings.poll_due(cx) {
         return Poll::Ready(Event::Check(tasks));
     }
     let Some(shutdown) = shutdown else {

@@ -16,6 +16,7 @@ use crate::buffers::ThreadBuffers;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
 use crate::keepalive::KeepAlive;
+use crate::ping::{Due, Silences};
 use crate::rules::{GOING_AWAY, Limit};
 use crate::stream::Stream;
 use crate::thread::{Thread, TunnelCommand};
@@ -63,6 +64,8 @@ struct Carried {
     idle: Option<Box<Idle>>,
     /// When it ends whatever goes on in it.
     deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
+    /// None if nobody is sent Pings.
+    pings: Option<Box<Silences>>,
     /// Since when the client and the back end have not answered; none while both do.
     silence: Option<Box<[Silence; 2]>>,
 }
@@ -87,6 +90,8 @@ pub(crate) struct Task {
     polled: bool,
     /// Its ticket for the end of its probation, until that has come.
     probation: Option<u64>,
+    /// When it is to be looked at for silence; see [`Thread::schedule_ping`].
+    ping_entry: Option<u64>,
     /// The round of checks after which it checks what its peers have not acknowledged.
     watched: Option<u32>,
 }
@@ -114,6 +119,9 @@ impl Task {
                 let deadline = state.rules.deadline(state.started).map(|deadline| {
                     Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))
                 });
+                let is_opaque = state.up.is_opaque() || state.down.is_opaque();
+                let is_quiet = state.ending.is_some() || is_opaque;
+                let pings = Silences::new(&state.rules).filter(|_| !is_quiet);
                 let number = thread.register();
                 Some(Task {
                     carried: Some(Carried {
@@ -122,12 +130,14 @@ impl Task {
                         state,
                         idle,
                         deadline,
+                        pings,
                         silence: None,
                     }),
                     number: Some(number),
                     probation: Some(thread.probation.add(number)),
                     thread,
                     polled: false,
+                    ping_entry: None,
                     watched: None,
                 })
             }
@@ -140,6 +150,9 @@ impl Task {
 
     fn unregister(&mut self) {
         if let Some(number) = self.number.take() {
+            if let Some(entry) = self.ping_entry.take() {
+                self.thread.pings.forget(number, entry);
+            }
             self.thread.unregister(number);
         }
     }
@@ -166,6 +179,16 @@ impl Task {
             self.watched = Some(self.thread.watch(number));
         }
         None
+    }
+
+    /// Has this task polled when it is time to look whether a side is silent.
+    fn schedule_ping(&mut self) {
+        if let (Some(carried), Some(number)) = (&self.carried, self.number)
+            && let Some(pings) = carried.pings.as_ref().filter(|_| carried.state.ending.is_none())
+        {
+            let entry = self.thread.schedule_ping(number, pings.next(), self.ping_entry);
+            self.ping_entry = Some(entry);
+        }
     }
 
     fn finish(&mut self, cause: Cause) {
@@ -230,7 +253,10 @@ impl Future for Task {
         let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
         match polled {
             Ok(Poll::Pending) => match this.watch() {
-                None => return Poll::Pending,
+                None => {
+                    this.schedule_ping();
+                    return Poll::Pending;
+                }
                 Some(cause) => this.finish(cause),
             },
             Ok(Poll::Ready(Some(cause))) => this.finish(cause),
@@ -280,7 +306,10 @@ impl Carried {
             match self.poll_carry(cx, thread) {
                 Poll::Pending if self.is_broken() => self.poll_ending(cx, thread),
                 Poll::Pending if self.is_over(cx) => self.poll_ending(cx, thread),
-                Poll::Pending => self.poll_idle(cx, thread),
+                Poll::Pending => match self.poll_pings(cx, thread) {
+                    Poll::Pending if self.state.ending.is_none() => self.poll_idle(cx, thread),
+                    other => other,
+                },
                 ready => ready,
             }
         } else {
@@ -433,6 +462,49 @@ impl Carried {
         self.deadline = None;
         self.begin_end(By::Us, limit.into(), [Some(limit.code()); 2]);
         true
+    }
+
+    /// Sends Pings to sides that have said nothing for the interval, and ends a tunnel of which one
+    /// has not answered.
+    fn poll_pings(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
+        if self.pings.is_none() {
+            return Poll::Pending;
+        }
+        match self.count(thread, |carried| carried.send_pings(cx)).0 {
+            Ok(None) => Poll::Pending,
+            Ok(Some(by)) => {
+                self.begin_end(by, Why::PingTimeout, [Some(GOING_AWAY); 2]);
+                self.poll_ending(cx, thread)
+            }
+            Err(cause) => Poll::Ready(cause),
+        }
+    }
+
+    /// The same. Returns the side that has not answered.
+    fn send_pings(&mut self, cx: &mut Context<'_>) -> Result<Option<By>, Cause> {
+        let Carried { client, backend, state, pings: Some(pings), .. } = self else {
+            return Ok(None);
+        };
+        let now = Instant::now();
+        let mut gone = None;
+        for at in 0..pings.sides.len() {
+            let (from, to, sink) = match at {
+                0 => (&mut state.up, &mut state.down, &mut *client),
+                _ => (&mut state.down, &mut state.up, &mut *backend),
+            };
+            let by = pings.sides[at].by;
+            match pings.note(at, from.arrived(), now) {
+                Due::Nothing => {}
+                // A side that has ended is not asked.
+                Due::Gone | Due::Ping if !from.is_open() => pings.pinged(at, false, now),
+                Due::Ping => match to.ping(cx, sink) {
+                    Ok(is_sent) => pings.pinged(at, is_sent, now),
+                    Err(error) => return Err(Cause::from_error(&error, by)),
+                },
+                Due::Gone => gone = gone.or(Some(by)),
+            }
+        }
+        Ok(gone)
     }
 
     /// Begins the end of a tunnel of which a side has sent what a rule does not allow.

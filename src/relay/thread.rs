@@ -8,12 +8,14 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use shared::Counters;
 
 use crate::buffers::ThreadBuffers;
 use crate::end::Order;
 use crate::keepalive::KeepAlive;
+use crate::ping::Pings;
 use crate::pipe::Pipes;
 use crate::probation::Probation;
 use crate::settings::Settings;
@@ -53,6 +55,7 @@ pub(crate) struct Thread {
     wakers: RefCell<Wakers>,
     pub probation: Probation,
     pub watch: Watch,
+    pub pings: Pings,
     /// The waker of the thread's own future, for when the last tunnel leaves.
     own: RefCell<Option<Waker>>,
     returned: RefCell<Vec<Tunnel>>,
@@ -89,6 +92,7 @@ impl Thread {
             command: Cell::new(TunnelCommand::Carry),
             wakers: RefCell::default(),
             probation: Probation::new(settings.probation),
+            pings: Pings::new(),
             watch: Watch::new(settings.keep_alive.map(KeepAlive::patience)),
             own: RefCell::default(),
             returned: RefCell::default(),
@@ -134,6 +138,15 @@ impl Thread {
             own.wake_by_ref();
         }
         self.watch.round()
+    }
+
+    /// Has the task with this number polled at that time, or before; see [`Pings::schedule`].
+    pub(crate) fn schedule_ping(&self, task: usize, at: Instant, entry: Option<u64>) -> u64 {
+        let (entry, is_first) = self.pings.schedule(task, at, entry);
+        if is_first && let Some(own) = &*self.own.borrow() {
+            own.wake_by_ref();
+        }
+        entry
     }
 
     /// The limits for a check, if that round is over.

@@ -113,6 +113,7 @@ reasons! {
         Error(i32) = "error", "A system call on a side failed with this errno.";
         Tls(String) = "tls", "A side's TLS failed; the text is the TLS library's.";
         IdleTimeout = "idle-timeout", "No byte in either direction for the idle timeout.";
+        PingTimeout = "ping-timeout", "A side did not answer a Ping within the time of WSForwardPing.";
         MessageTooBig = "message-too-big", "A message was longer than WSForwardMaxMessage.";
         ProtocolError = "protocol-error", "A frame was not as RFC 6455 wants it, with WSForwardStrict On.";
         Lifetime = "lifetime", "It was open for WSForwardMaxLifetime.";
@@ -167,6 +168,7 @@ mod tests {
             Why::Error(5),
             Why::Tls(String::new()),
             Why::IdleTimeout,
+            Why::PingTimeout,
             Why::MessageTooBig,
             Why::ProtocolError,
             Why::Lifetime,
@@ -183,7 +185,7 @@ mod tests {
             Ends::EACH.iter().map(|(name, of)| (*name, of(&counts).load(Relaxed))).collect();
         let expected: Vec<_> = why.iter().map(Why::name).zip(1..).collect();
         assert_eq!(found, expected);
-        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 105);
+        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 120);
         let names: HashSet<_> = found.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), Why::KINDS);
     }

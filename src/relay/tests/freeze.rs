@@ -171,7 +171,7 @@ fn other_bytes_are_refused() {
     assert!(!thaw(&longer));
     // Behind version, age, rules, first end and stage: adding to so many bytes overflows.
     let mut countless = frozen.clone();
-    countless[61..69].fill(0xff);
+    countless[77..85].fill(0xff);
     assert!(!thaw(&countless));
     let mut random = Random::new(1);
     // Whatever it is: no panic, there or when it is used.
@@ -207,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-5.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-6.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -222,6 +222,8 @@ fn known() -> Tunnel {
         linger: Some(Duration::from_millis(1500)),
         max_message_client: Some(1000),
         max_message_backend: None,
+        ping_interval: Some(Duration::from_secs(30)),
+        ping_timeout: Some(Duration::from_secs(10)),
         strict: Some(relay::Strict::On),
         max_lifetime: Some(Duration::from_secs(3600)),
         expires: Some(Duration::from_secs(4_000_000_000)),
@@ -240,8 +242,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 5, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-5.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 6, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -261,11 +263,12 @@ fn the_bytes_of_older_versions_are_refused() {
         include_str!("frozen/version-2.hex"),
         include_str!("frozen/version-3.hex"),
         include_str!("frozen/version-4.hex"),
+        include_str!("frozen/version-5.hex"),
     ] {
         assert!(thaw(&bytes_of(older)).is_none());
     }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-5.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-6.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -273,7 +276,7 @@ fn the_bytes_of_older_versions_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-5.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;

@@ -1,0 +1,187 @@
+//! Pings to sides that say nothing.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep_until};
+
+use crate::end::By;
+use crate::rules::Rules;
+
+/// Tunnels whose time comes within so long are looked at together.
+const TICK: Duration = Duration::from_millis(100);
+/// A Ping goes up to this part of the interval before its time, by chance: tunnels that fell
+/// silent together are not to be woken together.
+const PHASES: u32 = 8;
+/// How soon it is tried again where a Ping cannot stand, at least.
+const MIN_RETRY: Duration = Duration::from_secs(1);
+
+/// When the tunnels of a thread are to be looked at: one timer for all of them.
+#[derive(Debug)]
+pub(crate) struct Pings {
+    since: Instant,
+    /// The ticks from `since`, each with the number of its task.
+    due: RefCell<BTreeSet<(u64, usize)>>,
+    /// All up to this tick were taken out.
+    over: Cell<u64>,
+    timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Pings {
+    pub(crate) fn new() -> Self {
+        Pings {
+            since: Instant::now(),
+            due: RefCell::default(),
+            over: Cell::new(0),
+            timer: RefCell::default(),
+        }
+    }
+
+    /// The first tick that is not before that time.
+    fn tick(&self, at: Instant) -> u64 {
+        let ticks = at.saturating_duration_since(self.since).as_nanos().div_ceil(TICK.as_nanos());
+        u64::try_from(ticks).unwrap_or(u64::MAX)
+    }
+
+    /// Has the task looked at then, or before: `entry` is what this returned for it last. Also says
+    /// whether the thread has to be woken to set its timer.
+    pub(crate) fn schedule(&self, task: usize, at: Instant, entry: Option<u64>) -> (u64, bool) {
+        let over = self.over.get();
+        let tick = self.tick(at).max(over + 1);
+        let waiting = entry.filter(|entry| *entry > over);
+        if let Some(entry) = waiting.filter(|entry| *entry <= tick) {
+            return (entry, false);
+        }
+        let mut due = self.due.borrow_mut();
+        if let Some(entry) = waiting {
+            due.remove(&(entry, task));
+        }
+        due.insert((tick, task));
+        (tick, due.first() == Some(&(tick, task)))
+    }
+
+    /// The task is done.
+    pub(crate) fn forget(&self, task: usize, entry: u64) {
+        self.due.borrow_mut().remove(&(entry, task));
+    }
+
+    /// Ready with the numbers of the tasks whose time has come.
+    pub(crate) fn poll_due(&self, cx: &mut Context<'_>) -> Poll<Vec<usize>> {
+        let mut due = self.due.borrow_mut();
+        let Some((first, _)) = due.first().copied() else {
+            return Poll::Pending;
+        };
+        let mut timer = self.timer.borrow_mut();
+        // So many ticks are half a million years.
+        let ticks = u32::try_from(first).unwrap_or(u32::MAX);
+        let at = (self.since + TICK.saturating_mul(ticks)).into();
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if timer.deadline() != at {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let later = due.split_off(&(first + 1, 0));
+        self.over.set(first);
+        Poll::Ready(std::mem::replace(&mut *due, later).into_iter().map(|(_, task)| task).collect())
+    }
+}
+
+/// What is known of the silence of one tunnel's sides.
+#[derive(Debug)]
+pub(crate) struct Silences {
+    interval: Duration,
+    timeout: Duration,
+    /// Of the client and of the back end.
+    pub sides: [Silence; 2],
+    /// xorshift32.
+    random: u32,
+}
+
+/// The silence of one side.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    pub by: By,
+    /// Bytes that had come when something came last.
+    arrived: u64,
+    last: Instant,
+    phase: Duration,
+    /// When it was sent a Ping, if nothing has come since.
+    pinged: Option<Instant>,
+    /// A Ping could not be sent before.
+    retry: Option<Instant>,
+}
+
+/// What is to be done about a side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    Ping,
+    Gone,
+}
+
+impl Silences {
+    /// For a tunnel with these rules, if they want Pings.
+    pub(crate) fn new(rules: &Rules) -> Option<Box<Self>> {
+        let interval = rules.ping_interval.filter(|interval| !interval.is_zero())?;
+        let last = Instant::now();
+        let side =
+            |by| Silence { by, arrived: 0, last, phase: Duration::ZERO, pinged: None, retry: None };
+        let mut silences = Silences {
+            interval,
+            timeout: rules.ping_timeout.unwrap_or(interval),
+            sides: [By::Client, By::Backend].map(side),
+            random: u32::from_ne_bytes(crate::socket::random()) | 1,
+        };
+        for at in 0..2 {
+            silences.sides[at].phase = silences.phase();
+        }
+        Some(Box::new(silences))
+    }
+
+    fn phase(&mut self) -> Duration {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 17;
+        self.random ^= self.random << 5;
+        (self.interval / PHASES).mul_f64(f64::from(self.random) / f64::from(u32::MAX))
+    }
+
+    /// Takes note of how many bytes have come of a side, and says what is due.
+    pub(crate) fn note(&mut self, at: usize, arrived: u64, now: Instant) -> Due {
+        let Silences { interval, timeout, .. } = *self;
+        let side = &mut self.sides[at];
+        if arrived != side.arrived {
+            *side = Silence { arrived, last: now, pinged: None, retry: None, ..*side };
+        }
+        match side.pinged {
+            Some(pinged) if now >= pinged + timeout => Due::Gone,
+            None if now >= side.retry.unwrap_or(side.last + (interval - side.phase)) => Due::Ping,
+            _ => Due::Nothing,
+        }
+    }
+
+    /// It was sent a Ping, or could not be.
+    pub(crate) fn pinged(&mut self, at: usize, is_sent: bool, now: Instant) {
+        let phase = self.phase();
+        let retry = (self.interval / PHASES).max(MIN_RETRY);
+        let side = &mut self.sides[at];
+        side.phase = phase;
+        side.pinged = is_sent.then_some(now);
+        side.retry = (!is_sent).then(|| now + retry);
+    }
+
+    /// When the tunnel is to be looked at again.
+    pub(crate) fn next(&self) -> Instant {
+        let next = |side: &Silence| match side.pinged {
+            Some(pinged) => pinged + self.timeout,
+            None => side.retry.unwrap_or(side.last + (self.interval - side.phase)),
+        };
+        let [client, backend] = &self.sides;
+        next(client).min(next(backend))
+    }
+}
