@@ -12,7 +12,7 @@ from pathlib import Path
 import h2.exceptions
 import pytest
 
-from harness import http, paths, procfs, wait, websocket
+from harness import http, paths, procfs, steps, wait, websocket
 from harness.draining import opened, site  # noqa: F401
 from harness.h2client import Http2Client
 from harness.held import Held
@@ -83,6 +83,24 @@ def test_generations_are_not_mixed(site, client):
     wait.until(lambda: len(one.drains()) == 2, one.drains)
     for talk in older + later:
         talk.echoes()
+
+
+def test_a_collected_tunnel_of_another_protocol_is_no_websocket(site, client):
+    """Rules about frames are not for it, in whatever process it is carried."""
+    rules = "WSForwardProtocols websocket my/1\nWSForwardStrict On\nWSForwardMaxMessage 10 10"
+    one = site("prefork", ONE_EACH, rules, parameters="upgrade=ANY")
+    relayed(client, one)
+    [collector] = wait.until(one.drains, "a process collects")
+    one.origin.answers(steps.switch(upgrade="my/1", without=["Sec-WebSocket-Accept"]), steps.echo, steps.close)
+    talk = client(one.plain)
+    assert talk.ask(http.handshake(upgrade="my/1", without=["Sec-WebSocket-Key"])).status == 101
+    sockets = lambda: sum(fd.startswith("socket:") for fd in procfs.descriptors(collector))  # noqa: E731
+    wait.until(lambda: sockets() == 2 * 2 + 1, lambda: f"it has both tunnels and its queue, {sockets()} sockets")
+    # As a frame this would be nonsense.
+    talk.send(b"\xff" * 100)
+    assert talk.read_exactly(100) == b"\xff" * 100
+    talk.half_close()
+    assert talk.end() == "eof"
 
 
 def test_limit_by_client_counts_collected_tunnels(site, client):

@@ -6,11 +6,13 @@
 //! RFCs by other means than the first: what one of them gets wrong the other most likely does not.
 
 pub mod frames;
+pub mod freeze;
 pub mod handshake;
 pub mod head;
 pub mod thaw;
 pub mod upgrade;
 
+mod carry;
 mod input;
 mod rules;
 
@@ -18,8 +20,9 @@ mod rules;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 5] = [
+pub const ALL: [(&str, Target); 6] = [
     ("frames", frames::run),
+    ("freeze", freeze::run),
     ("handshake", handshake::run),
     ("head", head::run),
     ("thaw", thaw::run),

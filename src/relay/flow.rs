@@ -89,7 +89,7 @@ fn cannot_splice(error: &io::Error) -> bool {
 impl Flow {
     /// The direction of what this side sends, whose next bytes are `kept`.
     pub(crate) fn new(frames: Tracker, kept: Vec<u8>, rules: &Rules, sender: By) -> Self {
-        let guard = Guard::new(rules, sender).filter(|_| !frames.is_opaque());
+        let guard = Self::guard(&frames, rules, sender);
         let mut flow = Flow {
             frames,
             guard: guard.map(Box::new),
@@ -105,6 +105,11 @@ impl Flow {
         kept.truncate(flow.allow(&kept));
         flow.keep(kept);
         flow
+    }
+
+    /// What looks at the frames of what this side sends, before any came.
+    fn guard(frames: &Tracker, rules: &Rules, sender: By) -> Option<Guard> {
+        Guard::new(rules, sender).filter(|_| !frames.is_foreign())
     }
 
     /// Takes note of the next bytes, and says how many of them may go on.
@@ -174,7 +179,11 @@ impl Flow {
             2 => Some(Breach::Protocol),
             _ => return None,
         };
-        let guard = Guard::thaw(from, rules, sender)?;
+        let guard = Guard::thaw(from, Self::guard(&frames, rules, sender))?;
+        // It is one of a rule.
+        if breach.is_some() && guard.is_none() {
+            return None;
+        }
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.
         let kept = from.bytes(length)?.to_vec();

@@ -98,15 +98,25 @@ impl Tracker {
             // As with bytes: more would overflow what still comes.
             messages: from.u64().filter(|messages| *messages <= MAX_MESSAGES)?,
         };
-        // A header of which more came than it has would be read past its end. What is opaque
-        // keeps the header that made it so and reads it no more.
-        let is_whole = usize::from(have) >= tracker.needed();
-        (mode == Mode::Opaque || have == 0 || !is_whole).then_some(tracker)
+        tracker.is_possible().then_some(tracker)
     }
 
-    /// Whether the direction is one of WebSocket, as far as it was followed.
-    pub(crate) fn is_opaque(&self) -> bool {
-        self.mode == Mode::Opaque
+    /// Whether there are bytes that lead to this state: it is within a payload, within a header or
+    /// between two frames. What became opaque keeps the header that made it so.
+    fn is_possible(&self) -> bool {
+        let have = usize::from(self.have);
+        match (self.mode, have) {
+            (Mode::Opaque, 0 | 2) => self.left == 0 && (self.code == 0 || !self.is_foreign()),
+            (Mode::Opaque, _) => false,
+            (_, 0) => true,
+            // A header of which more came than it has would be read past its end.
+            _ => self.left == 0 && have < self.needed() && (have < 2 || self.is_valid_start()),
+        }
+    }
+
+    /// Whether the direction never was one of WebSocket.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.mode == Mode::Opaque && self.have == 0 && self.head == [0; 10]
     }
 
     /// Whether a frame may follow here: between two frames, and no Close frame went by

@@ -246,20 +246,38 @@ impl Guard {
         out.extend_from_slice(&guard.head);
     }
 
-    /// The guard that [`freeze`](Self::freeze) was called on, if these rules have one.
-    pub(crate) fn thaw(from: &mut Reader<'_>, rules: &Rules, sender: By) -> Option<Option<Self>> {
+    /// The guard that [`freeze`](Self::freeze) was called on; `guard` is what it was at the
+    /// beginning, none if no rule looks at frames.
+    pub(crate) fn thaw(from: &mut Reader<'_>, guard: Option<Self>) -> Option<Option<Self>> {
+        let mut from = Reader(from.bytes(Self::FROZEN_BYTES)?);
+        let Some(guard) = guard else {
+            // There is nothing that could have come anywhere.
+            return from.0.iter().all(|byte| *byte == 0).then_some(None);
+        };
         let [left, message] = [from.u64()?, from.u64()?];
         let flags = from.u8().filter(|flags| *flags < 4)?;
-        let have = from.u8().filter(|have| usize::from(*have) < 10)?;
-        let head = from.array()?;
-        Some(Self::new(rules, sender).map(|guard| Guard {
+        let guard = Guard {
             left,
             message,
             in_message: flags & 1 != 0,
             has_closed: flags & 2 != 0,
-            have,
-            head,
+            have: from.u8()?,
+            head: from.array()?,
             ..guard
-        }))
+        };
+        // Within a payload, within a header, or between two frames.
+        let is_possible = guard.have == 0 || guard.left == 0 && guard.is_within_header();
+        is_possible.then_some(Some(guard))
+    }
+
+    /// Whether more of the present header is to come.
+    fn is_within_header(&self) -> bool {
+        let length = match self.head[1] & !MASK {
+            _ if self.have < 2 => 2,
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        self.have < length
     }
 }

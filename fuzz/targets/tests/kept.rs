@@ -53,4 +53,4 @@ macro_rules! replays {
     };
 }
 
-replays!(frames, handshake, head, thaw, upgrade);
+replays!(frames, freeze, handshake, head, thaw, upgrade);

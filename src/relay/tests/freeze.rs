@@ -273,6 +273,71 @@ fn the_bytes_of_older_versions_are_refused() {
     assert!(thaw(&later).is_none());
 }
 
+/// Rules about frames are for WebSocket alone, wherever the tunnel is carried.
+#[test]
+fn another_protocol_is_not_looked_at() {
+    let (client, a) = tcp_pair();
+    let (backend, b) = tcp_pair();
+    let (record, end) = record();
+    let [to_client, to_backend] = [a, b].map(|side| Side::plain(side.into()));
+    let strict = Some(relay::Strict::On);
+    let rules = Rules { max_message_client: Some(1), strict, ..Rules::default() };
+    let opaque = [relay::Tracker::opaque(), relay::Tracker::opaque()];
+    let tunnel = Tunnel::new(to_client, to_backend, opaque, rules, record);
+    let (relay, _) = relay(1);
+    relay.adopt(refrozen(tunnel)).expect("adopted");
+    for (mut from, mut to) in [(&client, &backend), (&backend, &client)] {
+        from.write_all(&[0xff; 100]).expect("write");
+        let mut got = [0; 100];
+        to.read_exact(&mut got).expect("carried");
+    }
+    drop((client, backend));
+    assert_eq!(end.wait().bytes_up, 100);
+}
+
+/// Each is one that no bytes of a peer lead to.
+#[test]
+fn states_that_cannot_be_are_refused() {
+    const STRICT: usize = 2 + 8 + 4 * 8;
+    // Of the direction from the client, behind first end, stage and bytes delivered.
+    const TRACKER: usize = STRICT + 1 + 1 + 1 + 8;
+    const LEFT: usize = TRACKER + 1;
+    const HAVE: usize = LEFT + 8;
+    const BREACH: usize = HAVE + 1 + 10 + 2;
+    const GUARD: usize = BREACH + 1;
+    const GUARD_HAVE: usize = GUARD + 8 + 8 + 1;
+    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
+    let made = |rules| {
+        let sides = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
+        let [client, backend] = sides;
+        let tunnel = Tunnel::new(client, backend, websocket(), rules, record().0);
+        tunnel.freeze().expect("a plain tunnel")
+    };
+    let free = made(Rules::default());
+    let strict = made(Rules { strict: Some(relay::Strict::On), ..Rules::default() });
+    for good in [&pinned, &free, &strict] {
+        assert!(thaw(good).is_some());
+    }
+    for (what, good, changes) in [
+        ("a guard without a rule", &free, &[(GUARD, 1)][..]),
+        ("a breach without a rule", &free, &[(BREACH, 1)]),
+        ("within a payload and a header", &strict, &[(LEFT, 1), (HAVE, 1)]),
+        ("more than a header", &strict, &[(HAVE, 2)]),
+        ("a header that is not allowed", &strict, &[(HAVE, 3), (HAVE + 1, 0xf), (HAVE + 2, 0xff)]),
+        ("a guard within a payload and a header", &strict, &[(GUARD, 1), (GUARD_HAVE, 1)]),
+        ("a guard with more than a header", &strict, &[(GUARD_HAVE, 2)]),
+        ("not of WebSocket and within a payload", &free, &[(TRACKER, 0), (LEFT, 1)]),
+        ("not of WebSocket and within a header", &free, &[(TRACKER, 0), (HAVE, 1)]),
+        ("never of WebSocket and closed", &free, &[(TRACKER, 0), (HAVE + 11, 1)]),
+    ] {
+        let mut bytes = good.clone();
+        for (at, value) in changes {
+            bytes[*at] = *value;
+        }
+        assert!(thaw(&bytes).is_none(), "{what}");
+    }
+}
+
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
