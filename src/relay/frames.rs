@@ -106,12 +106,20 @@ impl Tracker {
     fn is_possible(&self) -> bool {
         let have = usize::from(self.have);
         match (self.mode, have) {
-            (Mode::Opaque, 0 | 2) => self.left == 0 && (self.code == 0 || !self.is_foreign()),
+            (Mode::Opaque, 0) if self.is_foreign() => {
+                (self.left, self.code, self.messages) == (0, 0, 0)
+            }
+            (Mode::Opaque, 0 | 2) => self.left == 0,
             (Mode::Opaque, _) => false,
             (_, 0) => true,
             // A header of which more came than it has would be read past its end.
             _ => self.left == 0 && have < self.needed() && (have < 2 || self.is_valid_start()),
         }
+    }
+
+    /// Whether the direction is none of WebSocket, as far as it was followed.
+    pub(crate) fn is_opaque(&self) -> bool {
+        self.mode == Mode::Opaque
     }
 
     /// Whether the direction never was one of WebSocket.

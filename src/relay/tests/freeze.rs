@@ -298,18 +298,19 @@ fn another_protocol_is_not_looked_at() {
 /// Each is one that no bytes of a peer lead to.
 #[test]
 fn states_that_cannot_be_are_refused() {
-    const STRICT: usize = 2 + 8 + 4 * 8;
-    // Of the direction from the client, behind first end, stage and bytes delivered.
-    const TRACKER: usize = STRICT + 1 + 1 + 1 + 8;
+    // Of the direction from the client, behind version, age, rules, first end, stage and the bytes
+    // delivered.
+    const TRACKER: usize = 2 + 8 + (8 * 8 + 1) + 1 + 1 + 8;
     const LEFT: usize = TRACKER + 1;
     const HAVE: usize = LEFT + 8;
-    const BREACH: usize = HAVE + 1 + 10 + 2;
+    const CODE: usize = HAVE + 1 + 10;
+    const MESSAGES: usize = CODE + 2;
+    const BREACH: usize = MESSAGES + 8;
     const GUARD: usize = BREACH + 1;
     const GUARD_HAVE: usize = GUARD + 8 + 8 + 1;
-    let pinned = bytes_of(include_str!("frozen/version-3.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
     let made = |rules| {
-        let sides = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
-        let [client, backend] = sides;
+        let [client, backend] = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
         let tunnel = Tunnel::new(client, backend, websocket(), rules, record().0);
         tunnel.freeze().expect("a plain tunnel")
     };
@@ -328,7 +329,8 @@ fn states_that_cannot_be_are_refused() {
         ("a guard with more than a header", &strict, &[(GUARD_HAVE, 2)]),
         ("not of WebSocket and within a payload", &free, &[(TRACKER, 0), (LEFT, 1)]),
         ("not of WebSocket and within a header", &free, &[(TRACKER, 0), (HAVE, 1)]),
-        ("never of WebSocket and closed", &free, &[(TRACKER, 0), (HAVE + 11, 1)]),
+        ("never of WebSocket and closed", &free, &[(TRACKER, 0), (CODE, 1)]),
+        ("never of WebSocket and with messages", &free, &[(TRACKER, 0), (MESSAGES, 1)]),
     ] {
         let mut bytes = good.clone();
         for (at, value) in changes {
