@@ -8,7 +8,7 @@ use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::signal_safe::EventFd;
 use relay::{By, End, Record, Why};
-use shared::{ClientEntry, Message, Slot};
+use shared::{Message, Slot, TallyEntry};
 
 use crate::processes::line_kind::Kind;
 use crate::processes::memory::shared;
@@ -45,24 +45,28 @@ pub struct TunnelRecord {
     /// Log id, client and back end in one text: there may be very many of these.
     label: Box<str>,
     /// Where its client is counted.
-    client_entry: Option<ClientEntry>,
+    client_entry: Option<TallyEntry>,
+    /// Where its back end is counted.
+    backend_entry: Option<TallyEntry>,
     /// Its lines of access logs as far as they are known: see [`access_line`].
     access_lines: Box<[u8]>,
 }
 
 impl TunnelRecord {
-    /// `id` ties it to the access log; `client_entry` is where its client is counted.
-    pub fn new(
-        id: &str,
-        client: &dyn fmt::Display,
-        origin: &dyn fmt::Display,
-        client_entry: Option<ClientEntry>,
-    ) -> Self {
+    /// `id` ties it to the access log; it is counted nowhere yet.
+    pub fn new(id: &str, client: &dyn fmt::Display, origin: &dyn fmt::Display) -> Self {
         let mut label = String::with_capacity(USUAL_LABEL_BYTES);
         // Writing to a String does not fail.
         let _ = write!(label, "[{id}] {client} -> {origin}");
         // Allocated to its exact size: shrinking would leave a fragment.
-        Self { label: Box::from(&*label), client_entry, access_lines: Box::default() }
+        let label = Box::from(&*label);
+        Self { label, client_entry: None, backend_entry: None, access_lines: Box::default() }
+    }
+
+    /// Where its client and its back end are counted, until it ends.
+    pub fn keep_entries(&mut self, client: Option<TallyEntry>, backend: Option<TallyEntry>) {
+        self.client_entry = client;
+        self.backend_entry = backend;
     }
 
     /// Its lines of access logs, kept since its request ended.
@@ -77,35 +81,45 @@ impl TunnelRecord {
 
     /// With what the relay made of its tunnel, for [`Self::thaw`] in another process.
     pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
-        let Self { label, client_entry, access_lines } = self;
-        Message { frozen, client_entry: *client_entry, label, access_lines }
+        let Self { label, client_entry, backend_entry, access_lines } = self;
+        let (client_entry, backend_entry) = (*client_entry, *backend_entry);
+        Message { frozen, client_entry, backend_entry, label, access_lines }
     }
 
-    /// The record that became this message. Its client is counted in `slot` from now on.
+    /// The record that became this message. It is counted in `slot` from now on.
     pub fn thaw(message: &Message<'_>, slot: &Slot) -> Self {
-        let client_entry =
-            message.client_entry.and_then(|entry| shared()?.move_client(entry, slot));
-        let access_lines = message.access_lines.into();
-        Self { label: message.label.into(), client_entry, access_lines }
+        let mut record = Self {
+            label: message.label.into(),
+            client_entry: message.client_entry,
+            backend_entry: message.backend_entry,
+            access_lines: message.access_lines.into(),
+        };
+        record.count_in(slot);
+        record
     }
 
-    /// Its client is counted in `slot` from now on: once, whoever looks.
+    /// It is counted in `slot` from now on, for its client and for its back end: once, whoever looks.
     pub fn count_in(&mut self, slot: &Slot) {
-        if let (Some(entry), Some(shared)) = (self.client_entry, shared()) {
-            self.client_entry = shared.move_client(entry, slot);
-        }
+        let Some(shared) = shared() else { return };
+        let client = self.client_entry.and_then(|entry| shared.move_client(entry, slot));
+        let backend = self.backend_entry.and_then(|entry| shared.move_backend(entry, slot));
+        self.keep_entries(client, backend);
     }
 
-    /// Its client has one tunnel less.
-    fn forget_client(&self) {
-        if let (Some(entry), Some(shared)) = (self.client_entry, shared()) {
+    /// Its client and its back end have one tunnel less.
+    fn forget_entries(&self) {
+        let Some(shared) = shared() else { return };
+        if let Some(entry) = self.client_entry {
             shared.forget_client(entry);
+        }
+        if let Some(entry) = self.backend_entry {
+            shared.forget_backend(entry);
         }
     }
 
     /// The tunnel was lost on its way to the relay.
     pub fn lost(&self, why: &dyn fmt::Display) {
-        self.forget_client();
+        self.forget_entries();
         own_slot::count_lost();
         self.write_access_lines(&NO_TUNNEL);
         lines::say(Kind::Lost, &TunnelLost { tunnel: self, why });
@@ -120,7 +134,7 @@ impl fmt::Display for TunnelRecord {
 
 impl Record for TunnelRecord {
     fn ended(&mut self, end: &End) {
-        self.forget_client();
+        self.forget_entries();
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let kind = if is_bug { Kind::Bug } else { Kind::Ended };
         self.write_access_lines(end);

@@ -14,7 +14,7 @@ use messages::{
     Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
-use shared::{ClientEntry, Refusal, Slot};
+use shared::{Refusal, Slot, TallyEntry};
 
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log;
@@ -64,7 +64,7 @@ fn put_place(r: Request<'_>, place: Place) {
 pub struct Place {
     slot: &'static Slot,
     /// Where its client is counted, until the tunnel's record has it.
-    client_entry: Option<ClientEntry>,
+    client_entry: Option<TallyEntry>,
 }
 
 impl Place {
@@ -74,7 +74,7 @@ impl Place {
     }
 
     /// Makes the client's entry the record's.
-    pub fn take_client_entry(&mut self) -> Option<ClientEntry> {
+    pub fn take_client_entry(&mut self) -> Option<TallyEntry> {
         self.client_entry.take()
     }
 }

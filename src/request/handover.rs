@@ -366,8 +366,8 @@ fn take(
         fall_back(serving, Fallback::NoRelay, &NoPlace);
         return Attempt::GoOn;
     };
-    let client_entry = place.take_client_entry();
-    let record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer(), client_entry);
+    let mut record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer());
+    record.keep_entries(place.take_client_entry(), None);
     log::request(r, &HandedOver { tunnel: &record });
     own_slot::count_handed_over();
     r.end_redirected_silently();

@@ -140,7 +140,7 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
     let values = access_line::at_end(&r.log_id(), &peer, &end);
     client.note_tunnel(r, Noted::written(values));
-    let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer, None);
+    let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer);
     let line = EndLine { record: &record, end: &end, more: &InThread };
     log::request_line(r, TunnelEnded::LEVEL, TunnelEnded::ID, &line);
 }

@@ -1,12 +1,11 @@
 //! What the processes of a server know of each other, in memory that they share: who is there and
-//! what it counts ([`Shared`]), how many tunnels each client has, who takes in the tunnels of
+//! what it counts ([`Shared`]), how many tunnels each client and each back end has, who takes in the tunnels of
 //! others ([`Shared::leave`]), and where drain processes are ([`Registry`]).
 //!
 //! The caller maps the memory ([`Mapping`]) and says what it knows of processes ([`Processes`]).
 //! Any process may die between any two stores, and a process that means harm may write what it
 //! likes: nothing here panics for it, waits, or goes on for ever.
 
-mod clients;
 mod collector;
 mod counters;
 mod mapping;
@@ -20,8 +19,8 @@ mod role;
 mod slot_number;
 mod slots;
 mod sync;
+mod tally;
 
-pub use clients::{ClientEntry, ClientKey};
 pub use counters::{Counters, Counts};
 pub use mapping::{Mapping, Shareable};
 pub use message::Message;
@@ -30,3 +29,4 @@ pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, Why};
 pub use registry::{Place, Registry};
 pub use role::{Claim, Sent};
 pub use slots::{Memory, Shared, Slot};
+pub use tally::{TallyEntry, TallyKey};

@@ -1,6 +1,6 @@
 //! A tunnel on its way to another process, as bytes.
 
-use crate::clients::ClientEntry;
+use crate::tally::TallyEntry;
 
 /// What a message begins with.
 const MAGIC: [u8; 4] = *b"WSFT";
@@ -11,7 +11,9 @@ pub struct Message<'a> {
     /// What the relay made of it.
     pub frozen: &'a [u8],
     /// Where its client is counted.
-    pub client_entry: Option<ClientEntry>,
+    pub client_entry: Option<TallyEntry>,
+    /// Where its back end is counted.
+    pub backend_entry: Option<TallyEntry>,
     /// What it is known by in the log.
     pub label: &'a str,
     /// Its lines of access logs, as far as they are known.
@@ -20,7 +22,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Of the encoding. Whoever changes that raises this.
-    pub const VERSION: u16 = 3;
+    pub const VERSION: u16 = 4;
 
     /// As bytes. `None` if it is too long for that.
     pub fn encode(&self) -> Option<Vec<u8>> {
@@ -29,7 +31,8 @@ impl<'a> Message<'a> {
         bytes.extend(Self::VERSION.to_le_bytes());
         bytes.extend(length(self.frozen)?);
         bytes.extend(self.frozen);
-        bytes.extend(ClientEntry::freeze(self.client_entry));
+        bytes.extend(TallyEntry::freeze(self.client_entry));
+        bytes.extend(TallyEntry::freeze(self.backend_entry));
         bytes.extend(length(self.label.as_bytes())?);
         bytes.extend(self.label.as_bytes());
         bytes.extend(self.access_lines);
@@ -44,10 +47,16 @@ impl<'a> Message<'a> {
             return None;
         }
         let (frozen, bytes) = counted(bytes)?;
-        let (entry, bytes) = bytes.split_first_chunk()?;
+        let (client_entry, bytes) = bytes.split_first_chunk()?;
+        let (backend_entry, bytes) = bytes.split_first_chunk()?;
         let (label, access_lines) = counted(bytes)?;
-        let label = std::str::from_utf8(label).ok()?;
-        Some(Self { frozen, client_entry: ClientEntry::thaw(*entry), label, access_lines })
+        Some(Self {
+            frozen,
+            client_entry: TallyEntry::thaw(*client_entry),
+            backend_entry: TallyEntry::thaw(*backend_entry),
+            label: std::str::from_utf8(label).ok()?,
+            access_lines,
+        })
     }
 }
 

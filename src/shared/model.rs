@@ -8,12 +8,12 @@ use loom::sync::atomic::AtomicBool;
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-use crate::clients::{ClientEntry, ClientKey};
 use crate::processes::Processes;
 use crate::registry::{Place, Registry};
 use crate::role::Sent;
 use crate::slots::{Memory, Shared, Slot};
 use crate::sync::dies_after;
+use crate::tally::{TallyEntry, TallyKey};
 
 struct World {
     memory: Memory,
@@ -54,11 +54,11 @@ impl Process {
         self.shared().slot_of(self.own).expect("it has claimed one")
     }
 
-    fn key(&self) -> ClientKey {
+    fn key(&self) -> TallyKey {
         self.shared().client_key(b"client")
     }
 
-    fn count(&self) -> Option<ClientEntry> {
+    fn count(&self) -> Option<TallyEntry> {
         self.shared().count_client(self.key(), self.slot())
     }
 

@@ -4,13 +4,13 @@
 use std::sync::atomic::AtomicU64 as Count;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use crate::clients::{ClientEntry, ClientKey, Clients};
 use crate::collector::Collector;
 use crate::counters::Counts;
 use crate::mapping::Shareable;
 use crate::processes::Processes;
 use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
+use crate::tally::{Tally, TallyEntry, TallyKey};
 
 /// More processes than this go uncounted.
 #[cfg(not(loom))]
@@ -69,12 +69,15 @@ pub struct Memory {
     slots: [Slot; SLOTS],
     /// The counts of processes that ended.
     retired: Counts,
-    clients: Clients,
+    /// Tunnels by client.
+    clients: Tally,
+    /// Tunnels by back end.
+    backends: Tally,
 }
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Memory {
-    const LAYOUT: u64 = 8 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 9 << 32 | size_of::<Self>() as u64;
 }
 
 const _: () = assert!(size_of::<Memory>() < 1 << 32);
@@ -89,17 +92,20 @@ impl Memory {
             collector: Collector::new(),
             slots: std::array::from_fn(|_| Slot::new()),
             retired: Counts::new(),
-            clients: Clients::new(),
+            clients: Tally::new(),
+            backends: Tally::new(),
         }
     }
 
     /// A new configuration begins: its number. Once, in the parent, before children are made.
-    /// `random` makes what addresses of clients are hashed with, the first time.
+    /// `random` makes what addresses of clients, and names of back ends, are hashed with, the first
+    /// time.
     ///
     /// # Errors
     /// Those of `random`.
-    pub fn begin<E>(&self, random: impl FnOnce() -> Result<[u64; 2], E>) -> Result<u32, E> {
-        self.clients.set_key_once(random)?;
+    pub fn begin<E>(&self, random: impl Fn() -> Result<[u64; 2], E>) -> Result<u32, E> {
+        self.clients.set_key_once(&random)?;
+        self.backends.set_key_once(&random)?;
         Ok(self.generation.fetch_add(1, Relaxed).wrapping_add(1))
     }
 }
@@ -177,6 +183,7 @@ impl<'a> Shared<'a> {
             return false;
         }
         self.memory.clients.forget_all(number);
+        self.memory.backends.forget_all(number);
         self.memory.retired.absorb(&slot.counts);
         for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
@@ -201,30 +208,55 @@ impl<'a> Shared<'a> {
     }
 
     /// What a client is counted under.
-    pub fn client_key(self, network: &[u8]) -> ClientKey {
+    pub fn client_key(self, network: &[u8]) -> TallyKey {
         self.memory.clients.key(network)
     }
 
     /// Counted tunnels of a client, in all processes.
-    pub fn open_of_client(self, client: ClientKey) -> usize {
+    pub fn open_of_client(self, client: TallyKey) -> usize {
         self.memory.clients.count(client)
     }
 
     /// Counts a tunnel of a client, until [`Self::forget_client`].
-    pub fn count_client(self, client: ClientKey, slot: &Slot) -> Option<ClientEntry> {
+    pub fn count_client(self, client: TallyKey, slot: &Slot) -> Option<TallyEntry> {
         self.memory.clients.join(client, self.number(slot)?)
     }
 
     /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
     /// It is counted once all the while; anew if its former process has ended meanwhile.
-    pub fn move_client(self, entry: ClientEntry, to: &Slot) -> Option<ClientEntry> {
+    pub fn move_client(self, entry: TallyEntry, to: &Slot) -> Option<TallyEntry> {
         self.memory.clients.pass(entry, self.number(to)?)
     }
 
     /// Undoes [`Self::count_client`]. Nothing happens if the entry is another tunnel's by now: it
     /// was cleared with the process that it was counted for.
-    pub fn forget_client(self, entry: ClientEntry) {
+    pub fn forget_client(self, entry: TallyEntry) {
         self.memory.clients.leave(entry);
+    }
+
+    /// What a back end is counted under: its name.
+    pub fn backend_key(self, name: &[u8]) -> TallyKey {
+        self.memory.backends.key(name)
+    }
+
+    /// Counted tunnels of a back end, in all processes.
+    pub fn open_of_backend(self, backend: TallyKey) -> usize {
+        self.memory.backends.count(backend)
+    }
+
+    /// Counts a tunnel of a back end, until [`Self::forget_backend`].
+    pub fn count_backend(self, backend: TallyKey, slot: &Slot) -> Option<TallyEntry> {
+        self.memory.backends.join(backend, self.number(slot)?)
+    }
+
+    /// As [`Self::move_client`], of what counts its back end.
+    pub fn move_backend(self, entry: TallyEntry, to: &Slot) -> Option<TallyEntry> {
+        self.memory.backends.pass(entry, self.number(to)?)
+    }
+
+    /// Undoes [`Self::count_backend`], as [`Self::forget_client`] does for clients.
+    pub fn forget_backend(self, entry: TallyEntry) {
+        self.memory.backends.leave(entry);
     }
 }
 

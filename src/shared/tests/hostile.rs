@@ -39,6 +39,11 @@ fn random_bytes_in_the_memory() {
             .flat_map(|slot| (0..50).filter_map(|_| shared.count_client(key, slot)))
             .collect();
         shared.open_of_client(key);
+        let backend = shared.backend_key(b"back end");
+        if let Some(entry) = slot.and_then(|slot| shared.count_backend(backend, slot)) {
+            shared.forget_backend(entry);
+        }
+        shared.open_of_backend(backend);
         for entry in entries {
             let moved = slot.and_then(|slot| shared.move_client(entry, slot));
             moved.into_iter().for_each(|moved| shared.forget_client(moved));
@@ -72,8 +77,13 @@ fn random_bytes_in_the_registry() {
 
 #[test]
 fn random_bytes_as_a_message() {
-    let whole =
-        Message { frozen: b"tunnel", client_entry: None, label: "label", access_lines: b"lines" };
+    let whole = Message {
+        frozen: b"tunnel",
+        client_entry: None,
+        backend_entry: None,
+        label: "label",
+        access_lines: b"lines",
+    };
     let whole = whole.encode().expect("it is short");
     let mut random = Random(1);
     for _ in 0..20_000 {

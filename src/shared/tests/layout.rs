@@ -73,10 +73,12 @@ fn message() -> Vec<u8> {
     let (_, shared) = shared(&world);
     let slot = shared.claim().expect("a slot");
     let client_entry = shared.count_client(shared.client_key(b"client"), slot);
-    assert!(client_entry.is_some());
+    let backend_entry = shared.count_backend(shared.backend_key(b"back end"), slot);
+    assert!(client_entry.is_some() && backend_entry.is_some());
     let message = Message {
         frozen: b"frozen",
         client_entry,
+        backend_entry,
         label: "[id] client -> back end",
         access_lines: b"lines",
     };

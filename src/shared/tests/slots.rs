@@ -64,6 +64,34 @@ fn clients_are_counted_by_process_and_in_all() {
 }
 
 #[test]
+fn back_ends_are_counted_beside_clients() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let one = shared.claim().expect("a slot");
+    world.become_process(101);
+    let two = shared.claim().expect("a slot");
+    let [a, b] = [b"a", b"b"].map(|name| shared.backend_key(name));
+    let open = || (shared.open_of_backend(a), shared.open_of_backend(b));
+
+    let first = shared.count_backend(a, one).expect("room");
+    let second = shared.count_backend(a, two).expect("room");
+    shared.count_backend(b, one).expect("room");
+    assert_eq!(open(), (2, 1));
+    assert_eq!(shared.open_of_client(shared.client_key(b"a")), 0);
+
+    let moved = shared.move_backend(first, two).expect("room");
+    shared.forget_backend(first);
+    assert_eq!(open(), (2, 1));
+    world.kill(100);
+    assert_eq!(shared.processes().count(), 1);
+    assert_eq!(open(), (2, 0));
+    shared.forget_backend(second);
+    shared.forget_backend(moved);
+    shared.forget_backend(moved);
+    assert_eq!(open(), (0, 0));
+}
+
+#[test]
 fn a_slot_of_no_memory_is_not_counted() {
     let world = World::default();
     let (_, shared) = shared(&world);

@@ -1,11 +1,12 @@
-//! How many tunnels each client has open, found in constant time.
+//! How many tunnels are open under each of many keys, found in constant time: one of these counts
+//! by client, another by back end.
 //!
-//! An entry for each tunnel says whose it is: the client's key and the process that has it. It is
-//! the truth. Beside the entries is an index: a count for each client, in one of a few places that
-//! follow from its key. A tunnel joins in three steps, each a single exchange of one word:
+//! An entry for each tunnel says what it counts under: a key, and the process that has it. It is
+//! the truth. Beside the entries is an index: a count for each key, in one of a few places that
+//! follow from it. A tunnel joins in three steps, each a single exchange of one word:
 //!
 //! 1. an entry is taken: *joining*
-//! 2. the client's count is raised, and names the entry as the last that changed it
+//! 2. the key's count is raised, and names the entry as the last that changed it
 //! 3. the entry is *in*
 //!
 //! and leaves likewise (*leaving*, the count is lowered, the entry is free). Its process may die
@@ -24,7 +25,7 @@ use siphasher::sip::SipHasher13;
 use crate::slot_number::SlotNumber;
 use crate::sync::{AtomicU32, AtomicU64, somewhere};
 
-/// More tunnels than this are not limited by client.
+/// More tunnels than this are not counted.
 #[cfg(not(loom))]
 const ENTRIES: usize = 1 << 17;
 #[cfg(loom)]
@@ -35,14 +36,14 @@ const ENTRIES: usize = 3;
 const LINE: usize = 8;
 #[cfg(loom)]
 const LINE: usize = 1;
-/// Lines in which the count of a client may be.
+/// Lines in which the count of a key may be.
 #[cfg(not(loom))]
 const CHOICES: usize = 4;
 #[cfg(loom)]
 const CHOICES: usize = 2;
 /// Lines in all: twice as many counts as can be in use.
 const LINES: usize = 2 * ENTRIES / LINE;
-/// Places where the count of a client may be.
+/// Places where the count of a key may be.
 const PLACES: usize = LINE * CHOICES;
 
 /// An exchange fails only if another process made progress. So often it does only if one means harm.
@@ -73,11 +74,11 @@ impl Bits {
     }
 }
 
-/// What a client is counted under: a part of the hash of its network.
+/// What tunnels are counted under: a part of the hash of a name, such as a client's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientKey(u64);
+pub struct TallyKey(u64);
 
-impl ClientKey {
+impl TallyKey {
     const BITS: u32 = 41;
     const TAG: Bits = Bits { from: 0, count: 26 };
     const LINE: Bits = Bits::above(Self::TAG, Self::BITS - Self::TAG.count);
@@ -110,9 +111,9 @@ enum Phase {
 struct Entry(u64);
 
 impl Entry {
-    const KEY: Bits = Bits { from: 0, count: ClientKey::BITS };
+    const KEY: Bits = Bits { from: 0, count: TallyKey::BITS };
     const SLOT: Bits = Bits::above(Self::KEY, SlotNumber::BITS);
-    /// Where its client's count is, from the third step on.
+    /// Where its key's count is, from the third step on.
     const PLACE: Bits = Bits::above(Self::SLOT, 5);
     const PHASE: Bits = Bits::above(Self::PLACE, 2);
     const LIFE: Bits = Bits::above(Self::PHASE, 3);
@@ -121,8 +122,8 @@ impl Entry {
         Self(bits.set(self.0, value))
     }
 
-    const fn key(self) -> ClientKey {
-        ClientKey(Self::KEY.get(self.0))
+    const fn key(self) -> TallyKey {
+        TallyKey(Self::KEY.get(self.0))
     }
 
     const fn phase(self) -> Phase {
@@ -147,7 +148,7 @@ impl Entry {
         self.key().index(Self::PLACE.get(self.0) as usize % PLACES)
     }
 
-    const fn joining(self, key: ClientKey, slot: SlotNumber) -> Self {
+    const fn joining(self, key: TallyKey, slot: SlotNumber) -> Self {
         let life = Self::LIFE.get(self.0).wrapping_add(1);
         Self(0)
             .with(Self::LIFE, life)
@@ -165,12 +166,12 @@ impl Entry {
     }
 }
 
-/// The count of a client. One of nothing is free for another client.
+/// The count of a key. One of nothing is free for another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Total(u64);
 
 impl Total {
-    const TAG: Bits = Bits { from: 0, count: ClientKey::TAG.count };
+    const TAG: Bits = Bits { from: 0, count: TallyKey::TAG.count };
     const COUNT: Bits = Bits::above(Self::TAG, 17);
     /// The index of the entry that changed it last, and how.
     const LAST: Bits = Bits::above(Self::COUNT, 17);
@@ -181,7 +182,7 @@ impl Total {
         Self::COUNT.get(self.0)
     }
 
-    const fn is_of(self, key: ClientKey) -> bool {
+    const fn is_of(self, key: TallyKey) -> bool {
         self.count() > 0 && Self::TAG.get(self.0) == key.tag()
     }
 
@@ -198,7 +199,7 @@ impl Total {
         self.last() == entry && self.has_joined() == joined
     }
 
-    const fn changed(self, key: ClientKey, count: u64, entry: usize, joined: bool) -> Self {
+    const fn changed(self, key: TallyKey, count: u64, entry: usize, joined: bool) -> Self {
         let life = Self::LIFE.get(self.0).wrapping_add(1);
         let word = Self::LIFE.set(0, life);
         let word = Self::TAG.set(word, key.tag());
@@ -212,14 +213,13 @@ const _: () = {
         Entry::LIFE.from + Entry::LIFE.count == 64 && Total::LIFE.from + Total::LIFE.count == 64
     );
     assert!(PLACES as u64 <= Entry::PLACE.most() + 1 && ENTRIES as u64 <= Total::LAST.most() + 1);
-    assert!(LINES as u64 <= ClientKey::LINE.most() + 1);
+    assert!(LINES as u64 <= TallyKey::LINE.most() + 1);
 };
 
 /// Entries and counts.
 #[repr(C)]
-pub(crate) struct Clients {
-    /// What networks are hashed with, so that nobody can choose some that collide: random, made
-    /// once.
+pub(crate) struct Tally {
+    /// What names are hashed with, so that nobody can choose some that collide: random, made once.
     key: [AtomicU64; 2],
     /// No entry at or above this index was ever used.
     used: AtomicU32,
@@ -228,14 +228,14 @@ pub(crate) struct Clients {
     totals: [AtomicU64; LINES * LINE],
 }
 
-/// Where the client of one tunnel is counted, and as what.
+/// Where one tunnel is counted, and as what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientEntry {
+pub struct TallyEntry {
     index: u32,
     word: NonZeroU64,
 }
 
-impl ClientEntry {
+impl TallyEntry {
     /// As bytes, for [`Self::thaw`]. Of none: all zero.
     pub(crate) fn freeze(entry: Option<Self>) -> [u8; 12] {
         let mut bytes = [0; 12];
@@ -258,7 +258,7 @@ impl ClientEntry {
     }
 }
 
-impl Clients {
+impl Tally {
     #[cfg(loom)]
     pub fn new() -> Self {
         Self {
@@ -279,14 +279,14 @@ impl Clients {
         Ok(())
     }
 
-    pub fn key(&self, network: &[u8]) -> ClientKey {
+    pub fn key(&self, name: &[u8]) -> TallyKey {
         let [one, two] = &self.key;
         let hasher = SipHasher13::new_with_keys(one.load(Relaxed), two.load(Relaxed));
-        ClientKey(hasher.hash(network) >> (u64::BITS - ClientKey::BITS))
+        TallyKey(hasher.hash(name) >> (u64::BITS - TallyKey::BITS))
     }
 
-    /// How many tunnels a client has.
-    pub fn count(&self, key: ClientKey) -> usize {
+    /// How many tunnels are open under a key.
+    pub fn count(&self, key: TallyKey) -> usize {
         (0..PLACES)
             .map(|place| self.total(key.index(place)))
             .filter(|total| total.is_of(key))
@@ -294,8 +294,8 @@ impl Clients {
             .sum()
     }
 
-    /// Counts a tunnel of a client for a process. `None` if there is no room.
-    pub fn join(&self, key: ClientKey, slot: SlotNumber) -> Option<ClientEntry> {
+    /// Counts a tunnel under a key, for a process. `None` if there is no room.
+    pub fn join(&self, key: TallyKey, slot: SlotNumber) -> Option<TallyEntry> {
         let (index, joining) = self.take_entry(key, slot)?;
         for _ in 0..TRIES {
             let Some((place, seen)) = self.place_for(key) else { break };
@@ -303,7 +303,7 @@ impl Clients {
             if self.change(key.index(place), seen, total) {
                 let entered = joining.entered(place);
                 self.replace(index, joining, entered);
-                return ClientEntry::new(index, entered);
+                return TallyEntry::new(index, entered);
             }
         }
         self.replace(index, joining, joining.freed());
@@ -312,18 +312,18 @@ impl Clients {
 
     /// The tunnel of an entry is another process's, which counts it anew if it was not counted any
     /// more.
-    pub fn pass(&self, entry: ClientEntry, to: SlotNumber) -> Option<ClientEntry> {
+    pub fn pass(&self, entry: TallyEntry, to: SlotNumber) -> Option<TallyEntry> {
         let (index, from) = (entry.index as usize, Entry(entry.word.get()));
         let moved = from.with(Entry::SLOT, to.mark());
         if from.phase() == Phase::In && self.replace(index, from, moved) {
-            ClientEntry::new(index, moved)
+            TallyEntry::new(index, moved)
         } else {
             self.join(from.key(), to)
         }
     }
 
     /// A tunnel ended.
-    pub fn leave(&self, entry: ClientEntry) {
+    pub fn leave(&self, entry: TallyEntry) {
         let (index, entry) = (entry.index as usize, Entry(entry.word.get()));
         if entry.phase() == Phase::In {
             self.begin_to_leave(index, entry);
@@ -409,8 +409,8 @@ impl Clients {
         }
     }
 
-    /// Where a client is counted, or can be: the place, and what is there.
-    fn place_for(&self, key: ClientKey) -> Option<(usize, Total)> {
+    /// Where a key is counted, or can be: the place, and what is there.
+    fn place_for(&self, key: TallyKey) -> Option<(usize, Total)> {
         let mut free = None;
         for place in 0..PLACES {
             let total = self.total(key.index(place));
@@ -425,7 +425,7 @@ impl Clients {
     }
 
     /// An entry for a tunnel that joins.
-    fn take_entry(&self, key: ClientKey, slot: SlotNumber) -> Option<(usize, Entry)> {
+    fn take_entry(&self, key: TallyKey, slot: SlotNumber) -> Option<(usize, Entry)> {
         /// Among those that were used before.
         const FIRST: usize = 8;
         /// Once all were.
