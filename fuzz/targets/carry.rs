@@ -1,4 +1,4 @@
-//! How a tunnel is carried to its end.
+//! A tunnel as it is made, and how it is carried to its end.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use relay::{Counters, End, Record, Relay, Settings, Tunnel, Why};
+use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Strict, Tracker, Tunnel, Why};
+
+use crate::input;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,6 +37,57 @@ impl Told {
 impl Record for Told {
     fn ended(&mut self, end: &End) {
         let _ = self.0.send(end.clone());
+    }
+}
+
+/// What a tunnel is made of.
+pub struct Plan<'a> {
+    is_websocket: bool,
+    rules: Rules,
+    /// What came of the client with its request, and of the back end with its answer.
+    ahead: [&'a [u8]; 2],
+}
+
+impl<'a> Plan<'a> {
+    /// A byte of flags, one for each of two limits, then twice one that says how many of the next
+    /// ones came ahead.
+    pub fn take(data: &mut &'a [u8]) -> Self {
+        let flags = input::byte(data);
+        let [client, backend] = [0; 2].map(|_| u64::from(input::byte(data)));
+        let rules = Rules {
+            linger: Some(PATIENCE * 10),
+            max_message_client: Some(client),
+            max_message_backend: Some(backend),
+            strict: match flags & 3 {
+                0 => None,
+                1 => Some(Strict::On),
+                2 => Some(Strict::Deflate),
+                _ => Some(Strict::Extended),
+            },
+            ..Rules::default()
+        };
+        let ahead = [0; 2].map(|_| {
+            let length = usize::from(input::byte(data));
+            input::bytes(data, length)
+        });
+        Plan { is_websocket: flags & 4 == 0, rules, ahead }
+    }
+
+    /// A tunnel between these.
+    pub fn make(&self, [client, backend]: [OwnedFd; 2], record: Told) -> Tunnel {
+        let frames = match self.is_websocket {
+            true => [Tracker::client_to_backend(), Tracker::backend_to_client()],
+            false => [Tracker::opaque(), Tracker::opaque()],
+        };
+        let side = |fd, ahead: &[u8]| Side { tls: None, fd, read_ahead: ahead.to_vec() };
+        let [client, backend] = [side(client, self.ahead[0]), side(backend, self.ahead[1])];
+        Tunnel::new(client, backend, frames, self.rules, Box::new(record))
+    }
+
+    /// The tunnel, frozen at once.
+    pub fn frozen(&self) -> Vec<u8> {
+        let tunnel = self.make([nothing(), nothing()], Told::nobody());
+        tunnel.freeze().expect("it is plain, and not being ended")
     }
 }
 

@@ -3,17 +3,27 @@
 
 use std::os::fd::OwnedFd;
 
-use relay::{FROZEN_VERSION, Tunnel};
+use relay::Tunnel;
 
-use crate::carry::{Told, carry, nothing, same_state};
+use crate::carry::{Plan, Told, carry, nothing, same_state};
 use crate::input;
 
-/// A byte that says how many of the next ones come later through the sockets, then a frozen tunnel
-/// without its version.
+/// A byte that says how many of the next ones come later through the sockets, and what a tunnel is
+/// made of. The rest is written over it as it was frozen: two bytes that say where, one that says
+/// how many follow. So what is tried is near to what can be, whatever the encoding is.
 pub fn run(mut data: &[u8]) {
     let later = usize::from(input::byte(&mut data));
     let later = input::bytes(&mut data, later);
-    let frozen = [&FROZEN_VERSION.to_le_bytes(), data].concat();
+    let mut frozen = Plan::take(&mut data).frozen();
+    while !data.is_empty() {
+        let [low, high, count] = [0; 3].map(|_| input::byte(&mut data));
+        // Behind the version. Its end may be written over, too.
+        let at = 2 + usize::from(u16::from_le_bytes([low, high])) % (frozen.len() - 1);
+        let bytes = input::bytes(&mut data, usize::from(count));
+        let within = bytes.len().min(frozen.len() - at);
+        frozen[at..at + within].copy_from_slice(&bytes[..within]);
+        frozen.extend_from_slice(&bytes[within..]);
+    }
     let thawed = |[client, backend]: [OwnedFd; 2], record: Told| {
         Tunnel::thaw(&frozen, client, backend, Box::new(record))
     };
