@@ -86,7 +86,7 @@ impl Tunnel {
                 up,
                 down,
                 record,
-                rules,
+                rules: rules.into(),
                 started: now.checked_sub(elapsed).unwrap_or(now),
                 first_end,
                 ending: None,

@@ -1,5 +1,6 @@
 //! The rules for an open tunnel.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shared::Why;
@@ -23,6 +24,9 @@ macro_rules! rules {
         }
 
         impl Rules {
+            /// None is set.
+            const NONE: Self = Rules { $($name: None,)+ };
+
             /// How many bytes [`freeze`](Self::freeze) appends.
             pub(crate) const FROZEN_BYTES: usize = 0 $(+ <Option<$type> as Field>::BYTES)+;
 
@@ -67,6 +71,23 @@ rules! {
     max_lifetime: Duration,
     /// When it ends whatever goes on in it, as time since 1970. By default never.
     expires: Duration,
+}
+
+/// The rules of an open tunnel. It costs little where none is set, as with most tunnels.
+pub(crate) struct OwnRules(Option<Box<Rules>>);
+
+impl From<Rules> for OwnRules {
+    fn from(rules: Rules) -> Self {
+        OwnRules((rules != Rules::NONE).then(|| Box::new(rules)))
+    }
+}
+
+impl Deref for OwnRules {
+    type Target = Rules;
+
+    fn deref(&self) -> &Rules {
+        self.0.as_deref().unwrap_or(&Rules::NONE)
+    }
 }
 
 /// When a tunnel ends, whatever goes on in it.

@@ -11,7 +11,7 @@ use shared::Why;
 use crate::end::{By, End, Record};
 use crate::flow::Flow;
 use crate::frames::Tracker;
-use crate::rules::Rules;
+use crate::rules::{OwnRules, Rules};
 use crate::side::{Side, Socket};
 
 /// What a tunnel is apart from its sockets, wherever it lives.
@@ -21,7 +21,7 @@ pub(crate) struct TunnelState {
     /// From the back end to the client.
     pub down: Flow,
     pub record: Box<dyn Record>,
-    pub rules: Rules,
+    pub rules: OwnRules,
     pub started: Instant,
     /// The side whose bytes ended first, and whether it said so as it should.
     pub first_end: Option<(By, bool)>,
@@ -85,7 +85,7 @@ impl Tunnel {
                 up: Flow::new(up, client.read_ahead, &rules, By::Client),
                 down: Flow::new(down, backend.read_ahead, &rules, By::Backend),
                 record,
-                rules,
+                rules: rules.into(),
                 started: Instant::now(),
                 first_end: None,
                 ending: None,
