@@ -11,7 +11,7 @@ use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::{poll, sigterm, stop};
 use relay::{
-    DESCRIPTORS_OF_PIPES, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
+    DESCRIPTORS_OF_PIPES, Ending, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
 };
 use shared::Slot;
 
@@ -246,7 +246,7 @@ pub fn stop(how: ChildExit) {
 /// them is logged now.
 fn end_tunnels(ends_here: bool) {
     if let Some(relay) = relay() {
-        relay.end_all(Order::Stop, Some(GOING_AWAY), STOP_CLOSE_WAIT);
+        relay.end_all(Ending::at_once(Order::Stop, Some(GOING_AWAY), STOP_CLOSE_WAIT));
     }
     if ends_here {
         access::finish();
@@ -294,7 +294,7 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
     let counters = &child.slot.counts.relay;
     // Where no process is to be had no thread may be.
     let end = |tunnels, is_time: &mut dyn FnMut() -> bool, order, within| {
-        let how = (order, Some(GOING_AWAY), within);
+        let how = Ending::at_once(order, Some(GOING_AWAY), within);
         relay::end_inline(&relay_settings, counters, tunnels, is_time, how);
     };
     if stops {

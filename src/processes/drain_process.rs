@@ -13,7 +13,7 @@ use os::forked::{Forked, Left, Title, end_unless_alive};
 use os::poll;
 use os::process;
 use os::signal_safe::EventFd;
-use relay::{GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
+use relay::{Ending, GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 use shared::{Place, Shared, Slot};
 
 use crate::processes::access;
@@ -203,7 +203,7 @@ impl DrainProcess {
                 tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
                 let count = tunnels.len();
                 lines::say(Kind::NoProcess, &NoThread { count: &count, error: &error });
-                let how = (Order::DrainTimeout, Some(GOING_AWAY), TIMEOUT_LINGER);
+                let how = Ending::at_once(Order::DrainTimeout, Some(GOING_AWAY), TIMEOUT_LINGER);
                 let counters = &slot.counts.relay;
                 relay::end_inline(&settings, counters, tunnels, || true, how);
                 return None;
@@ -295,7 +295,7 @@ impl DrainProcess {
         if let Some(collecting) = self.collecting {
             collecting.end(&self.relay, self.slot);
         }
-        self.relay.end_all(order, Some(GOING_AWAY), linger);
+        self.relay.end_all(Ending::at_once(order, Some(GOING_AWAY), linger));
     }
 }
 

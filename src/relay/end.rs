@@ -1,7 +1,7 @@
 //! How a tunnel ended, and who is told.
 
 use std::any::Any;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::Why;
 
@@ -23,6 +23,32 @@ pub enum Order {
     Stop,
     /// The tunnel outlived its process for longer than allowed.
     DrainTimeout,
+}
+
+/// How all tunnels are ended, see [`Relay::end_all`](crate::Relay::end_all).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Why.
+    pub order: Order,
+    /// The status code of the Close frames (RFC 6455 7.4.1); without one there are none.
+    pub code: Option<u16>,
+    /// The time over which the tunnels are ended, each at any instant of it, so that their clients
+    /// do not come back all at once. Zero is at once.
+    pub spread: Duration,
+    /// How long a tunnel that is being ended waits for its peers.
+    pub linger: Duration,
+}
+
+impl Ending {
+    /// All at once.
+    pub fn at_once(order: Order, code: Option<u16>, linger: Duration) -> Self {
+        Ending { order, code, spread: Duration::ZERO, linger }
+    }
+
+    /// When all of them are closed, if it begins now.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.spread + self.linger
+    }
 }
 
 impl From<Order> for Why {

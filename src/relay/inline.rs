@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::sleep;
 
 use shared::Counters;
 
-use crate::end::{By, Order};
+use crate::end::{By, Ending};
 use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;
 use crate::thread::{Shared, Thread};
@@ -30,14 +30,14 @@ pub fn end_inline(
     counters: &'static Counters,
     tunnels: Vec<Tunnel>,
     mut is_time: impl FnMut() -> bool,
-    (order, close_code, within): (Order, Option<u16>, Duration),
+    how: Ending,
 ) {
     let Ok(runtime) = serve::runtime() else {
         // Without a descriptor for it: the peers see an end, if not why.
         for tunnel in tunnels {
             counters.count_adopted();
-            counters.count_ended(&order.into());
-            tunnel.end(By::Us, order.into());
+            counters.count_ended(&how.order.into());
+            tunnel.end(By::Us, how.order.into());
         }
         return;
     };
@@ -58,9 +58,8 @@ pub fn end_inline(
         while shared.load.load(Relaxed) > 0 {
             if all_ended.is_none() && is_time() {
                 let (done, is_done) = mpsc::channel();
-                let deadline = Instant::now() + within;
-                let _ =
-                    commands.send(ThreadCommand::End { order, code: close_code, deadline, done });
+                let deadline = how.deadline();
+                let _ = commands.send(ThreadCommand::End { how, deadline, done });
                 all_ended = Some(is_done);
             }
             let mut interval = pin!(sleep(CHECK_INTERVAL));

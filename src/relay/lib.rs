@@ -28,6 +28,7 @@ mod serve;
 mod settings;
 mod side;
 pub mod socket;
+mod spread;
 mod stream;
 mod task;
 mod thread;
@@ -36,7 +37,7 @@ mod tunnel;
 mod watch;
 
 pub use budget::Budget;
-pub use end::{AsAny, By, End, Order, Record};
+pub use end::{AsAny, By, End, Ending, Order, Record};
 pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
 pub use guard::{Breach, Guard, Refused};

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use shared::Counters;
 
-use crate::end::Order;
+use crate::end::Ending;
 use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;
 use crate::thread::Shared;
@@ -160,17 +160,15 @@ impl Relay {
     }
 
     /// Ends all tunnels, those adopted meanwhile too, and waits until they are gone. Each side
-    /// gets what is kept for it, then a Close frame with `close_code` if it is between two
-    /// frames there (RFC 6455 7.4.1; none if `None`), then close_notify and FIN. Tunnels whose
-    /// peers have not ended `within` this time are closed. Returns how many are left: 0 unless
-    /// a thread hangs.
-    pub fn end_all(&self, order: Order, close_code: Option<u16>, within: Duration) -> usize {
-        let deadline = Instant::now() + within;
+    /// gets what is kept for it, then a Close frame if it is between two frames there, then
+    /// close_notify and FIN. Tunnels whose peers have not ended in time are closed. Returns how
+    /// many are left: 0 unless a thread hangs.
+    pub fn end_all(&self, how: Ending) -> usize {
+        let deadline = how.deadline();
         let (done, all_done) = mpsc::channel();
         let mut told = 0;
         for thread in &self.threads {
-            let command =
-                ThreadCommand::End { order, code: close_code, deadline, done: done.clone() };
+            let command = ThreadCommand::End { how, deadline, done: done.clone() };
             told += usize::from(thread.commands.send(command).is_ok());
         }
         drop(done);

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::end::{By, Order};
+use crate::end::{By, Ending, Order};
 use crate::settings::Settings;
 use crate::task::Task;
 use crate::thread::{Shared, Thread, TunnelCommand};
@@ -47,7 +47,7 @@ pub(crate) enum ThreadCommand {
     /// Carry this one.
     Adopt(Adopted),
     /// End every tunnel by the deadline, then say so.
-    End { order: Order, code: Option<u16>, deadline: Instant, done: Sender<()> },
+    End { how: Ending, deadline: Instant, done: Sender<()> },
     /// Say that the thread runs.
     Ask,
     /// Give every tunnel back and end.
@@ -58,8 +58,7 @@ pub(crate) enum ThreadCommand {
 
 /// All tunnels are being ended in an orderly way.
 struct Shutdown {
-    order: Order,
-    code: Option<u16>,
+    how: Ending,
     deadline: Pin<Box<Sleep>>,
     done: Vec<Sender<()>>,
 }
@@ -72,6 +71,8 @@ enum Event {
     ProbationOver(usize),
     /// The tasks with these numbers are to check their peers.
     Check(Vec<usize>),
+    /// The time has come to end the tunnel of the task with this number.
+    EndDue(usize),
     /// A shutdown is complete: no tunnel is left.
     AllEnded,
     /// The time for a shutdown is over.
@@ -92,16 +93,15 @@ pub(crate) async fn serve(thread: &Rc<Thread>, commands: &mut UnboundedReceiver<
     loop {
         match poll_fn(|cx| poll_event(thread, cx, commands, shutdown.as_mut())).await {
             Event::Command(Some(ThreadCommand::Adopt(adopted))) => carry(thread, adopted),
-            Event::ProbationOver(task) => thread.wake(task),
+            Event::ProbationOver(task) | Event::EndDue(task) => thread.wake(task),
             Event::Check(tasks) => tasks.into_iter().for_each(|task| thread.wake(task)),
             Event::Command(Some(ThreadCommand::Ask)) => thread.report_alive(),
-            Event::Command(Some(ThreadCommand::End { order, code, deadline, done })) => {
+            Event::Command(Some(ThreadCommand::End { how, deadline, done })) => {
                 let mut waiting = shutdown.take().map(|shutdown| shutdown.done).unwrap_or_default();
                 waiting.push(done);
-                thread.command_all(TunnelCommand::End(order, code));
+                thread.end_all(how);
                 shutdown = Some(Shutdown {
-                    order,
-                    code,
+                    how,
                     deadline: Box::pin(sleep_until(deadline.into())),
                     done: waiting,
                 });
@@ -116,7 +116,7 @@ pub(crate) async fn serve(thread: &Rc<Thread>, commands: &mut UnboundedReceiver<
             }
             Event::Deadline => {
                 if let Some(shutdown) = &shutdown {
-                    thread.command_all(TunnelCommand::Close(shutdown.order, shutdown.code));
+                    thread.command_all(TunnelCommand::Close(shutdown.how.order, shutdown.how.code));
                 }
                 poll_fn(|cx| thread.poll_empty(cx)).await;
             }
@@ -155,6 +155,9 @@ fn poll_event(
     };
     if thread.poll_empty(cx).is_ready() {
         return Poll::Ready(Event::AllEnded);
+    }
+    if let Poll::Ready(task) = thread.spread.poll_due(cx) {
+        return Poll::Ready(Event::EndDue(task));
     }
     shutdown.deadline.as_mut().poll(cx).map(|()| Event::Deadline)
 }

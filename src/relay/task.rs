@@ -250,7 +250,8 @@ impl Future for Task {
                 carried.turn_on(keep_alive);
             }
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread)));
+        let command = thread.command(this.number);
+        let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread, command)));
         match polled {
             Ok(Poll::Pending) => match this.watch() {
                 None => {
@@ -284,17 +285,24 @@ impl Drop for Task {
 
 impl Carried {
     /// Ready with the cause when the tunnel has ended, with none when it is to be given back.
-    fn poll(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Option<Cause>> {
-        match thread.command() {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        thread: &Thread,
+        command: TunnelCommand,
+    ) -> Poll<Option<Cause>> {
+        match command {
             TunnelCommand::Carry => {}
             TunnelCommand::Return => {
                 // What is in a pipe of this thread's goes with the tunnel too.
                 let gathered = self.state.up.gather().and_then(|()| self.state.down.gather());
                 return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
             }
-            TunnelCommand::End(order, code) => self.begin_end(By::Us, order.into(), [code; 2]),
+            TunnelCommand::End(order, code, linger) => {
+                self.begin_end_within(linger, By::Us, order.into(), [code; 2]);
+            }
             TunnelCommand::Close(order, code) => {
-                self.begin_end(By::Us, order.into(), [code; 2]);
+                self.begin_end_within(None, By::Us, order.into(), [code; 2]);
                 // What can be sent at once is sent, but nobody is waited for.
                 let _ = self.poll_both_ended(cx, thread);
                 return Poll::Ready(Some(self.end_cause()));
@@ -524,14 +532,24 @@ impl Carried {
     }
 
     /// Begins an orderly end, unless one has begun, with these codes for client and back end.
-    fn begin_end(&mut self, by: By, why: Why, [client, backend]: [Option<u16>; 2]) {
+    fn begin_end(&mut self, by: By, why: Why, codes: [Option<u16>; 2]) {
+        let linger = self.state.rules.effective_linger();
+        self.begin_end_within(Some(linger), by, why, codes);
+    }
+
+    /// The same. The peers are waited for so long, or, without that, until the thread says
+    /// otherwise.
+    fn begin_end_within(
+        &mut self,
+        linger: Option<Duration>,
+        by: By,
+        why: Why,
+        [client, backend]: [Option<u16>; 2],
+    ) {
         if self.state.ending.is_some() {
             return;
         }
-        // An order has a deadline of its own, for all tunnels at once.
-        let is_order = matches!(why, Why::Stopped | Why::DrainTimeout);
-        let linger = self.state.rules.effective_linger();
-        self.idle = (!is_order).then(|| Box::new(Idle::new(linger)));
+        self.idle = linger.map(|linger| Box::new(Idle::new(linger)));
         self.state.ending = Some((by, why));
         self.state.up.end(backend);
         self.state.down.end(client);

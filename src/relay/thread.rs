@@ -8,17 +8,18 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::Counters;
 
 use crate::buffers::ThreadBuffers;
-use crate::end::Order;
+use crate::end::{Ending, Order};
 use crate::keepalive::KeepAlive;
 use crate::ping::Pings;
 use crate::pipe::Pipes;
 use crate::probation::Probation;
 use crate::settings::Settings;
+use crate::spread::Spread;
 use crate::tunnel::Tunnel;
 use crate::watch::{Patience, Watch};
 
@@ -39,8 +40,9 @@ pub(crate) enum TunnelCommand {
     Carry,
     /// Leave the thread as it is.
     Return,
-    /// End in an orderly way.
-    End(Order, Option<u16>),
+    /// End in an orderly way, and wait for the peers for so long, or until the thread says
+    /// [`Close`](Self::Close).
+    End(Order, Option<u16>, Option<Duration>),
     /// Close now.
     Close(Order, Option<u16>),
 }
@@ -56,6 +58,8 @@ pub(crate) struct Thread {
     pub probation: Probation,
     pub watch: Watch,
     pub pings: Pings,
+    /// When the tunnels end, once they are told to.
+    pub spread: Spread,
     /// The waker of the thread's own future, for when the last tunnel leaves.
     own: RefCell<Option<Waker>>,
     returned: RefCell<Vec<Tunnel>>,
@@ -72,6 +76,13 @@ struct Wakers {
 impl Wakers {
     fn registered(&self) -> usize {
         self.by_number.len() - self.free.len()
+    }
+
+    /// The numbers of all tasks.
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        let mut is_taken = vec![true; self.by_number.len()];
+        self.free.iter().for_each(|free| is_taken[*free] = false);
+        is_taken.into_iter().enumerate().filter_map(|(number, is_taken)| is_taken.then_some(number))
     }
 }
 
@@ -93,6 +104,7 @@ impl Thread {
             wakers: RefCell::default(),
             probation: Probation::new(settings.probation),
             pings: Pings::new(),
+            spread: Spread::default(),
             watch: Watch::new(settings.keep_alive.map(KeepAlive::patience)),
             own: RefCell::default(),
             returned: RefCell::default(),
@@ -103,17 +115,25 @@ impl Thread {
         self.buffers.borrow_mut()
     }
 
-    pub(crate) fn command(&self) -> TunnelCommand {
-        self.command.get()
+    /// What the task with this number is to do.
+    pub(crate) fn command(&self, task: Option<usize>) -> TunnelCommand {
+        match self.command.get() {
+            TunnelCommand::End(..) if task.is_some_and(|task| self.spread.is_waiting(task)) => {
+                TunnelCommand::Carry
+            }
+            command => command,
+        }
     }
 
     /// Gives a task its number.
     pub(crate) fn register(&self) -> usize {
         let mut wakers = self.wakers.borrow_mut();
-        wakers.free.pop().unwrap_or_else(|| {
+        let number = wakers.free.pop().unwrap_or_else(|| {
             wakers.by_number.push(None);
             wakers.by_number.len() - 1
-        })
+        });
+        self.spread.join(number);
+        number
     }
 
     /// Has the task with this number polled.
@@ -161,6 +181,7 @@ impl Thread {
 
     /// The task with this number is done: the number is free.
     pub(crate) fn unregister(&self, task: usize) {
+        self.spread.forget(task);
         let mut wakers = self.wakers.borrow_mut();
         let waker = wakers.by_number.get_mut(task).and_then(Option::take);
         wakers.free.push(task);
@@ -205,6 +226,16 @@ impl Thread {
     /// Tunnels that come from now on are carried as usual.
     pub(crate) fn carry_on(&self) {
         self.command.set(TunnelCommand::Carry);
+        self.spread.end();
+    }
+
+    /// Every tunnel of this thread is to end, and those that come are.
+    pub(crate) fn end_all(&self, how: Ending) {
+        let is_spread = !how.spread.is_zero();
+        self.spread.begin(how.spread, self.wakers.borrow().numbers());
+        // Those that end together are closed together.
+        let linger = is_spread.then_some(how.linger);
+        self.command_all(TunnelCommand::End(how.order, how.code, linger));
     }
 
     fn is_empty(&self) -> bool {

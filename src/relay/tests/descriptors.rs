@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read, Write};
 
 use common::*;
-use relay::Order;
+use relay::{Ending, Order};
 
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("fd").count()
@@ -32,7 +32,11 @@ fn the_baseline_is_restored() {
             // By the peers, by order, by giving them back (below).
             0 | 1 => drop(peers),
             _ => {
-                relay.end_all(Order::Stop, None, std::time::Duration::from_millis(10));
+                relay.end_all(Ending::at_once(
+                    Order::Stop,
+                    None,
+                    std::time::Duration::from_millis(10),
+                ));
                 drop(peers);
             }
         }

@@ -191,7 +191,7 @@ fn other_bytes_are_refused() {
             relay.adopt(tunnel).expect("adopted");
         }
     }
-    relay.end_all(relay::Order::Stop, Some(1001), Duration::from_secs(5));
+    relay.end_all(relay::Ending::at_once(relay::Order::Stop, Some(1001), Duration::from_secs(5)));
     let mut other = frozen;
     other[0] ^= 1;
     assert!(!thaw(&other), "another version");

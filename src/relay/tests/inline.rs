@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use relay::{By, Order, Rules, Settings, Side, Tunnel, Why};
+use relay::{By, Ending, Order, Rules, Settings, Side, Tunnel, Why};
 
 #[test]
 fn peers_are_told_and_waited_for() {
@@ -29,7 +29,7 @@ fn peers_are_told_and_waited_for() {
     let ending = thread::spawn(move || {
         let began = Instant::now();
         let within = Duration::from_secs(20);
-        let how = (Order::DrainTimeout, Some(1001), within);
+        let how = Ending::at_once(Order::DrainTimeout, Some(1001), within);
         relay::end_inline(&Settings::default(), counters, tunnels, || true, how);
         began.elapsed()
     });
@@ -61,7 +61,7 @@ fn peers_that_stay_are_left_at_the_deadline() {
     let within = Duration::from_millis(200);
     let began = Instant::now();
     let counters = counters();
-    let how = (Order::Stop, None, within);
+    let how = Ending::at_once(Order::Stop, None, within);
     relay::end_inline(&Settings::default(), counters, vec![tunnel], || true, how);
     assert!(began.elapsed() >= within && began.elapsed() < Duration::from_secs(5));
     assert_eq!(end.wait().why, Why::Stopped);
@@ -77,7 +77,7 @@ fn they_are_carried_until_it_is_time() {
     let is_time = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_time);
     let carrying = thread::spawn(move || {
-        let how = (Order::DrainTimeout, None, Duration::from_secs(20));
+        let how = Ending::at_once(Order::DrainTimeout, None, Duration::from_secs(20));
         let is_time = || told.load(Relaxed);
         relay::end_inline(&Settings::default(), counters(), vec![tunnel], is_time, how);
     });
@@ -102,7 +102,7 @@ fn nobody_waits_for_tunnels_that_have_ended() {
     let (backend, b) = tcp_pair();
     let (tunnel, end) = tunnel(a, b);
     drop((client, backend));
-    let how = (Order::DrainTimeout, None, PATIENCE);
+    let how = Ending::at_once(Order::DrainTimeout, None, PATIENCE);
     relay::end_inline(&Settings::default(), counters(), vec![tunnel], || false, how);
     assert_eq!(end.wait().why, Why::Closed);
 }

@@ -51,6 +51,6 @@ fn idle_tunnels() {
         expect_end(&other);
         let each = (private_kib() - before) as f64 / TUNNELS as f64;
         println!("timeout {timeout:?}: {each:.2} KiB per idle tunnel");
-        relay.end_all(relay::Order::Stop, None, Duration::ZERO);
+        relay.end_all(relay::Ending::at_once(relay::Order::Stop, None, Duration::ZERO));
     }
 }

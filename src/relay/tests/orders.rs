@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::*;
-use relay::{By, Order, Relay, Rules, Side, Tunnel, Why};
+use relay::{By, Ending, Order, Relay, Rules, Side, Tunnel, Why};
 
 fn websocket_tunnel(relay: &Relay) -> (TcpStream, TcpStream, Ends) {
     let (client, a) = tcp_pair();
@@ -63,7 +63,8 @@ fn each_side_is_told_if_it_is_between_frames() {
         peers.push((client, backend, ends, up_told, down_told));
     }
     thread::scope(|scope| {
-        let ending = scope.spawn(|| relay.end_all(Order::Stop, Some(1001), PATIENCE));
+        let ending =
+            scope.spawn(|| relay.end_all(Ending::at_once(Order::Stop, Some(1001), PATIENCE)));
         let mut all_ends = Vec::new();
         for (client, backend, ends, up_told, down_told) in peers {
             let down = read_out(client);
@@ -123,7 +124,10 @@ fn under_full_traffic_frames_stay_whole() {
             }));
         }
         thread::sleep(Duration::from_millis(100));
-        assert_eq!(relay.end_all(Order::Stop, Some(1001), Duration::from_secs(5)), 0);
+        assert_eq!(
+            relay.end_all(Ending::at_once(Order::Stop, Some(1001), Duration::from_secs(5))),
+            0
+        );
         let mut told = 0;
         for reader in readers {
             let bytes = reader.join().expect("read");
@@ -185,7 +189,8 @@ fn who_cannot_send_on_and_says_nothing_more_is_told() {
             }
         }
         thread::scope(|scope| {
-            let ending = scope.spawn(|| relay.end_all(Order::Stop, Some(1001), PATIENCE));
+            let ending =
+                scope.spawn(|| relay.end_all(Ending::at_once(Order::Stop, Some(1001), PATIENCE)));
             let mut told = vec![0; if is_client { 4 } else { 8 }];
             sends.read_exact(&mut told).expect("a Close frame");
             assert!(told == UNMASKED_1001 || is_masked_1001(&told), "{told:x?}");
@@ -216,7 +221,8 @@ fn who_has_ended_gets_what_is_kept_for_it() {
     relay.adopt(tunnel).expect("adopted");
     expect_end(&client);
     thread::scope(|scope| {
-        let ending = scope.spawn(|| relay.end_all(Order::Stop, Some(1001), PATIENCE));
+        let ending =
+            scope.spawn(|| relay.end_all(Ending::at_once(Order::Stop, Some(1001), PATIENCE)));
         // It is not closed before all has come, however long that takes.
         thread::sleep(Duration::from_millis(200));
         let mut bytes = Vec::new();
@@ -232,7 +238,8 @@ fn who_does_not_go_is_closed_in_time() {
     let (relay, counters) = relay(1);
     let mut peers: Vec<_> = (0..50).map(|_| websocket_tunnel(&relay)).collect();
     let began = Instant::now();
-    let left = relay.end_all(Order::DrainTimeout, Some(1001), Duration::from_millis(300));
+    let left =
+        relay.end_all(Ending::at_once(Order::DrainTimeout, Some(1001), Duration::from_millis(300)));
     assert_eq!(left, 0);
     assert!(began.elapsed() >= Duration::from_millis(300));
     for (client, backend, ends) in &mut peers {
@@ -252,10 +259,68 @@ fn who_does_not_go_is_closed_in_time() {
 fn no_time_at_all_still_says_goodbye() {
     let (relay, _) = relay(1);
     let (client, backend, ends) = websocket_tunnel(&relay);
-    assert_eq!(relay.end_all(Order::Stop, Some(1001), Duration::ZERO), 0);
+    assert_eq!(relay.end_all(Ending::at_once(Order::Stop, Some(1001), Duration::ZERO)), 0);
     assert_eq!(ends.wait().why, Why::Stopped);
     assert_eq!(read_out(client), UNMASKED_1001);
     assert!(is_masked_1001(&read_out(backend)));
+}
+
+#[test]
+fn tunnels_end_one_after_the_other_if_there_is_time() {
+    const TUNNELS: usize = 100;
+    let spread = Duration::from_secs(2);
+    let (relay, counters) = relay(2);
+    let began = Instant::now();
+    let mut peers: Vec<_> = (0..TUNNELS).map(|_| websocket_tunnel(&relay)).collect();
+    let before = began.elapsed();
+    let how = Ending { order: Order::Stop, code: Some(1012), spread, linger: Duration::ZERO };
+    thread::scope(|scope| {
+        let ending = scope.spawn(|| relay.end_all(how));
+        until("the first has ended", || relay.open() < TUNNELS);
+        // It joins them, and is carried until its time comes.
+        let late = websocket_tunnel(&relay);
+        assert!(!ending.is_finished());
+        peers.push(late);
+        assert_eq!(ending.join().expect("ended"), 0);
+    });
+    assert!(began.elapsed() >= spread / 2, "it took its time");
+    let mut first_half = 0;
+    for (client, backend, ends) in peers {
+        let end = ends.wait();
+        assert_eq!((end.by, end.why), (By::Us, Why::Stopped));
+        first_half += usize::from(end.duration < before + spread / 2);
+        assert_eq!(read_out(client), [0x88, 2, 0x03, 0xf4]);
+        let up = read_out(backend);
+        assert_eq!([up[6] ^ up[2], up[7] ^ up[3]], [0x03, 0xf4]);
+    }
+    assert!((10..TUNNELS - 10).contains(&first_half), "{first_half} in the first half");
+    assert_eq!(counters.open.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_order_at_once_ends_what_another_would_have_ended_later() {
+    let (relay, _) = relay(1);
+    let tunnels: Vec<_> = (0..20).map(|_| websocket_tunnel(&relay)).collect();
+    let began = Instant::now();
+    let hour = Duration::from_secs(3600);
+    let slow = Ending { order: Order::DrainTimeout, code: Some(1001), spread: hour, linger: hour };
+    thread::scope(|scope| {
+        let slowly = scope.spawn(|| relay.end_all(slow));
+        // Something goes on meanwhile.
+        for (mut client, mut backend, _) in tunnels.iter().map(|(c, b, e)| (c, b, e)) {
+            client.write_all(b"\x81\x80\0\0\0\0").expect("write");
+            backend.read_exact(&mut [0; 6]).expect("read");
+        }
+        let quick = Ending::at_once(Order::Stop, Some(1001), Duration::ZERO);
+        assert_eq!(relay.end_all(quick), 0);
+        assert_eq!(slowly.join().expect("ended"), 0);
+    });
+    assert!(began.elapsed() < hour);
+    for (client, backend, ends) in tunnels {
+        assert_eq!(ends.wait().why, Why::Stopped);
+        assert_eq!(read_out(client), UNMASKED_1001);
+        assert!(is_masked_1001(&read_out(backend)));
+    }
 }
 
 #[test]
@@ -263,7 +328,7 @@ fn without_a_code_there_is_only_an_end() {
     let (relay, _) = relay(1);
     let (client, backend, ends) = websocket_tunnel(&relay);
     thread::scope(|scope| {
-        scope.spawn(|| relay.end_all(Order::Stop, None, PATIENCE));
+        scope.spawn(|| relay.end_all(Ending::at_once(Order::Stop, None, PATIENCE)));
         assert!(read_out(client).is_empty());
         assert!(read_out(backend).is_empty());
     });

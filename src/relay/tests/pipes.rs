@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{DESCRIPTORS_OF_PIPES, Order, Rules, Settings, Side, Tracker, Tunnel, Why};
+use relay::{DESCRIPTORS_OF_PIPES, Ending, Order, Rules, Settings, Side, Tracker, Tunnel, Why};
 
 /// The numbers of this process's descriptors of pipes.
 fn pipes() -> Vec<i32> {
@@ -106,7 +106,10 @@ fn floods_go_through_few_pipes() {
         expect(client, &mut Pattern::new(*seed), *sent);
     }
     // Within a frame nobody gets a Close.
-    assert_eq!(relay.end_all(Order::Stop, Some(1001), Duration::from_millis(100)), 0);
+    assert_eq!(
+        relay.end_all(Ending::at_once(Order::Stop, Some(1001), Duration::from_millis(100))),
+        0
+    );
     for (_, _, ends, client, _) in &held {
         expect_end(client);
         assert_eq!(ends.wait().why, Why::Stopped);
@@ -136,7 +139,10 @@ fn frames_are_followed_behind_a_flood() {
             expect_pattern(&client, seed, LENGTH);
         }
     });
-    assert_eq!(relay.end_all(Order::Stop, Some(1001), Duration::from_millis(100)), 0);
+    assert_eq!(
+        relay.end_all(Ending::at_once(Order::Stop, Some(1001), Duration::from_millis(100))),
+        0
+    );
     let mut close = [0; 4];
     (&client).read_exact(&mut close).expect("a Close between two frames");
     assert_eq!(close, [0x88, 2, 0x03, 0xe9]);

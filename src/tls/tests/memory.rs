@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use openssl::ssl::SslVersion;
-use relay::{Counters, End, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
+use relay::{Counters, End, Ending, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 struct Nothing;
 
@@ -61,7 +61,7 @@ fn measure(version: SslVersion, ours_is_server: bool) {
     drop(untaken);
     let untaken = (before - in_use()) as f64 / 100.0 / 1024.0;
     let before = in_use();
-    assert_eq!(relay.end_all(Order::Stop, None, Duration::ZERO), 0);
+    assert_eq!(relay.end_all(Ending::at_once(Order::Stop, None, Duration::ZERO)), 0);
     let taken = (before - in_use()) as f64 / TUNNELS as f64 / 1024.0;
     println!(
         "{version:?}, ours is the server: {ours_is_server}: {taken:.2} KiB per idle tunnel; \

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use common::*;
 use openssl::ssl::{ShutdownState, SslStream, SslVersion};
-use relay::{By, Counters, End, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel, Why};
+use relay::{
+    By, Counters, End, Ending, Order, Record, Relay, Rules, Settings, Side, Tracker, Tunnel, Why,
+};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 
@@ -479,7 +481,9 @@ fn an_order_says_1001_then_close_notify() {
         let (mut backend, theirs) = connect(&context, &context, false);
         let ends = adopt(&relay, tls_side(ours), tls_side(theirs), true);
         thread::scope(|scope| {
-            scope.spawn(|| assert_eq!(relay.end_all(Order::Stop, Some(1001), PATIENCE), 0));
+            scope.spawn(|| {
+                assert_eq!(relay.end_all(Ending::at_once(Order::Stop, Some(1001), PATIENCE)), 0)
+            });
             let mut got = Vec::new();
             client.read_to_end(&mut got).expect("close_notify at the end");
             assert_eq!(got, [0x88, 2, 0x03, 0xe9]);

@@ -709,6 +709,18 @@ unsafe extern "C" fn epoll_wait(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t {
+    if let Some(kernel) = lock().as_mut() {
+        // SAFETY: the caller lends so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
+        kernel.random.fill(bytes);
+        return length as ssize_t;
+    }
+    // SAFETY: the caller's own arguments.
+    unsafe { libc::syscall(libc::SYS_getrandom, buffer, length, flags) as ssize_t }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut timespec) -> c_int {
     if clock == libc::CLOCK_MONOTONIC {
         let now = now();

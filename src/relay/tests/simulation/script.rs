@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use relay::{
-    By, Counters, End, KeepAlive, Order, Record, Relay, Rules, Settings, Side, Tls, Tracker,
-    Tunnel, Why,
+    By, Counters, End, Ending, KeepAlive, Order, Record, Relay, Rules, Settings, Side, Tls,
+    Tracker, Tunnel, Why,
 };
 
 use crate::common::{Random, frame_header};
@@ -183,6 +183,11 @@ struct Script<'a> {
     /// The code of the Close frame, once there was an order.
     ordered: Option<Option<u16>>,
     order_ends: u64,
+    order_linger: u64,
+    /// Nobody is cut off before,
+    order_cuts: u64,
+    /// and nobody is carried on after.
+    order_spreads: u64,
     waiting: Vec<JoinHandle<usize>>,
     moves: usize,
     is_told: bool,
@@ -220,6 +225,9 @@ pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
         pairs: Vec::new(),
         ordered: None,
         order_ends: 0,
+        order_linger: 0,
+        order_cuts: 0,
+        order_spreads: 0,
         waiting: Vec::new(),
         moves: 0,
         is_told,
@@ -390,7 +398,11 @@ impl Script<'_> {
             }
             920..950 => self.relocate(),
             950..970 => self.order(),
-            970..990 if self.pairs.len() < 6 && self.ordered.is_none() => self.open(),
+            970..990
+                if self.pairs.len() < 6 && (self.ordered.is_none() || self.relay.open() > 0) =>
+            {
+                self.open();
+            }
             _ => {
                 // Several things at once.
                 for _ in 0..2 {
@@ -532,12 +544,17 @@ impl Script<'_> {
             return;
         }
         let code = (!self.chance(3)).then_some(1001);
-        let within = [0, 1, 10][self.random.below(3)] * SECOND;
+        let linger = [0, 1, 10][self.random.below(3)] * SECOND;
+        let spread = [0, 0, 2, 30][self.random.below(4)] * SECOND;
         self.ordered = Some(code);
-        self.order_ends = kernel::now() + within;
+        self.order_linger = linger;
+        self.order_cuts = kernel::now() + linger;
+        self.order_ends = self.order_cuts + spread;
+        let tick = if spread > 0 { SECOND / 100 } else { 0 };
+        self.order_spreads = kernel::now() + spread + tick;
         let relay = Arc::clone(&self.relay);
-        let within = Duration::from_nanos(within);
-        let wait = move || relay.end_all(Order::Stop, code, within);
+        let [linger, spread] = [linger, spread].map(Duration::from_nanos);
+        let wait = move || relay.end_all(Ending { order: Order::Stop, code, spread, linger });
         self.waiting.push(std::thread::spawn(wait));
         kernel::wait_for_message();
         kernel::settle();
@@ -606,6 +623,8 @@ impl Script<'_> {
     /// What is true whenever the relay has nothing to do.
     fn check(&mut self) {
         let now = kernel::now();
+        // The time of each of them has come, as far as a timer is exact.
+        let is_ordered = self.ordered.is_some() && now >= self.order_spreads;
         for pair in &mut self.pairs {
             for told in pair.told.try_iter() {
                 match told {
@@ -645,14 +664,15 @@ impl Script<'_> {
                     !is_free || source.is_blocked || source.unread == 0 || is_left,
                     "what can go on does: {looks:?}"
                 );
-                let is_over = source.peer_ended && source.unread == 0 || self.ordered.is_some();
+                let is_over = source.peer_ended && source.unread == 0 || is_ordered;
                 assert!(!is_free || !is_over || sink.shut, "an end is carried: {looks:?}");
             }
             if pair.idle.is_some_and(|idle| now - pair.moved_at > idle + SECOND / 10) {
                 pair.idle_since.get_or_insert(now);
             }
             if let (Some(since), None) = (pair.idle_since, &pair.end) {
-                let most = pair.linger + SECOND / 10;
+                // An order may have been there before.
+                let most = pair.linger.max(self.order_linger) + SECOND / 10;
                 assert!(now - since <= most, "who is idle is ended");
             }
             for (from, to) in [(0, 1), (1, 0)] {
@@ -733,7 +753,7 @@ impl Script<'_> {
             sums.bytes += bytes;
         }
         // Who is cut off may have been sent half of it.
-        let is_in_time = !pair.is_broken && !pair.may_be_idle && pair.ended_at < self.order_ends;
+        let is_in_time = !pair.is_broken && !pair.may_be_idle && pair.ended_at < self.order_cuts;
         for peer in [client, backend] {
             let more = &peer.heard[peer.right..];
             let is_whole = [0, if peer.is_client { 4 } else { 8 }].contains(&more.len());
