@@ -1,0 +1,420 @@
+//! The answers in JSON.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Serialize, Serializer};
+use serde_json::ser::{CompactFormatter, Formatter};
+
+use crate::sums::{self, BackendSums, OpenSums, Sums};
+use crate::text::{is_hidden, lossy};
+use crate::time::Moment;
+use crate::view::{Overview, Process, RelayThread, Tunnel};
+
+/// Its Content-Type.
+pub const CONTENT_TYPE: &str = "application/json; charset=utf-8";
+
+/// About what a tunnel takes, so that the text need not be moved as it grows.
+const LIKELY_BYTES_PER_TUNNEL: usize = 512;
+
+/// The answer to `?json`: everything as one object.
+#[must_use]
+pub fn overview(overview: &Overview, tunnels: &[Tunnel<'_>]) -> String {
+    let total = sums::total(overview);
+    let vhosts = sums::by_vhost(overview);
+    render(
+        &Everything {
+            version: &overview.version,
+            httpd: &overview.httpd,
+            openssl: &overview.openssl,
+            mpm: &overview.mpm,
+            started: overview.started,
+            ready: overview.ready.is_ok(),
+            ready_reason: overview.ready.as_ref().err().map(ToString::to_string),
+            nonce: &overview.nonce,
+            tunnels: Totals {
+                open: total.open.all().saturating_add(overview.unlisted),
+                possible: overview.possible,
+                unlisted: overview.unlisted,
+                figures: Figures::from(&total),
+                fallbacks: overview.fallbacks.iter().copied().collect(),
+            },
+            vhosts: vhosts
+                .iter()
+                .map(|(name, sums)| {
+                    (name, Vhost { open: sums.open.all(), figures: Figures::from(sums) })
+                })
+                .collect(),
+            backends: sums::by_backend(overview)
+                .into_iter()
+                .map(|(name, sums)| (name, Backend::from(sums)))
+                .collect(),
+            processes: overview.processes.iter().map(OneProcess::from).collect(),
+            list: List(tunnels),
+        },
+        tunnels.len(),
+    )
+}
+
+/// The answer to `?tunnels`: an array.
+#[must_use]
+pub fn tunnels(tunnels: &[Tunnel<'_>]) -> String {
+    render(&List(tunnels), tunnels.len())
+}
+
+/// The answer to an order: how many tunnels it closes.
+#[must_use]
+pub fn closed(number: usize) -> String {
+    format!("{{\"closed\":{number}}}\n")
+}
+
+fn render(value: &impl Serialize, tunnels: usize) -> String {
+    let mut json = Vec::with_capacity(tunnels.saturating_mul(LIKELY_BYTES_PER_TUNNEL) + 4096);
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut json, Visible));
+    // Writing to memory does not fail, nor does a key that is a text. Half an answer would be worse
+    // than one that says so.
+    if written.is_err() {
+        return "null\n".to_owned();
+    }
+    json.push(b'\n');
+    String::from_utf8(json).unwrap_or_else(|_| "null\n".to_owned())
+}
+
+/// JSON without what a terminal would obey. serde_json itself escapes what JSON asks for.
+struct Visible;
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_hidden) {
+            let (shown, behind) = rest.split_at(at);
+            CompactFormatter.write_string_fragment(writer, shown)?;
+            let mut signs = behind.chars();
+            let hidden = signs.next().map_or(0, u32::from);
+            // All of them are below U+10000.
+            write!(writer, "\\u{hidden:04x}")?;
+            rest = signs.as_str();
+        }
+        CompactFormatter.write_string_fragment(writer, rest)
+    }
+}
+
+#[derive(Serialize)]
+struct Everything<'a> {
+    version: &'a str,
+    httpd: &'a str,
+    openssl: &'a str,
+    mpm: &'a str,
+    started: u64,
+    ready: bool,
+    ready_reason: Option<String>,
+    nonce: &'a str,
+    tunnels: Totals<'a>,
+    vhosts: BTreeMap<&'a String, Vhost<'a>>,
+    backends: BTreeMap<String, Backend>,
+    processes: Vec<OneProcess>,
+    list: List<'a>,
+}
+
+#[derive(Serialize)]
+struct Totals<'a> {
+    open: u64,
+    possible: u64,
+    unlisted: u64,
+    #[serde(flatten)]
+    figures: Figures<'a>,
+    fallbacks: BTreeMap<&'a str, u64>,
+}
+
+#[derive(Serialize)]
+struct Vhost<'a> {
+    open: u64,
+    #[serde(flatten)]
+    figures: Figures<'a>,
+}
+
+#[derive(Serialize)]
+struct Figures<'a> {
+    relay: u64,
+    drain: u64,
+    thread: u64,
+    opened: u64,
+    closed: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    messages_up: u64,
+    messages_down: u64,
+    handshakes: &'a BTreeMap<&'static str, u64>,
+    ends: &'a BTreeMap<&'static str, u64>,
+}
+
+impl<'a> From<&'a Sums> for Figures<'a> {
+    fn from(sums: &'a Sums) -> Self {
+        let OpenSums { relay, drain, thread } = sums.open;
+        Self {
+            relay,
+            drain,
+            thread,
+            opened: sums.opened,
+            closed: sums.closed,
+            bytes_up: sums.bytes_up,
+            bytes_down: sums.bytes_down,
+            messages_up: sums.messages_up,
+            messages_down: sums.messages_down,
+            handshakes: &sums.handshakes,
+            ends: &sums.ends,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Backend {
+    open: u64,
+    relay: u64,
+    drain: u64,
+    thread: u64,
+    opened: u64,
+}
+
+impl From<BackendSums> for Backend {
+    fn from(sums: BackendSums) -> Self {
+        let OpenSums { relay, drain, thread } = sums.open;
+        Self { open: sums.open.all(), relay, drain, thread, opened: sums.opened }
+    }
+}
+
+#[derive(Serialize)]
+struct OneProcess {
+    pid: u32,
+    kind: &'static str,
+    tunnels: u64,
+    possible: u64,
+    threads: Vec<Thread>,
+}
+
+#[derive(Serialize)]
+struct Thread {
+    thread: u32,
+    cpu_seconds: f64,
+}
+
+impl From<&Process> for OneProcess {
+    fn from(process: &Process) -> Self {
+        let thread = |thread: &RelayThread| Thread {
+            thread: thread.number,
+            cpu_seconds: thread.cpu_micros as f64 / 1e6,
+        };
+        Self {
+            pid: process.pid,
+            kind: process.kind.name(),
+            tunnels: process.tunnels,
+            possible: process.possible,
+            threads: process.threads.iter().map(thread).collect(),
+        }
+    }
+}
+
+struct List<'a>(&'a [Tunnel<'a>]);
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(OneTunnel::from))
+    }
+}
+
+/// A tunnel, in the order of the reference.
+#[derive(Serialize)]
+struct OneTunnel<'a> {
+    #[serde(serialize_with = "text")]
+    id: &'a [u8],
+    client: std::net::IpAddr,
+    port: u16,
+    #[serde(serialize_with = "text")]
+    user: &'a [u8],
+    #[serde(serialize_with = "text")]
+    vhost: &'a [u8],
+    #[serde(serialize_with = "text")]
+    path: &'a [u8],
+    #[serde(serialize_with = "text")]
+    subprotocol: &'a [u8],
+    #[serde(serialize_with = "text")]
+    backend: &'a [u8],
+    r#where: &'static str,
+    pid: u32,
+    #[serde(serialize_with = "display")]
+    since: Moment,
+    seconds: u64,
+    idle_seconds: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    messages_up: u64,
+    messages_down: u64,
+    tls_client: bool,
+    tls_backend: bool,
+}
+
+impl<'a> From<&Tunnel<'a>> for OneTunnel<'a> {
+    fn from(tunnel: &Tunnel<'a>) -> Self {
+        Self {
+            id: tunnel.id,
+            client: tunnel.client.to_canonical(),
+            port: tunnel.port,
+            user: tunnel.user,
+            vhost: tunnel.vhost,
+            path: tunnel.path,
+            subprotocol: tunnel.subprotocol,
+            backend: tunnel.backend,
+            r#where: tunnel.place.name(),
+            pid: tunnel.pid,
+            since: Moment(tunnel.started_micros),
+            seconds: tunnel.seconds,
+            idle_seconds: tunnel.idle_seconds,
+            bytes_up: tunnel.bytes_up,
+            bytes_down: tunnel.bytes_down,
+            messages_up: tunnel.messages_up,
+            messages_down: tunnel.messages_down,
+            tls_client: tunnel.is_client_tls,
+            tls_backend: tunnel.is_backend_tls,
+        }
+    }
+}
+
+fn text<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&lossy(bytes))
+}
+
+fn display<S: Serializer>(value: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::ready;
+    use crate::samples::{self, hostile, tunnel};
+
+    fn parsed(text: &str) -> Value {
+        assert!(text.ends_with('\n'));
+        serde_json::from_str(text).expect("JSON")
+    }
+
+    #[test]
+    fn a_tunnel_has_what_the_reference_says() {
+        let expected = concat!(
+            r#"[{"id":"abc","client":"192.0.2.7","port":54321,"user":"alice","#,
+            r#""vhost":"example.com:443","path":"/chat","subprotocol":"graphql-ws","#,
+            r#""backend":"http://127.0.0.1:8080","where":"relay","pid":4711,"#,
+            r#""since":"2023-11-14T22:13:20.123Z","seconds":3725,"idle_seconds":12,"#,
+            r#""bytes_up":1500,"bytes_down":2500000,"messages_up":10,"messages_down":20,"#,
+            r#""tls_client":true,"tls_backend":false}]"#,
+            "\n"
+        );
+        assert_eq!(tunnels(&[tunnel()]), expected);
+        assert_eq!(tunnels(&[]), "[]\n");
+        let mapped = Tunnel { client: "::ffff:1.2.3.4".parse().unwrap(), ..tunnel() };
+        assert_eq!(parsed(&tunnels(&[mapped]))[0]["client"], "1.2.3.4");
+    }
+
+    #[test]
+    fn everything_is_one_object() {
+        let overview_json = parsed(&overview(&samples::overview(), &[tunnel(), hostile()]));
+        let object = overview_json.as_object().unwrap();
+        let mut keys: Vec<_> = object.keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        let mut expected = [
+            "version",
+            "httpd",
+            "openssl",
+            "mpm",
+            "started",
+            "ready",
+            "ready_reason",
+            "nonce",
+            "tunnels",
+            "vhosts",
+            "backends",
+            "processes",
+            "list",
+        ];
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+        assert_eq!(object["started"], 1_700_000_000);
+        assert_eq!((&object["ready"], &object["ready_reason"]), (&json!(true), &Value::Null));
+        assert_eq!(
+            object["tunnels"],
+            json!({"open": 8, "possible": 1000, "unlisted": 0, "relay": 5, "drain": 2, "thread": 1,
+                   "opened": 110, "closed": 97, "bytes_up": 1000, "bytes_down": 2_000_000,
+                   "messages_up": 12, "messages_down": 7,
+                   "handshakes": {"101": 110, "refused_max_tunnels": 3},
+                   "ends": {"closed": 90, "reset": 7}, "fallbacks": {"http2": 5, "filter": 0}})
+        );
+        assert_eq!(object["vhosts"]["example.com:443"]["open"], 7);
+        assert_eq!(object["vhosts"]["quo\"te\u{fffd}<b>:80"]["handshakes"]["101"], 10);
+        assert_eq!(
+            object["backends"]["http://127.0.0.1:8080"],
+            json!({"open": 7, "relay": 4, "drain": 2, "thread": 1, "opened": 100})
+        );
+        assert_eq!(
+            object["processes"][1],
+            json!({"pid": 4700, "kind": "drain", "tunnels": 2, "possible": 0,
+                   "threads": [{"thread": 0, "cpu_seconds": 3.000_001}]})
+        );
+        assert_eq!(object["list"].as_array().unwrap().len(), 2);
+        assert_eq!(object["list"][0], parsed(&tunnels(&[tunnel()]))[0]);
+    }
+
+    #[test]
+    fn why_it_is_not_ready_is_told() {
+        let full = samples::overview();
+        let full = Overview { ready: ready::room(8, 8, 95), unlisted: 3, ..full };
+        let json = parsed(&overview(&full, &[]));
+        assert_eq!(json["ready"], false);
+        assert!(json["ready_reason"].as_str().unwrap().starts_with("8 of 8 possible"));
+        assert_eq!(json["tunnels"]["open"], 11);
+    }
+
+    #[test]
+    fn hostile_text_stays_text() {
+        let text = tunnels(&[hostile()]);
+        assert!(text.trim_end().chars().all(|sign| !is_hidden(sign)), "{text}");
+        let json = &parsed(&text)[0];
+        assert_eq!(json["id"], "\u{fffd}\u{fffd}\0");
+        assert_eq!(json["user"], "</script><script>alert(1)</script>");
+        assert_eq!(json["path"], "/\"><img src=x onerror='a&amp;'>\u{1b}[2J\u{fffd}");
+        assert_eq!(json["subprotocol"], "\u{202e}\u{9b}\\");
+        assert_eq!(json["vhost"], "\\u0022:80\n");
+    }
+
+    #[test]
+    fn every_byte_can_be_shown() {
+        for byte in 0..=255 {
+            let bytes = [b'a', byte, b'b'];
+            let shown = parsed(&tunnels(&[Tunnel { path: &bytes, ..tunnel() }]));
+            assert_eq!(shown[0]["path"], *lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn closed_is_a_number() {
+        assert_eq!(parsed(&closed(20_000)), json!({"closed": 20_000}));
+    }
+
+    #[test]
+    fn twenty_thousand_tunnels_take_no_time() {
+        let many = vec![hostile(); 20_000];
+        let begun = Instant::now();
+        let text = tunnels(&many);
+        let taken = begun.elapsed();
+        assert_eq!(parsed(&text).as_array().unwrap().len(), many.len());
+        // A build that is not optimised, on a machine that has other things to do.
+        assert!(taken < Duration::from_secs(5), "{taken:?}");
+    }
+}
