@@ -15,6 +15,7 @@
 pub mod descriptors;
 pub mod fdpass;
 pub mod forked;
+pub mod futex;
 pub mod line_pipe;
 pub mod locks;
 pub mod log_file;

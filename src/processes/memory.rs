@@ -2,19 +2,26 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::ptr::{from_ref, null_mut};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use os::descriptors::Place;
-use os::{fdpass, process};
+use os::{fdpass, futex, process};
 use relay::FROZEN_VERSION;
-use shared::{Memory, Message, Processes, Shareable, Shared, Slot};
+use shared::{Memory, Message, Processes, Register, Shareable, Shared, Slot};
 
 use crate::ffi::retained::{retained, retained_descriptors};
 use crate::ffi::role::Parent;
 
 /// Where the memory is, in this process. Set by [`create`], for each configuration.
-static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(std::ptr::null_mut());
+static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(null_mut());
+
+/// Where the register is, in this process. Set likewise.
+static REGISTER: AtomicPtr<Register> = AtomicPtr::new(null_mut());
+
+/// How many tunnels are listed.
+const REGISTER_SIZE: usize = 65_536;
 
 /// The configuration that this process was started with. Set likewise.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -24,9 +31,18 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static QUEUE: [Place; 2] = [const { Place::new() }; 2];
 
 /// Of what is in the queue: messages, the relay's part of them, and what they say of the memory.
-const QUEUE_LAYOUT: u64 =
-    (Message::VERSION as u64) << 56 | (FROZEN_VERSION as u64) << 40 | Memory::LAYOUT;
-const _: () = assert!(Memory::LAYOUT >> 40 == 0 && FROZEN_VERSION >> 8 == 0);
+const QUEUE_LAYOUT: u64 = {
+    let mut layout = 0;
+    layout = mix(layout, Message::VERSION as u64);
+    layout = mix(layout, FROZEN_VERSION as u64);
+    layout = mix(layout, Memory::LAYOUT);
+    mix(layout, Register::LAYOUT)
+};
+
+/// Another layout if either is another.
+const fn mix(layout: u64, part: u64) -> u64 {
+    (layout ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
 
 /// The processes of this system.
 #[derive(Debug)]
@@ -44,6 +60,15 @@ impl Processes for System {
     fn runs(&self, pid: u32) -> bool {
         process::runs(pid)
     }
+
+    fn seconds(&self) -> u32 {
+        // It wraps after 136 years.
+        (process::now() / 1_000_000) as u32
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        futex::wake(word);
+    }
 }
 
 /// Makes the memory.
@@ -52,12 +77,19 @@ impl Processes for System {
 /// It cannot be had.
 pub fn create(_: &Parent) -> io::Result<()> {
     let memory: &Memory = retained(c"mod_wsforward_shared")?;
+    // Without it nothing is listed, and all else goes on: memory may be promised to nobody.
+    let register: Option<&Register> = retained(c"mod_wsforward_register").ok();
     let queue = retained_descriptors(c"mod_wsforward_queue", QUEUE_LAYOUT, fdpass::pair)?;
     for (place, end) in QUEUE.iter().zip(queue) {
         place.set(end);
     }
-    GENERATION.store(memory.begin(|| Ok::<_, io::Error>([random()?, random()?]))?, Relaxed);
-    MEMORY.store(std::ptr::from_ref(memory).cast_mut(), Relaxed);
+    let key = || Ok::<_, io::Error>([random()?, random()?]);
+    if let Some(register) = register {
+        register.begin(REGISTER_SIZE, key)?;
+    }
+    REGISTER.store(register.map_or(null_mut(), |one| from_ref(one).cast_mut()), Relaxed);
+    GENERATION.store(memory.begin(key)?, Relaxed);
+    MEMORY.store(from_ref(memory).cast_mut(), Relaxed);
     Ok(())
 }
 
@@ -82,7 +114,9 @@ fn random() -> io::Result<u64> {
 pub fn shared() -> Option<Shared<'static>> {
     // SAFETY: NULL, or what `create` stored: a reference for ever.
     let memory = unsafe { MEMORY.load(Relaxed).as_ref() }?;
-    Some(Shared::new(memory, &System, GENERATION.load(Relaxed)))
+    // SAFETY: likewise.
+    let register = unsafe { REGISTER.load(Relaxed).as_ref() };
+    Some(Shared::new(memory, register, &System, GENERATION.load(Relaxed)))
 }
 
 /// Gives a slot back when its process, which is this one, ends.

@@ -8,7 +8,7 @@ use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::signal_safe::EventFd;
 use relay::{By, End, Record, Why};
-use shared::{Message, Slot, TallyEntry};
+use shared::{Message, Name, Slot, TallyEntry};
 
 use crate::processes::line_kind::Kind;
 use crate::processes::memory::shared;
@@ -83,7 +83,16 @@ impl TunnelRecord {
     pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
         let Self { label, client_entry, backend_entry, access_lines } = self;
         let (client_entry, backend_entry) = (*client_entry, *backend_entry);
-        Message { frozen, client_entry, backend_entry, label, access_lines }
+        Message {
+            frozen,
+            client_entry,
+            backend_entry,
+            tunnel_entry: None,
+            vhost: Name::OTHER,
+            backend: Name::OTHER,
+            label,
+            access_lines,
+        }
     }
 
     /// The record that became this message. It is counted in `slot` from now on.

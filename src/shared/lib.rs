@@ -1,31 +1,42 @@
 //! What the processes of a server know of each other, in memory that they share: who is there and
-//! what it counts ([`Shared`]), how many tunnels each client and each back end has, who takes in the tunnels of
-//! others ([`Shared::leave`]), and where drain processes are ([`Registry`]).
+//! what it counts ([`Shared`]), how many tunnels each client and each back end has, who takes in the
+//! tunnels of others ([`Shared::leave`]), every open tunnel ([`Shared::tunnels`]), and where drain
+//! processes are ([`Registry`]).
 //!
 //! The caller maps the memory ([`Mapping`]) and says what it knows of processes ([`Processes`]).
 //! Any process may die between any two stores, and a process that means harm may write what it
 //! likes: nothing here panics for it, waits, or goes on for ever.
 
+mod activity;
+mod bits;
 mod collector;
 mod counters;
 mod mapping;
 mod message;
 #[cfg(all(test, loom))]
 mod model;
+mod names;
+mod orders;
 mod processes;
 mod reasons;
+mod register;
 mod registry;
 mod role;
 mod slot_number;
 mod slots;
 mod sync;
 mod tally;
+mod text;
 
+pub use activity::{Activity, Order};
 pub use counters::{Counters, Counts};
 pub use mapping::{Mapping, Shareable};
 pub use message::Message;
+pub use names::Name;
+pub use orders::OrderNumber;
 pub use processes::Processes;
 pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, Why};
+pub use register::{About, Listed, Register, TunnelEntry};
 pub use registry::{Place, Registry};
 pub use role::{Claim, Sent};
 pub use slots::{Memory, Shared, Slot};

@@ -1,5 +1,7 @@
 //! A tunnel on its way to another process, as bytes.
 
+use crate::names::Name;
+use crate::register::TunnelEntry;
 use crate::tally::TallyEntry;
 
 /// What a message begins with.
@@ -14,6 +16,12 @@ pub struct Message<'a> {
     pub client_entry: Option<TallyEntry>,
     /// Where its back end is counted.
     pub backend_entry: Option<TallyEntry>,
+    /// Where it is registered.
+    pub tunnel_entry: Option<TunnelEntry>,
+    /// The virtual host that it is counted under.
+    pub vhost: Name,
+    /// The back end that it is counted under.
+    pub backend: Name,
     /// What it is known by in the log.
     pub label: &'a str,
     /// Its lines of access logs, as far as they are known.
@@ -22,7 +30,7 @@ pub struct Message<'a> {
 
 impl<'a> Message<'a> {
     /// Of the encoding. Whoever changes that raises this.
-    pub const VERSION: u16 = 4;
+    pub const VERSION: u16 = 5;
 
     /// As bytes. `None` if it is too long for that.
     pub fn encode(&self) -> Option<Vec<u8>> {
@@ -33,6 +41,9 @@ impl<'a> Message<'a> {
         bytes.extend(self.frozen);
         bytes.extend(TallyEntry::freeze(self.client_entry));
         bytes.extend(TallyEntry::freeze(self.backend_entry));
+        bytes.extend(TunnelEntry::freeze(self.tunnel_entry));
+        bytes.extend(self.vhost.number().to_le_bytes());
+        bytes.extend(self.backend.number().to_le_bytes());
         bytes.extend(length(self.label.as_bytes())?);
         bytes.extend(self.label.as_bytes());
         bytes.extend(self.access_lines);
@@ -49,11 +60,17 @@ impl<'a> Message<'a> {
         let (frozen, bytes) = counted(bytes)?;
         let (client_entry, bytes) = bytes.split_first_chunk()?;
         let (backend_entry, bytes) = bytes.split_first_chunk()?;
+        let (tunnel_entry, bytes) = bytes.split_first_chunk()?;
+        let (vhost, bytes) = bytes.split_first_chunk()?;
+        let (backend, bytes) = bytes.split_first_chunk()?;
         let (label, access_lines) = counted(bytes)?;
         Some(Self {
             frozen,
             client_entry: TallyEntry::thaw(*client_entry),
             backend_entry: TallyEntry::thaw(*backend_entry),
+            tunnel_entry: TunnelEntry::thaw(*tunnel_entry),
+            vhost: Name::from_number(u16::from_le_bytes(*vhost)),
+            backend: Name::from_number(u16::from_le_bytes(*backend)),
             label: std::str::from_utf8(label).ok()?,
             access_lines,
         })

@@ -2,6 +2,7 @@
 //! its stores. ci/test runs them with two interruptions of a process at the most; with three, which
 //! takes hours: `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p shared --release --lib`.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use loom::sync::atomic::AtomicBool;
@@ -9,6 +10,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::processes::Processes;
+use crate::register::Register;
 use crate::registry::{Place, Registry};
 use crate::role::Sent;
 use crate::slots::{Memory, Shared, Slot};
@@ -17,6 +19,7 @@ use crate::tally::{TallyEntry, TallyKey};
 
 struct World {
     memory: Memory,
+    register: Option<Register>,
     registry: Registry,
     /// Of the processes 1 to 4.
     dead: [AtomicBool; 4],
@@ -43,11 +46,17 @@ impl Processes for Process {
     fn runs(&self, pid: u32) -> bool {
         self.exists(pid)
     }
+
+    fn seconds(&self) -> u32 {
+        0
+    }
+
+    fn wake(&self, _word: &AtomicU32) {}
 }
 
 impl Process {
     fn shared(&self) -> Shared<'_> {
-        Shared::new(&self.world.memory, self, 1)
+        Shared::new(&self.world.memory, self.world.register.as_ref(), self, 1)
     }
 
     fn slot(&self) -> &Slot {
@@ -83,8 +92,18 @@ impl Process {
 
 /// Processes with the numbers from 1 on, and with slots.
 fn processes<const N: usize>() -> [Process; N] {
+    processes_of(None)
+}
+
+/// The same, with a register.
+fn registered<const N: usize>() -> [Process; N] {
+    processes_of(Some(Register::new()))
+}
+
+fn processes_of<const N: usize>(register: Option<Register>) -> [Process; N] {
     let world = Arc::new(World {
         memory: Memory::new(),
+        register,
         registry: Registry::new(),
         dead: std::array::from_fn(|_| AtomicBool::new(false)),
         queue: Mutex::new(Vec::new()),

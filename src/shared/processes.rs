@@ -1,5 +1,7 @@
 //! What the protocols ask of the system. It is passed in: tests have processes of their own.
 
+use std::sync::atomic::AtomicU32;
+
 /// The processes of the system.
 pub trait Processes: Sync {
     /// The process that asks.
@@ -10,4 +12,10 @@ pub trait Processes: Sync {
 
     /// Whether there is one that has not ended.
     fn runs(&self, pid: u32) -> bool;
+
+    /// Seconds of a clock that all of them have and nobody sets (CLOCK_MONOTONIC). It is cheap.
+    fn seconds(&self) -> u32;
+
+    /// Wakes whoever waits for a change of this word, in any process (futex(2)).
+    fn wake(&self, word: &AtomicU32);
 }

@@ -11,4 +11,12 @@ impl SlotNumber {
     pub const fn mark(self) -> u64 {
         self.0 as u64 + 1
     }
+
+    /// The other way round.
+    pub const fn of_mark(mark: u64) -> Option<Self> {
+        match mark.checked_sub(1) {
+            Some(number) if number < 1 << Self::BITS => Some(Self(number as u16)),
+            _ => None,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One slot for each child and drain process, in memory that outlives reloads. A process that dies
 //! takes its gauges with it.
 
+use std::sync::atomic::AtomicU32 as Word;
 use std::sync::atomic::AtomicU64 as Count;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
@@ -8,6 +9,7 @@ use crate::collector::Collector;
 use crate::counters::Counts;
 use crate::mapping::Shareable;
 use crate::processes::Processes;
+use crate::register::Register;
 use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
 use crate::tally::{Tally, TallyEntry, TallyKey};
@@ -23,7 +25,8 @@ const SLOTS: usize = 3;
 pub struct Slot {
     /// An [`Owner`].
     owner: AtomicU32,
-    _pad: AtomicU32,
+    /// Raised for each order to one of its tunnels, and woken (a futex).
+    orders: Word,
     /// Upgrade requests admitted that are no tunnels yet (a gauge).
     pub reserved: Count,
     /// Tunnels that its limit of descriptors allows (a gauge).
@@ -77,7 +80,7 @@ pub struct Memory {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Memory {
-    const LAYOUT: u64 = 9 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 10 << 32 | size_of::<Self>() as u64;
 }
 
 const _: () = assert!(size_of::<Memory>() < 1 << 32);
@@ -114,14 +117,21 @@ impl Memory {
 #[derive(Clone, Copy)]
 pub struct Shared<'a> {
     pub(crate) memory: &'a Memory,
+    pub(crate) register: Option<&'a Register>,
     pub(crate) processes: &'a dyn Processes,
     pub(crate) generation: u32,
 }
 
 impl<'a> Shared<'a> {
     /// In a process of the configuration with this number, see [`Memory::begin`].
-    pub const fn new(memory: &'a Memory, processes: &'a dyn Processes, generation: u32) -> Self {
-        Self { memory, processes, generation }
+    /// Without a register tunnels are not listed, and nothing is counted by name.
+    pub const fn new(
+        memory: &'a Memory,
+        register: Option<&'a Register>,
+        processes: &'a dyn Processes,
+        generation: u32,
+    ) -> Self {
+        Self { memory, register, processes, generation }
     }
 
     fn used(self) -> &'a [Slot] {
@@ -163,10 +173,15 @@ impl<'a> Shared<'a> {
     }
 
     /// `None` for a slot that is not in this memory.
-    fn number(self, slot: &Slot) -> Option<SlotNumber> {
+    pub(crate) fn number(self, slot: &Slot) -> Option<SlotNumber> {
         let start = self.memory.slots.as_ptr().addr();
         let number = std::ptr::from_ref(slot).addr().checked_sub(start)? / size_of::<Slot>();
         u16::try_from(number).ok().filter(|_| number < SLOTS).map(SlotNumber)
+    }
+
+    /// The slot with a number.
+    pub(crate) fn slot_at(self, number: SlotNumber) -> Option<&'a Slot> {
+        self.memory.slots.get(usize::from(number.0))
     }
 
     /// Gives a slot back when its process, which is this one, ends.
@@ -184,6 +199,7 @@ impl<'a> Shared<'a> {
         }
         self.memory.clients.forget_all(number);
         self.memory.backends.forget_all(number);
+        self.forget_tunnels_of(number);
         self.memory.retired.absorb(&slot.counts);
         for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
@@ -273,7 +289,7 @@ impl Slot {
     pub const fn new() -> Self {
         Self {
             owner: AtomicU32::new(0),
-            _pad: AtomicU32::new(0),
+            orders: Word::new(0),
             reserved: Count::new(0),
             capacity: Count::new(0),
             counts: Counts::new(),
@@ -284,7 +300,7 @@ impl Slot {
     pub(crate) fn new() -> Self {
         Self {
             owner: AtomicU32::new(0),
-            _pad: AtomicU32::new(0),
+            orders: Word::new(0),
             reserved: Count::new(0),
             capacity: Count::new(0),
             counts: Counts::new(),
@@ -307,6 +323,22 @@ impl Slot {
             self.reserved.store(0, Relaxed);
             self.capacity.store(0, Relaxed);
         }
+    }
+
+    /// Its process id, unless it is being cleared, or free.
+    pub(crate) fn living_pid(&self) -> Option<u32> {
+        let owner = self.owner();
+        (owner != Owner::NOBODY && !owner.is_clearing()).then_some(owner.pid())
+    }
+
+    pub(crate) fn raise_orders(&self, processes: &dyn Processes) {
+        self.orders.fetch_add(1, Release);
+        processes.wake(&self.orders);
+    }
+
+    /// What is raised for each order to one of its tunnels, and woken: a futex.
+    pub const fn orders(&self) -> &Word {
+        &self.orders
     }
 
     /// Whether it is in shared memory.

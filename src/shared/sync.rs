@@ -1,10 +1,12 @@
 //! The atomics of the protocols: std's, or loom's, which tries every order of their accesses.
 
 #[cfg(not(loom))]
-pub use std::sync::atomic::{AtomicU32, AtomicU64};
+pub use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 #[cfg(loom)]
 pub use self::mortal::{AtomicU32, AtomicU64, dies_after};
+#[cfg(loom)]
+pub use loom::sync::atomic::fence;
 
 /// Where to look in the nth try of a search: no two searches look at the same places, so that
 /// processes do not get in each other's way.
@@ -79,6 +81,11 @@ mod mortal {
                 pub fn store(&self, value: $value, order: Ordering) {
                     store();
                     self.0.store(value, order);
+                }
+
+                pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                    store();
+                    self.0.swap(value, order)
                 }
 
                 pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {

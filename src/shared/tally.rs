@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use siphasher::sip::SipHasher13;
 
+use crate::bits::Bits;
 use crate::slot_number::SlotNumber;
 use crate::sync::{AtomicU32, AtomicU64, somewhere};
 
@@ -48,31 +49,6 @@ const PLACES: usize = LINE * CHOICES;
 
 /// An exchange fails only if another process made progress. So often it does only if one means harm.
 const TRIES: usize = 1000;
-
-/// A part of a word.
-#[derive(Clone, Copy)]
-struct Bits {
-    from: u32,
-    count: u32,
-}
-
-impl Bits {
-    const fn above(below: Self, count: u32) -> Self {
-        Self { from: below.from + below.count, count }
-    }
-
-    const fn most(self) -> u64 {
-        (1 << self.count) - 1
-    }
-
-    const fn get(self, word: u64) -> u64 {
-        word >> self.from & self.most()
-    }
-
-    const fn set(self, word: u64, value: u64) -> u64 {
-        word & !(self.most() << self.from) | (value & self.most()) << self.from
-    }
-}
 
 /// What tunnels are counted under: a part of the hash of a name, such as a client's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use shared::{Memory, Message, Processes, Registry, Sent};
+use shared::{Memory, Message, Name, Processes, Registry, Sent};
 
 /// SplitMix64.
 struct Random(u64);
@@ -81,6 +81,9 @@ fn random_bytes_as_a_message() {
         frozen: b"tunnel",
         client_entry: None,
         backend_entry: None,
+        tunnel_entry: None,
+        vhost: Name::OTHER,
+        backend: Name::OTHER,
         label: "label",
         access_lines: b"lines",
     };

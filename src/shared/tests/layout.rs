@@ -67,18 +67,23 @@ fn memory_of_another_layout_is_refused() {
     assert!(of(unsafe { start.add(1) }, size_of::<Memory>(), Memory::LAYOUT).is_none());
 }
 
-/// A message with an entry, as this version has it.
+/// A message with entries, as this version has it.
 fn message() -> Vec<u8> {
     let world = World::default();
-    let (_, shared) = shared(&world);
+    let (_, _, shared) = registered(&world, 10);
     let slot = shared.claim().expect("a slot");
     let client_entry = shared.count_client(shared.client_key(b"client"), slot);
     let backend_entry = shared.count_backend(shared.backend_key(b"back end"), slot);
-    assert!(client_entry.is_some() && backend_entry.is_some());
+    let [vhost, backend] = [shared.vhost_name(b"example.com:443"), shared.backend_name(b"ws://b")];
+    let tunnel_entry = shared.register_tunnel(&about(vhost, backend), slot);
+    assert!(client_entry.is_some() && backend_entry.is_some() && tunnel_entry.is_some());
     let message = Message {
         frozen: b"frozen",
         client_entry,
         backend_entry,
+        tunnel_entry,
+        vhost,
+        backend,
         label: "[id] client -> back end",
         access_lines: b"lines",
     };

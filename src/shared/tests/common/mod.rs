@@ -5,8 +5,9 @@ use std::alloc::{Layout, alloc_zeroed};
 use std::collections::HashSet;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use shared::{Mapping, Memory, Processes, Shareable, Shared};
+use shared::{About, Mapping, Memory, Name, Processes, Register, Shareable, Shared};
 
 /// As much memory as a T needs, all zero, for ever.
 pub fn mapping<T: Shareable>() -> (NonNull<u8>, Mapping) {
@@ -36,12 +37,24 @@ pub fn bytes<T>(start: NonNull<u8>) -> Vec<u8> {
 pub struct World {
     own: Mutex<u32>,
     dead: Mutex<HashSet<u32>>,
+    seconds: AtomicU32,
+    woken: AtomicU32,
 }
 
 impl World {
     /// From now on this is the process that asks.
     pub fn become_process(&self, pid: u32) {
         *self.own.lock().expect("no panic") = pid;
+    }
+
+    /// Lets time pass.
+    pub fn wait(&self, seconds: u32) {
+        self.seconds.fetch_add(seconds, Relaxed);
+    }
+
+    /// How often somebody was woken.
+    pub fn woken(&self) -> u32 {
+        self.woken.load(Relaxed)
     }
 
     pub fn kill(&self, pid: u32) {
@@ -61,6 +74,14 @@ impl Processes for World {
     fn runs(&self, pid: u32) -> bool {
         self.exists(pid)
     }
+
+    fn seconds(&self) -> u32 {
+        self.seconds.load(Relaxed)
+    }
+
+    fn wake(&self, _word: &AtomicU32) {
+        self.woken.fetch_add(1, Relaxed);
+    }
 }
 
 /// Memory as process 100 sees it.
@@ -69,5 +90,34 @@ pub fn shared(world: &World) -> (NonNull<u8>, Shared<'_>) {
     let memory = mapping.get::<Memory>().expect("it fits");
     let generation = memory.begin(|| Ok::<_, ()>([1, 2])).expect("numbers");
     world.become_process(100);
-    (start, Shared::new(memory, world, generation))
+    (start, Shared::new(memory, None, world, generation))
+}
+
+/// The same with a register of so many entries, and where that is.
+pub fn registered(world: &World, size: usize) -> (NonNull<u8>, &'static Register, Shared<'_>) {
+    let (_, memory) = mapping::<Memory>();
+    let memory = memory.get::<Memory>().expect("it fits");
+    let generation = memory.begin(|| Ok::<_, ()>([1, 2])).expect("numbers");
+    world.become_process(100);
+    let (start, mapping) = mapping::<Register>();
+    let register = mapping.get::<Register>().expect("it fits");
+    register.begin(size, || Ok::<_, ()>([3, 4])).expect("numbers");
+    (start, register, Shared::new(memory, Some(register), world, generation))
+}
+
+/// A tunnel.
+pub fn about(vhost: Name, backend: Name) -> About<'static> {
+    About {
+        client: [192, 0, 2, 1].into(),
+        port: 50_000,
+        vhost,
+        backend,
+        is_client_tls: true,
+        is_backend_tls: false,
+        started_micros: 1_000_000,
+        id: b"id",
+        user: b"user",
+        subprotocol: b"chat",
+        path: b"/path",
+    }
 }
