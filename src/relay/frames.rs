@@ -2,15 +2,15 @@
 
 use crate::bytes::{Reader, put_u64};
 
+const OP_TEXT: u8 = 0x1;
+const OP_BINARY: u8 = 0x2;
 const OP_CLOSE: u8 = 0x8;
 const OP_PING: u8 = 0x9;
-/// The bit of an opcode that says that it is a control frame (RFC 6455 5.5).
-const CONTROL: u8 = 0x8;
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
 
-/// The most messages that a frozen tunnel may have carried.
-const MAX_MESSAGES: u64 = u64::MAX / 2;
+/// The most messages of a kind that a frozen tunnel may have carried.
+const MAX_MESSAGES: u64 = u64::MAX / 4;
 
 /// RFC 6455 7.1.5: what a Close frame without a status code stands for.
 const NO_STATUS: u16 = 1005;
@@ -38,8 +38,8 @@ pub struct Tracker {
     mode: Mode,
     /// The status code of the Close frame that went by; 0 before.
     code: u16,
-    /// Messages of which the last frame began.
-    messages: u64,
+    /// Messages of which the first frame began: of text, of binary data.
+    messages: [u64; 2],
 }
 
 impl Tracker {
@@ -59,11 +59,11 @@ impl Tracker {
     }
 
     fn new(mode: Mode) -> Self {
-        Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0, messages: 0 }
+        Tracker { left: 0, head: [0; 10], have: 0, mode, code: 0, messages: [0; 2] }
     }
 
     /// How many bytes [`freeze`](Self::freeze) appends.
-    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + 1 + 10 + 2 + 8;
+    pub(crate) const FROZEN_BYTES: usize = 1 + 8 + 1 + 10 + 2 + 2 * 8;
 
     /// Its state as bytes.
     pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
@@ -76,7 +76,7 @@ impl Tracker {
         out.push(self.have);
         out.extend_from_slice(&self.head);
         out.extend_from_slice(&self.code.to_le_bytes());
-        put_u64(out, self.messages);
+        self.messages.iter().for_each(|messages| put_u64(out, *messages));
     }
 
     /// The tracker that [`freeze`](Self::freeze) was called on.
@@ -89,14 +89,15 @@ impl Tracker {
         };
         let left = from.u64()?;
         let have = from.u8()?;
+        // As with bytes: more would overflow what still comes.
+        let count = |from: &mut Reader<'_>| from.u64().filter(|count| *count <= MAX_MESSAGES);
         let tracker = Tracker {
             left,
             head: from.array()?,
             have,
             mode,
             code: from.array().map(u16::from_le_bytes)?,
-            // As with bytes: more would overflow what still comes.
-            messages: from.u64().filter(|messages| *messages <= MAX_MESSAGES)?,
+            messages: [count(from)?, count(from)?],
         };
         tracker.is_possible().then_some(tracker)
     }
@@ -107,7 +108,7 @@ impl Tracker {
         let have = usize::from(self.have);
         match (self.mode, have) {
             (Mode::Opaque, 0) if self.is_foreign() => {
-                (self.left, self.code, self.messages) == (0, 0, 0)
+                (self.left, self.code, self.messages) == (0, 0, [0; 2])
             }
             (Mode::Opaque, 0 | 2) => self.left == 0,
             (Mode::Opaque, _) => false,
@@ -141,6 +142,11 @@ impl Tracker {
     /// How many messages went by (RFC 6455 5.4: of text or binary data, in one frame or more), the
     /// last one perhaps not yet whole. `None` if this is not WebSocket.
     pub fn messages(&self) -> Option<u64> {
+        self.messages_by_kind().map(|messages| messages.iter().sum())
+    }
+
+    /// The same of text, and of binary data.
+    pub fn messages_by_kind(&self) -> Option<[u64; 2]> {
         (self.mode != Mode::Opaque).then_some(self.messages)
     }
 
@@ -255,8 +261,11 @@ impl Tracker {
             length => u64::from(length),
         };
         self.left = length + key;
-        // Control frames have a bit that no data frame has.
-        self.messages += u64::from(head[0] & FIN != 0 && head[0] & CONTROL == 0);
+        match head[0] & 0x0f {
+            OP_TEXT => self.messages[0] += 1,
+            OP_BINARY => self.messages[1] += 1,
+            _ => {}
+        }
         if head[0] & 0x0f == OP_CLOSE {
             let mut code = 0;
             if length >= 2 {

@@ -207,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-6.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-7.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -242,8 +242,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 6, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 7, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -264,11 +264,12 @@ fn the_bytes_of_older_versions_are_refused() {
         include_str!("frozen/version-3.hex"),
         include_str!("frozen/version-4.hex"),
         include_str!("frozen/version-5.hex"),
+        include_str!("frozen/version-6.hex"),
     ] {
         assert!(thaw(&bytes_of(older)).is_none());
     }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-6.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-7.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -305,10 +306,10 @@ fn states_that_cannot_be_are_refused() {
     const HAVE: usize = LEFT + 8;
     const CODE: usize = HAVE + 1 + 10;
     const MESSAGES: usize = CODE + 2;
-    const BREACH: usize = MESSAGES + 8;
+    const BREACH: usize = MESSAGES + 2 * 8;
     const GUARD: usize = BREACH + 1;
     const GUARD_HAVE: usize = GUARD + 8 + 8 + 1;
-    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
     let made = |rules| {
         let [client, backend] = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
         let tunnel = Tunnel::new(client, backend, websocket(), rules, record().0);
@@ -331,6 +332,7 @@ fn states_that_cannot_be_are_refused() {
         ("not of WebSocket and within a header", &free, &[(TRACKER, 0), (HAVE, 1)]),
         ("never of WebSocket and closed", &free, &[(TRACKER, 0), (CODE, 1)]),
         ("never of WebSocket and with messages", &free, &[(TRACKER, 0), (MESSAGES, 1)]),
+        ("never of WebSocket and with binary ones", &free, &[(TRACKER, 0), (MESSAGES + 8, 1)]),
     ] {
         let mut bytes = good.clone();
         for (at, value) in changes {
@@ -343,7 +345,7 @@ fn states_that_cannot_be_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-6.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;
