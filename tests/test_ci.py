@@ -77,6 +77,53 @@ def test_every_script_is_run_for_a_change():
     assert sorted(ran) == sorted(str(script) for script in scripts() if script.parts[0] == "ci")
 
 
+#: In the place of libFuzzer: it keeps what it was called with, and fails at one input.
+TARGET = """#!/bin/bash
+echo "${0##*/} $*" >>"$CALLS"
+for file; do
+    case $file in -*) continue ;; esac
+    echo "Running: $file"
+    [ "$(cat "$file")" != bad ] || { echo "it panicked"; exit 77; }
+    echo "Executed $file"
+done
+"""
+#: In the place of cargo: it makes the targets.
+CARGO = """#!/bin/bash
+mkdir -p "$CARGO_TARGET_DIR/host/release"
+for target in one two; do install {program} "$CARGO_TARGET_DIR/host/release/$target"; done
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_change_is_tried_with_the_same_inputs_each_time(tmp_path, fails):
+    """Nothing that a fuzzer makes up by luck: what it is told to run is files, in their order."""
+    assert "\nstep ci/fuzz --corpus\n" in (paths.ROOT / ".ci" / "run").read_text()
+    for name in ("fuzz", "lib.sh"):
+        (tmp_path / "ci").mkdir(exist_ok=True)
+        shutil.copy(paths.ROOT / "ci" / name, tmp_path / "ci")
+    (tmp_path / "Cargo.toml").write_text('rust-version = "1.0"\n')
+    inputs = ["corpus/one/a", "corpus/one/b", "corpus/two/c", "crashes/one/d"]
+    for name in ["fuzz_targets/one.rs", "fuzz_targets/two.rs", *inputs]:
+        file = tmp_path / "fuzz" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("bad" if fails and name == "corpus/one/b" else name)
+    (tmp_path / "program").write_text(TARGET)
+    scripts = {"cargo": CARGO.format(program=tmp_path / "program"), "rustc": "#!/bin/bash\necho 'rustc 1.99.0\nhost: host'\n",
+               "dpkg-query": "#!/bin/bash\necho installed\n"}  # fmt: skip
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
+    environment.pop("CARGO_TARGET_DIR", None)
+    ran = subprocess.run([tmp_path / "ci" / "fuzz", "--corpus"], capture_output=True, text=True, env=environment)
+    calls = [[word for word in call.split() if not word.startswith("-")]
+             for call in (tmp_path / "calls").read_text().splitlines()]  # fmt: skip
+    assert calls == [["one", "corpus/one/a", "corpus/one/b", "crashes/one/d"], ["two", "corpus/two/c"]]
+    assert ran.returncode == (77 if fails else 0), ran.stderr
+    said = [line for line in ran.stdout.splitlines() if line and not line.startswith("==")]
+    assert said == (["Running: corpus/one/b", "it panicked"] if fails else [])
+
+
 def test_linters_are_pinned():
     wanted = (paths.ROOT / "ci" / "requirements.txt").read_text().splitlines()
     names = [re.fullmatch(r"([\w-]+)==[\d.]+", line)[1] for line in wanted if not line.startswith("#")]

@@ -29,7 +29,8 @@ ProxyPass "/" "{origin.url("http")}\"""")
 def forged_registry():
     """Each number of the registry is one that means something to the kernel: a descriptor, or nobody's
     process."""
-    numbers = [random.choice(DESCRIPTORS) for _ in range(procfs.SharedMemory.REGISTRY // 4)]
+    chance = random.Random(1)
+    numbers = [chance.choice(DESCRIPTORS) for _ in range(procfs.SharedMemory.REGISTRY // 4)]
     return struct.pack(f"<{len(numbers)}I", *numbers)
 
 
