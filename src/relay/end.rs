@@ -3,18 +3,8 @@
 use std::any::Any;
 use std::time::{Duration, Instant};
 
+pub use shared::By;
 use shared::Why;
-
-/// Who ended a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// The client.
-    Client,
-    /// The back end.
-    Backend,
-    /// This side: an order, a timeout, a fault of the relay.
-    Us,
-}
 
 /// Why an orderly end was ordered, see [`Relay::end_all`](crate::Relay::end_all).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

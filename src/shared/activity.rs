@@ -114,6 +114,13 @@ impl Activity {
         self.order.store(0, Release);
     }
 
+    /// The bytes and the messages, which are somebody else's from now on.
+    pub(crate) fn take_counts(&self) -> ([u64; 2], [[u64; 2]; 2]) {
+        let take = |count: &Count| count.swap(0, Relaxed);
+        let messages = self.messages.each_ref().map(|way| way.each_ref().map(take));
+        (self.bytes.each_ref().map(take), messages)
+    }
+
     fn counts(&self) -> impl Iterator<Item = &Count> {
         self.bytes.iter().chain(self.messages.iter().flatten())
     }

@@ -19,9 +19,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use crate::activity::{Activity, Order, OrderWord};
 use crate::bits::Bits;
+use crate::labels::{self, By, Direction, Opcode, Reason};
 use crate::mapping::Shareable;
 use crate::names::{Name, Names};
+use crate::nonces::Nonces;
 use crate::orders::{OrderNumber, OrderTexts};
+use crate::series::{Metric, Series};
 use crate::slot_number::SlotNumber;
 use crate::slots::{Shared, Slot};
 use crate::sync::{AtomicU32, AtomicU64, fence, somewhere};
@@ -322,6 +325,10 @@ impl Entry {
         }
     }
 
+    fn vhost(&self) -> Name {
+        Name::from_number(Marks(self.marks.load(Acquire)).number(Marks::VHOST))
+    }
+
     /// By the one that has just taken it.
     fn write(&self, about: &About<'_>, seconds: u32) {
         // Whoever reads some of what follows sees that it was taken.
@@ -393,6 +400,8 @@ pub struct Register {
     vhosts: Names,
     backends: Names,
     order_texts: OrderTexts,
+    pub(crate) nonces: Nonces,
+    pub(crate) series: Series,
     /// An [`Owner`] for each entry: together, so that whoever looks for one finds many at once.
     owners: [AtomicU64; ENTRIES],
     entries: [Entry; ENTRIES],
@@ -400,7 +409,7 @@ pub struct Register {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Register {
-    const LAYOUT: u64 = 1 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = labels::LAYOUT ^ (2 << 32 | size_of::<Self>() as u64);
 }
 
 const _: () = assert!(size_of::<Register>() < 1 << 32);
@@ -419,6 +428,8 @@ impl Register {
             vhosts: Names::new(),
             backends: Names::new(),
             order_texts: OrderTexts::new(),
+            nonces: Nonces::new(),
+            series: Series::new(),
             owners: std::array::from_fn(|_| AtomicU64::new(0)),
             entries: std::array::from_fn(|_| Entry::new()),
         }
@@ -443,7 +454,7 @@ impl Register {
         Ok(())
     }
 
-    fn key(&self) -> [u64; 2] {
+    pub(crate) fn key(&self) -> [u64; 2] {
         self.key.each_ref().map(|part| part.load(Relaxed))
     }
 
@@ -511,11 +522,6 @@ impl Register {
             .find(|(seen, by)| self.replace(tunnel.index(), *seen, *by))
             .map(|(_, by)| by)
     }
-
-    /// Frees an entry that is ending.
-    fn end(&self, index: usize, ending: Owner) {
-        self.replace(index, ending, ending.freed());
-    }
 }
 
 impl<'a> Shared<'a> {
@@ -575,7 +581,40 @@ impl<'a> Shared<'a> {
     pub fn forget_tunnel(self, tunnel: TunnelEntry) {
         let Some(register) = self.register else { return };
         if let Some(ending) = register.change(tunnel, |owner| owner.in_phase(Phase::Ending)) {
-            register.end(tunnel.index(), ending);
+            self.end(register, tunnel.index(), ending);
+        }
+    }
+
+    /// Frees an entry that is ending. What its tunnel did is counted from now on without it.
+    fn end(self, register: &Register, index: usize, ending: Owner) {
+        if let Some(entry) = register.entries.get(index) {
+            let vhost = entry.vhost();
+            let (bytes, messages) = entry.activity.take_counts();
+            for ((direction, bytes), messages) in
+                Direction::ALL.into_iter().zip(bytes).zip(messages)
+            {
+                self.count_some(Metric::Bytes { vhost, direction }, bytes);
+                for (opcode, messages) in Opcode::ALL.into_iter().zip(messages) {
+                    self.count_some(Metric::Messages { vhost, direction, opcode }, messages);
+                }
+            }
+        }
+        register.replace(index, ending, ending.freed());
+    }
+
+    fn count_some(self, metric: Metric, by: u64) {
+        if by > 0 {
+            self.count(metric, by);
+        }
+    }
+
+    /// A tunnel ended with its process, which could not count that.
+    fn count_left(self, register: &Register, index: usize) {
+        if let Some(entry) = register.entries.get(index) {
+            /// There was no Close frame (RFC 6455 7.1.5).
+            const CODE: u16 = 1006;
+            let (vhost, reason) = (entry.vhost(), Reason::PROCESS_ENDED);
+            self.count(Metric::Closed { vhost, by: By::Us, reason, code: CODE }, 1);
         }
     }
 
@@ -594,11 +633,12 @@ impl<'a> Shared<'a> {
                     Phase::Filling => {
                         register.replace(index, owner, owner.freed());
                     }
-                    Phase::Ending => register.end(index, owner),
+                    Phase::Ending => self.end(register, index, owner),
                     Phase::Thread | Phase::Relay => {
                         let ending = owner.in_phase(Phase::Ending);
                         if register.replace(index, owner, ending) {
-                            register.end(index, ending);
+                            self.count_left(register, index);
+                            self.end(register, index, ending);
                         }
                     }
                 }
