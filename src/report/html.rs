@@ -73,7 +73,8 @@ fn header(page: &mut Page, overview: &Overview) {
     if !overview.openssl.is_empty() {
         page.raw(", ").text(&overview.openssl);
     }
-    page.raw(", started ").text(Moment(overview.started.saturating_mul(1_000_000)));
+    page.raw(", started ")
+        .text(format_args!("{:#}", Moment(overview.started.saturating_mul(1_000_000))));
     page.raw("</p>\n</header>\n");
 }
 
@@ -81,8 +82,8 @@ fn totals(page: &mut Page, overview: &Overview, total: &Sums) {
     let OpenSums { relay, drain, thread } = total.open;
     let open = total.open.all().saturating_add(overview.unlisted);
     page.raw("<section>\n<dl class=\"figures\">\n");
-    page.figure("open", Count(open));
-    page.figure("possible", Count(overview.possible));
+    page.raw("<div><dt>open</dt><dd>").text(Count(open)).raw(" <small>of ");
+    page.text(Count(overview.possible)).raw("</small></dd></div>\n");
     page.figure("in relay threads", Count(relay));
     page.figure("in drain processes", Count(drain));
     page.figure("in worker threads", Count(thread));
@@ -91,8 +92,8 @@ fn totals(page: &mut Page, overview: &Overview, total: &Sums) {
     }
     page.figure("opened", Count(total.opened));
     page.figure("closed", Count(total.closed));
-    page.figure("from clients", Bytes(total.bytes_up));
-    page.figure("from back ends", Bytes(total.bytes_down));
+    page.figure("bytes up", Bytes(total.bytes_up));
+    page.figure("bytes down", Bytes(total.bytes_down));
     page.figure("messages up", Count(total.messages_up));
     page.figure("messages down", Count(total.messages_down));
     page.raw("</dl>\n</section>\n");
@@ -101,12 +102,12 @@ fn totals(page: &mut Page, overview: &Overview, total: &Sums) {
 fn vhosts(page: &mut Page, overview: &Overview) {
     let vhosts = sums::by_vhost(overview);
     page.fold("Virtual hosts", vhosts.len());
-    page.table(&["Virtual host", "Open", "Opened", "Closed", "From clients", "From back ends"]);
+    page.table(&["Virtual host", "Open", "Opened", "Closed", "Bytes up", "Bytes down"]);
     for (name, sums) in vhosts {
         page.raw("<tr>").name("Virtual host", &name);
         page.number("Open", Count(sums.open.all())).number("Opened", Count(sums.opened));
-        page.number("Closed", Count(sums.closed)).number("From clients", Bytes(sums.bytes_up));
-        page.number("From back ends", Bytes(sums.bytes_down)).raw("</tr>\n");
+        page.number("Closed", Count(sums.closed)).number("Bytes up", Bytes(sums.bytes_up));
+        page.number("Bytes down", Bytes(sums.bytes_down)).raw("</tr>\n");
     }
     page.raw("</tbody>\n</table>\n</details>\n");
 }
@@ -127,7 +128,7 @@ fn backends(page: &mut Page, overview: &Overview) {
 
 fn processes(page: &mut Page, overview: &Overview) {
     page.fold("Processes and relay threads", overview.processes.len());
-    page.table(&["Process", "Kind", "Tunnels", "Possible", "Processor time of its relay threads"]);
+    page.table(&["Process", "Kind", "Tunnels", "Possible", "Processor time"]);
     for process in &overview.processes {
         page.raw("<tr>").name("Process", &process.pid.to_string());
         page.cell("Kind", process.kind.name()).number("Tunnels", Count(process.tunnels));
@@ -137,7 +138,7 @@ fn processes(page: &mut Page, overview: &Overview) {
         };
         let times: Vec<_> =
             process.threads.iter().map(|thread| Cpu(thread.cpu_micros).to_string()).collect();
-        page.number("Processor time of its relay threads", times.join(", ")).raw("</tr>\n");
+        page.number("Processor time", times.join(", ")).raw("</tr>\n");
     }
     page.raw("</tbody>\n</table>\n</details>\n");
 }
@@ -177,7 +178,8 @@ fn tunnels(page: &mut Page, overview: &Overview, list: &List<'_>) {
     }
     turn_pages(page, list.filter, number, pages);
     if !list.tunnels.is_empty() {
-        page.table(&COLUMNS[..COLUMNS.len() - usize::from(!overview.is_closing_allowed)]);
+        page.raw("<table class=\"list\">\n");
+        page.head(&COLUMNS[..COLUMNS.len() - usize::from(!overview.is_closing_allowed)]);
         for tunnel in shown {
             row(page, overview, tunnel);
         }
@@ -201,23 +203,28 @@ const COLUMNS: [&str; 10] = [
 ];
 
 fn row(page: &mut Page, overview: &Overview, tunnel: &Tunnel<'_>) {
-    page.raw("<tr>").open_cell("Client").client(tunnel);
+    page.raw("<tr>").open_wide_cell("Client").client(tunnel);
     if !tunnel.user.is_empty() {
         page.raw("<br><b>").text(lossy(tunnel.user)).raw("</b>");
     }
-    page.raw("</td>").open_cell("Virtual host, path").text(lossy(tunnel.vhost));
+    page.raw("</td>").open_wide_cell("Virtual host, path").text(lossy(tunnel.vhost));
     page.raw("<br>").text(lossy(tunnel.path));
     if !tunnel.subprotocol.is_empty() {
         page.raw("<br><small>").text(lossy(tunnel.subprotocol)).raw("</small>");
     }
-    page.raw("</td>").open_cell("Back end").text(lossy(tunnel.backend)).tls(tunnel.is_backend_tls);
+    page.raw("</td>")
+        .open_wide_cell("Back end")
+        .text(lossy(tunnel.backend))
+        .tls(tunnel.is_backend_tls);
     page.raw("</td>").open_cell("Where").text(tunnel.place.name()).raw(" ").text(tunnel.pid);
     page.raw("</td><td class=\"number\" data-name=\"Open for\" title=\"since ");
     page.text(Moment(tunnel.started_micros)).raw("\">").text(Duration(tunnel.seconds));
     page.raw("</td>").number("Idle for", Duration(tunnel.idle_seconds));
     page.traffic("Up", tunnel.bytes_up, tunnel.messages_up);
     page.traffic("Down", tunnel.bytes_down, tunnel.messages_down);
-    page.open_cell("Id").raw("<code>").text(lossy(tunnel.id)).raw("</code></td>");
+    page.raw("<td class=\"wide id\" data-name=\"Id\"><code>")
+        .text(lossy(tunnel.id))
+        .raw("</code></td>");
     if overview.is_closing_allowed {
         page.open_cell("Close");
         // An id that a browser would send back changed closes nothing, or something else.
@@ -321,7 +328,12 @@ impl Page {
     }
 
     fn table(&mut self, columns: &[&'static str]) {
-        self.raw("<table>\n<thead><tr>");
+        self.raw("<table>\n");
+        self.head(columns);
+    }
+
+    fn head(&mut self, columns: &[&'static str]) {
+        self.raw("<thead><tr>");
         for column in columns {
             self.raw("<th scope=\"col\">").text(column).raw("</th>");
         }
@@ -331,6 +343,11 @@ impl Page {
     /// On a narrow screen each cell says what it is.
     fn open_cell(&mut self, column: &'static str) -> &mut Self {
         self.raw("<td data-name=\"").raw(column).raw("\">")
+    }
+
+    /// For a long text.
+    fn open_wide_cell(&mut self, column: &'static str) -> &mut Self {
+        self.raw("<td class=\"wide\" data-name=\"").raw(column).raw("\">")
     }
 
     fn cell(&mut self, column: &'static str, value: impl Display) -> &mut Self {
@@ -500,10 +517,9 @@ mod tests {
         for part in [
             "<p class=\"good\">ready</p>",
             "mod_wsforward 0.1.0, Apache/2.4.58 (Debian), MPM event, OpenSSL 3.0.15, \
-             started 2023-11-14T22:13:20.000Z",
-            "<dt>open</dt><dd>8</dd>",
-            "<dt>possible</dt><dd>1\u{202f}000</dd>",
-            "<dt>from back ends</dt><dd>1.9 MiB</dd>",
+             started 2023-11-14T22:13:20Z",
+            "<dt>open</dt><dd>8 <small>of 1\u{202f}000</small></dd>",
+            "<dt>bytes down</dt><dd>1.9 MiB</dd>",
             "<th scope=\"row\" data-name=\"Virtual host\">example.com:443</th>",
             "<th scope=\"row\" data-name=\"Back end\">http://127.0.0.1:8080</th>",
             "<th scope=\"row\" data-name=\"Process\">4700</th><td data-name=\"Kind\">drain</td>",

@@ -5,7 +5,8 @@ use std::fmt::{self, Display, Formatter};
 const MICROS_PER_SECOND: u64 = 1_000_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
-/// A moment, in microseconds since the epoch, as RFC 3339 has it: UTC, to the millisecond.
+/// A moment, in microseconds since the epoch, as RFC 3339 has it: UTC, to the millisecond,
+/// or with `#` to the second.
 ///
 /// A crate for calendars would be far more than this one function of it.
 pub(crate) struct Moment(pub u64);
@@ -16,7 +17,8 @@ impl Display for Moment {
         let (year, month, day) = date(seconds / SECONDS_PER_DAY);
         let second = seconds % SECONDS_PER_DAY;
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        if f.alternate() { f.write_str("Z") } else { write!(f, ".{millis:03}Z") }
     }
 }
 
@@ -85,6 +87,7 @@ mod tests {
         ] {
             assert_eq!(Moment(seconds * MICROS_PER_SECOND).to_string(), expected);
         }
+        assert_eq!(format!("{:#}", Moment(1_001_999)), "1970-01-01T00:00:01Z");
         assert_eq!(Moment(1_001_999).to_string(), "1970-01-01T00:00:01.001Z");
         // Whatever stands in shared memory.
         assert_eq!(Moment(u64::MAX).to_string(), "586524-01-19T08:01:49.551Z");
