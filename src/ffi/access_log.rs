@@ -16,6 +16,7 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::guard::guard;
 use super::noted::Noted;
+use super::pool::Pool;
 use super::proxy::Names;
 use super::request::Request;
 use super::sys;
@@ -106,6 +107,16 @@ static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
 
 fn opened<T>(look: impl FnOnce(&mut Vec<Opened>) -> T) -> T {
     look(&mut OPENED.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The configuration that has them: when its pool is cleared, nothing is left of them. What a static
+/// has on the heap would stay there when the library is unloaded.
+struct OfConfiguration;
+
+impl Drop for OfConfiguration {
+    fn drop(&mut self) {
+        opened(|logs| *logs = Vec::new());
+    }
 }
 
 /// Where lines of the log of this name go. `None` if this configuration has none.
@@ -292,7 +303,7 @@ unsafe extern "C" fn after_items(
 
 /// The directives were read, and mod_log_config is about to open its logs.
 unsafe extern "C" fn open_logs<H: AccessLogHooks>(
-    _pconf: *mut sys::apr_pool_t,
+    pconf: *mut sys::apr_pool_t,
     _plog: *mut sys::apr_pool_t,
     _ptemp: *mut sys::apr_pool_t,
     _server: *mut sys::server_rec,
@@ -311,6 +322,11 @@ unsafe extern "C" fn open_logs<H: AccessLogHooks>(
         if is_known && !REGISTER.load(Ordering::Relaxed).is_null() {
             WRITER.store(writer, Ordering::Relaxed);
             OPENER.store(opener, Ordering::Relaxed);
+            // SAFETY: httpd passes the pool of the configuration. The pool of the logs, which outlives
+            // this library, is another one.
+            if let Some(pool) = unsafe { Pool::from_raw(pconf) } {
+                pool.own(OfConfiguration);
+            }
             return;
         }
         let (writer, opener) = (function!(writer => Writer), function!(opener => Opener));
