@@ -5,10 +5,12 @@
 //! Most targets compare with a second implementation. It is strict and slow, written from the
 //! RFCs by other means than the first: what one of them gets wrong the other most likely does not.
 
+pub mod directives;
 pub mod frames;
 pub mod freeze;
 pub mod handshake;
 pub mod head;
+pub mod origin;
 pub mod thaw;
 pub mod upgrade;
 
@@ -16,15 +18,27 @@ mod carry;
 mod input;
 mod rules;
 
+#[allow(dead_code, reason = "no request is served, and each target uses a part")]
+mod ffi;
+/// The module's own code that asks httpd for little.
+#[allow(dead_code, missing_docs, reason = "as above")]
+#[path = "../../src"]
+mod module {
+    pub mod config;
+}
+use module::config;
+
 /// A target: any bytes.
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 6] = [
+pub const ALL: [(&str, Target); 8] = [
+    ("directives", directives::run),
     ("frames", frames::run),
     ("freeze", freeze::run),
     ("handshake", handshake::run),
     ("head", head::run),
+    ("origin", origin::run),
     ("thaw", thaw::run),
     ("upgrade", upgrade::run),
 ];

@@ -53,13 +53,13 @@ impl fmt::Display for Bound {
 }
 
 /// `MemTotal` of /proc/meminfo, in bytes.
-fn total(meminfo: &str) -> Option<u64> {
+pub(crate) fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The least limit of memory of a line of /proc/self/cgroup: of the group and of those around it.
-fn of_group(line: &str) -> Option<u64> {
+pub(crate) fn of_group(line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':');
     let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
     let (root, file) = match controllers {

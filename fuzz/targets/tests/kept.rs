@@ -53,4 +53,4 @@ macro_rules! replays {
     };
 }
 
-replays!(frames, freeze, handshake, head, thaw, upgrade);
+replays!(directives, frames, freeze, handshake, head, origin, thaw, upgrade);
