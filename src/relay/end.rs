@@ -4,7 +4,9 @@ use std::any::Any;
 use std::time::{Duration, Instant};
 
 pub use shared::By;
-use shared::Why;
+use shared::{Activity, Why};
+
+use crate::close::Close;
 
 /// Why an orderly end was ordered, see [`Relay::end_all`](crate::Relay::end_all).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,18 @@ pub trait Record: AsAny + Send {
     /// Called after that, when [`Relay::open`](crate::Relay::open) no longer has the tunnel. Must
     /// not block.
     fn settled(&mut self) {}
+
+    /// Where others see what the tunnel does, and say what it is to do. It is the tunnel's until
+    /// [`ended`](Self::ended) is called, or [`Relay::stop`](crate::Relay::stop) gives the tunnel back.
+    fn activity(&self) -> Option<&'static Activity> {
+        None
+    }
+
+    /// What the order in its activity says, if that is for this tunnel. Asked whenever there is one
+    /// while the tunnel is carried. Must not block.
+    fn ordered(&self) -> Option<Close> {
+        None
+    }
 }
 
 /// Gives [`Record`]s back their type, see [`Tunnel::record`](crate::Tunnel::record).

@@ -241,6 +241,11 @@ impl Flow {
         self.frames.messages()
     }
 
+    /// The same of text, and of binary data.
+    pub(crate) fn messages_by_kind(&self) -> Option<[u64; 2]> {
+        self.frames.messages_by_kind()
+    }
+
     /// Whether a Close frame was carried to the sink, after which nothing may come.
     pub(crate) fn has_closed(&self) -> bool {
         self.frames.has_closed() && self.kept.is_none()
@@ -291,8 +296,8 @@ impl Flow {
     }
 
     /// Takes no more from the source: what is kept still goes to the sink, then a Close frame
-    /// with `close` if it can stand there, then the end.
-    pub(crate) fn end(&mut self, close: Option<u16>) {
+    /// with the code `close` and the reason if it can stand there, then the end.
+    pub(crate) fn end(&mut self, close: Option<u16>, reason: &str) {
         if self.stage != Stage::Open {
             return;
         }
@@ -304,7 +309,7 @@ impl Flow {
         if self.gather().is_err() {
             return;
         }
-        let frame = self.frames.close_frame(code);
+        let frame = self.frames.close_frame(code, reason);
         match self.kept.as_deref_mut() {
             Some(Kept::Bytes { bytes, .. }) => bytes.extend_from_slice(&frame),
             _ => self.keep(frame),

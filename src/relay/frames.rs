@@ -6,6 +6,8 @@ const OP_TEXT: u8 = 0x1;
 const OP_BINARY: u8 = 0x2;
 const OP_CLOSE: u8 = 0x8;
 const OP_PING: u8 = 0x9;
+/// The most payload bytes of a control frame (RFC 6455 5.5).
+const MAX_CONTROL_BYTES: usize = 125;
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
 
@@ -294,17 +296,20 @@ impl Tracker {
         }
     }
 
-    /// A Close frame with this status code for this direction: masked towards a back end,
-    /// unmasked towards a client. Empty if the direction is opaque.
-    pub fn close_frame(&self, code: u16) -> Vec<u8> {
-        let [high, low] = code.to_be_bytes();
+    /// A Close frame with this status code and reason, of which it has room for 123 bytes, for this
+    /// direction: masked towards a back end, unmasked towards a client. Empty if the direction is
+    /// opaque.
+    pub fn close_frame(&self, code: u16, reason: &str) -> Vec<u8> {
+        let payload = code.to_be_bytes().into_iter().chain(reason.bytes()).take(MAX_CONTROL_BYTES);
+        let length = (2 + reason.len()).min(MAX_CONTROL_BYTES) as u8;
         match self.mode {
             Mode::Opaque => Vec::new(),
-            Mode::Unmasked => vec![FIN | OP_CLOSE, 2, high, low],
+            Mode::Unmasked => [FIN | OP_CLOSE, length].into_iter().chain(payload).collect(),
             Mode::Masked => {
                 let key = crate::socket::random();
-                let [a, b, c, d] = key;
-                vec![FIN | OP_CLOSE, MASK | 2, a, b, c, d, high ^ a, low ^ b]
+                let masked = payload.zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key);
+                let head = [FIN | OP_CLOSE, MASK | length];
+                head.into_iter().chain(key).chain(masked).collect()
             }
         }
     }

@@ -51,7 +51,7 @@ pub fn end_inline(
         let _ =
             commands.send(ThreadCommand::Adopt(Adopted { tunnel: Some(tunnel), shared, counters }));
     }
-    let thread = Thread::new(Arc::clone(&shared), counters, settings);
+    let thread = Thread::new(Arc::clone(&shared), 0, counters, settings);
     runtime.block_on(async {
         let mut serving = pin!(serve::serve(&thread, &mut received));
         let mut all_ended = None;

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use shared::Counters;
 
 use crate::end::Ending;
+use crate::seat::Seat;
 use crate::serve::{self, Adopted, ThreadCommand};
 use crate::settings::Settings;
 use crate::thread::Shared;
@@ -185,6 +186,24 @@ impl Relay {
         self.open()
     }
 
+    /// Has the tunnels look at what their [`Activity`](crate::Activity) orders, by the seats that are
+    /// written there. A seat is to be read after the order was: a tunnel that has none yet, 0, sees
+    /// the order when it takes one. From any thread.
+    pub fn look_at_orders(&self, seats: impl Iterator<Item = u32>) {
+        let mut tasks = vec![Vec::new(); self.threads.len()];
+        for seat in seats.filter_map(Seat::from_word) {
+            if let Some(tasks) = tasks.get_mut(seat.thread) {
+                tasks.push(seat.task);
+            }
+        }
+        for (thread, tasks) in self.threads.iter().zip(tasks) {
+            if !tasks.is_empty() {
+                // A dead thread has no tunnels.
+                let _ = thread.commands.send(ThreadCommand::Look(tasks));
+            }
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn kill_thread(&self, index: usize) {
         let _ = self.threads[index].commands.send(ThreadCommand::Die);
@@ -217,7 +236,7 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
         thread_shared.alive.store(true, Relaxed);
         counters.threads.fetch_add(1, Relaxed);
         let _ = ready.send(Ok(()));
-        serve::run(runtime, thread_shared, counters, &settings, received)
+        serve::run(runtime, (thread_shared, index), counters, &settings, received)
     };
     let join = spawn_without_signals(&format!("relay-{index}"), life)?;
     match is_ready.recv() {

@@ -48,6 +48,8 @@ pub(crate) enum ThreadCommand {
     Adopt(Adopted),
     /// End every tunnel by the deadline, then say so.
     End { how: Ending, deadline: Instant, done: Sender<()> },
+    /// Have the tasks with these numbers look at what they are ordered.
+    Look(Vec<usize>),
     /// Say that the thread runs.
     Ask,
     /// Give every tunnel back and end.
@@ -95,6 +97,9 @@ pub(crate) async fn serve(thread: &Rc<Thread>, commands: &mut UnboundedReceiver<
             Event::Command(Some(ThreadCommand::Adopt(adopted))) => carry(thread, adopted),
             Event::ProbationOver(task) | Event::EndDue(task) => thread.wake(task),
             Event::Check(tasks) => tasks.into_iter().for_each(|task| thread.wake(task)),
+            Event::Command(Some(ThreadCommand::Look(tasks))) => {
+                tasks.into_iter().for_each(|task| thread.wake(task));
+            }
             Event::Command(Some(ThreadCommand::Ask)) => thread.report_alive(),
             Event::Command(Some(ThreadCommand::End { how, deadline, done })) => {
                 let mut waiting = shutdown.take().map(|shutdown| shutdown.done).unwrap_or_default();
@@ -176,15 +181,15 @@ async fn stop(thread: &Thread, commands: &mut UnboundedReceiver<ThreadCommand>) 
     }
 }
 
-/// The whole of a relay thread. Returns the tunnels that it gives back.
+/// The whole of a relay thread, which has this number. Returns the tunnels that it gives back.
 pub(crate) fn run(
     runtime: LocalRuntime,
-    shared: Arc<Shared>,
+    (shared, number): (Arc<Shared>, usize),
     counters: &'static Counters,
     settings: &Settings,
     mut commands: UnboundedReceiver<ThreadCommand>,
 ) -> Vec<Tunnel> {
-    let thread = Thread::new(Arc::clone(&shared), counters, settings);
+    let thread = Thread::new(Arc::clone(&shared), number, counters, settings);
     let served = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(serve(&thread, &mut commands));
     }));

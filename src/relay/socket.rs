@@ -117,6 +117,14 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
     SockRef::from(&fd).take_error().ok().flatten()
 }
 
+/// Seconds of CLOCK_MONOTONIC, some milliseconds late. No system call.
+pub(crate) fn coarse_seconds() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes the time, which lives on the stack.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    time.tv_sec as u32
+}
+
 /// Four unpredictable bytes (RFC 6455 5.3).
 pub(crate) fn random() -> [u8; 4] {
     let mut key = [0; 4];

@@ -4,20 +4,24 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use messages::TaskPanicked;
-use shared::Why;
+use shared::{Activity, Why};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::buffers::ThreadBuffers;
+use crate::close::Close;
 use crate::end::By;
 use crate::flow::{Fault, Flow};
 use crate::keepalive::KeepAlive;
 use crate::ping::{Due, Silences};
 use crate::rules::{GOING_AWAY, Limit};
+use crate::seat::Seat;
+use crate::socket;
 use crate::stream::Stream;
 use crate::thread::{Thread, TunnelCommand};
 use crate::tunnel::{Tunnel, TunnelState};
@@ -27,6 +31,16 @@ use crate::watch::{Silence, UnderWay, under_way};
 struct Cause {
     by: By,
     why: Why,
+}
+
+/// How an orderly end begins.
+struct Farewell<'a> {
+    /// Of the Close frames for client and back end; without one there is none.
+    codes: [Option<u16>; 2],
+    /// What they say besides.
+    reason: &'a str,
+    /// How long the peers are waited for; without it until the thread says otherwise.
+    linger: Option<Duration>,
 }
 
 /// The timer of a tunnel that has an idle timeout. Bytes do not reset it: when it fires, it is set
@@ -68,6 +82,8 @@ struct Carried {
     pings: Option<Box<Silences>>,
     /// Since when the client and the back end have not answered; none while both do.
     silence: Option<Box<[Silence; 2]>>,
+    /// Where others see what goes on in it; none if nobody does.
+    activity: Option<&'static Activity>,
 }
 
 /// What the peers of a tunnel have not acknowledged.
@@ -122,6 +138,7 @@ impl Task {
                 let is_opaque = state.up.is_opaque() || state.down.is_opaque();
                 let is_quiet = state.ending.is_some() || is_opaque;
                 let pings = Silences::new(&state.rules).filter(|_| !is_quiet);
+                let activity = state.record.activity();
                 let number = thread.register();
                 Some(Task {
                     carried: Some(Carried {
@@ -132,6 +149,7 @@ impl Task {
                         deadline,
                         pings,
                         silence: None,
+                        activity,
                     }),
                     number: Some(number),
                     probation: Some(thread.probation.add(number)),
@@ -193,6 +211,7 @@ impl Task {
 
     fn finish(&mut self, cause: Cause) {
         if let Some(carried) = self.carried.take() {
+            carried.leave_seat();
             let Carried { client, backend, mut state, .. } = carried;
             // A TLS session may be what panicked, and do so again.
             let closed = catch_unwind(AssertUnwindSafe(|| close(client, backend, &cause)));
@@ -241,6 +260,7 @@ impl Future for Task {
             this.polled = true;
             if let Some(number) = this.number {
                 this.thread.keep_waker(number, cx.waker());
+                carried.take_seat(this.thread.seat(number));
             }
         }
         let thread = &*this.thread;
@@ -263,6 +283,7 @@ impl Future for Task {
             Ok(Poll::Ready(Some(cause))) => this.finish(cause),
             Ok(Poll::Ready(None)) => {
                 if let Some(carried) = this.carried.take() {
+                    carried.leave_seat();
                     this.thread.give_back(carried.into_tunnel());
                 }
                 this.unregister();
@@ -299,14 +320,21 @@ impl Carried {
                 return Poll::Ready(gathered.err().map(|error| Cause::from_error(&error, By::Us)));
             }
             TunnelCommand::End(order, code, linger) => {
-                self.begin_end_within(linger, By::Us, order.into(), [code; 2]);
+                let farewell = Farewell { codes: [code; 2], reason: "", linger };
+                self.begin_end_with(By::Us, order.into(), farewell);
             }
             TunnelCommand::Close(order, code) => {
-                self.begin_end_within(None, By::Us, order.into(), [code; 2]);
+                let farewell = Farewell { codes: [code; 2], reason: "", linger: None };
+                self.begin_end_with(By::Us, order.into(), farewell);
                 // What can be sent at once is sent, but nobody is waited for.
                 let _ = self.poll_both_ended(cx, thread);
                 return Poll::Ready(Some(self.end_cause()));
             }
+        }
+        if let Some(Close { code, reason }) = self.ordered() {
+            let linger = Some(self.state.rules.effective_linger());
+            let farewell = Farewell { codes: [Some(code); 2], reason: &reason, linger };
+            self.begin_end_with(By::Us, Why::ClosedByAdmin, farewell);
         }
         self.client.recheck();
         self.backend.recheck();
@@ -378,7 +406,50 @@ impl Carried {
         if down > 0 {
             thread.counters.bytes_down.fetch_add(down, Relaxed);
         }
+        if up + down > 0
+            && let Some(activity) = self.activity
+        {
+            self.show(activity);
+            activity.last.store(socket::coarse_seconds(), Relaxed);
+        }
         (result, up + down > 0)
+    }
+
+    /// Writes what went through it where others see it.
+    fn show(&self, activity: &Activity) {
+        for (at, flow) in [&self.state.up, &self.state.down].into_iter().enumerate() {
+            activity.bytes[at].store(flow.delivered(), Relaxed);
+            // What is no WebSocket any more has the messages that it had.
+            if let Some([text, binary]) = flow.messages_by_kind() {
+                activity.messages[at][0].store(text, Relaxed);
+                activity.messages[at][1].store(binary, Relaxed);
+            }
+        }
+    }
+
+    /// From now on its orders are seen whenever it is polled, and others see where that is.
+    fn take_seat(&self, seat: Seat) {
+        if let Some(activity) = self.activity {
+            self.show(activity);
+            activity.seat.store(seat.to_word(), Release);
+            // Whoever gives an order from now on sees the seat; who gave one before is heard.
+            fence(SeqCst);
+        }
+    }
+
+    /// Its activity is not this thread's any more.
+    fn leave_seat(&self) {
+        if let Some(activity) = self.activity {
+            self.show(activity);
+            activity.seat.store(0, Release);
+        }
+    }
+
+    /// What it is ordered to say to its peers, if it is to end.
+    fn ordered(&self) -> Option<Close> {
+        let activity = self.activity?;
+        let may_be = activity.order.load(Relaxed) != 0 && self.state.ending.is_none();
+        may_be.then(|| self.state.record.ordered()).flatten()
     }
 
     fn pump(&mut self, cx: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Poll<Cause> {
@@ -407,8 +478,8 @@ impl Carried {
         if state.first_end.is_some() && state.up.has_closed() && state.down.has_closed() {
             // Close frames went both ways and one side has hung up: nothing can come of the other,
             // and its connection is to be closed at once (RFC 6455 5.5.1).
-            state.up.end(None);
-            state.down.end(None);
+            state.up.end(None, "");
+            state.down.end(None, "");
             is_gone = state.up.pump(cx, client, backend, buffers, &state.down).is_err()
                 | state.down.pump(cx, backend, client, buffers, &state.up).is_err();
         }
@@ -533,26 +604,20 @@ impl Carried {
 
     /// Begins an orderly end, unless one has begun, with these codes for client and back end.
     fn begin_end(&mut self, by: By, why: Why, codes: [Option<u16>; 2]) {
-        let linger = self.state.rules.effective_linger();
-        self.begin_end_within(Some(linger), by, why, codes);
+        let linger = Some(self.state.rules.effective_linger());
+        self.begin_end_with(by, why, Farewell { codes, reason: "", linger });
     }
 
-    /// The same. The peers are waited for so long, or, without that, until the thread says
-    /// otherwise.
-    fn begin_end_within(
-        &mut self,
-        linger: Option<Duration>,
-        by: By,
-        why: Why,
-        [client, backend]: [Option<u16>; 2],
-    ) {
+    /// The same, with all that can be said about it.
+    fn begin_end_with(&mut self, by: By, why: Why, farewell: Farewell<'_>) {
         if self.state.ending.is_some() {
             return;
         }
+        let Farewell { codes: [client, backend], reason, linger } = farewell;
         self.idle = linger.map(|linger| Box::new(Idle::new(linger)));
         self.state.ending = Some((by, why));
-        self.state.up.end(backend);
-        self.state.down.end(client);
+        self.state.up.end(backend, reason);
+        self.state.down.end(client, reason);
     }
 
     /// Ready when both sides have ended, or have been waited for.

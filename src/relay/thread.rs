@@ -18,6 +18,7 @@ use crate::keepalive::KeepAlive;
 use crate::ping::Pings;
 use crate::pipe::Pipes;
 use crate::probation::Probation;
+use crate::seat::Seat;
 use crate::settings::Settings;
 use crate::spread::Spread;
 use crate::tunnel::Tunnel;
@@ -52,6 +53,8 @@ pub(crate) struct Thread {
     pub counters: &'static Counters,
     pub keep_alive: Option<KeepAlive>,
     shared: Arc<Shared>,
+    /// Its number in the relay.
+    number: usize,
     buffers: RefCell<ThreadBuffers>,
     command: Cell<TunnelCommand>,
     wakers: RefCell<Wakers>,
@@ -89,6 +92,7 @@ impl Wakers {
 impl Thread {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        number: usize,
         counters: &'static Counters,
         settings: &Settings,
     ) -> Rc<Self> {
@@ -96,6 +100,7 @@ impl Thread {
             counters,
             keep_alive: settings.keep_alive,
             shared,
+            number,
             buffers: RefCell::new(ThreadBuffers {
                 buffer: vec![0; settings.buffer_size.max(4096)].into_boxed_slice(),
                 pipes: Pipes::new(settings.lowest_descriptor),
@@ -134,6 +139,11 @@ impl Thread {
         });
         self.spread.join(number);
         number
+    }
+
+    /// Where the task with this number is.
+    pub(crate) fn seat(&self, task: usize) -> Seat {
+        Seat { thread: self.number, task }
     }
 
     /// Has the task with this number polled.

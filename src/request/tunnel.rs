@@ -84,7 +84,7 @@ impl Direction {
 
     /// A Close frame behind what was carried, if one can stand there.
     fn close(&self, code: u16) -> Vec<u8> {
-        if self.tracker.at_boundary() { self.tracker.close_frame(code) } else { Vec::new() }
+        if self.tracker.at_boundary() { self.tracker.close_frame(code, "") } else { Vec::new() }
     }
 }
 

@@ -118,6 +118,7 @@ reasons! {
         ProtocolError = "protocol-error", "A frame was not as RFC 6455 wants it, with WSForwardStrict On.";
         Lifetime = "lifetime", "It was open for WSForwardMaxLifetime.";
         Expired = "expired", "The time of WSFORWARD_EXPIRES came.";
+        ClosedByAdmin = "closed-by-admin", "An administrator ended it, by the status handler.";
         Stopped = "stopped", "Ordered, because the server stops.";
         DrainTimeout = "drain-timeout", "Ordered, because it outlived its process for longer than allowed.";
         Panic = "panic", "A panic in this tunnel's task. A fault of the program.";
@@ -173,6 +174,7 @@ mod tests {
             Why::ProtocolError,
             Why::Lifetime,
             Why::Expired,
+            Why::ClosedByAdmin,
             Why::Stopped,
             Why::DrainTimeout,
             Why::Panic,
@@ -185,7 +187,7 @@ mod tests {
             Ends::EACH.iter().map(|(name, of)| (*name, of(&counts).load(Relaxed))).collect();
         let expected: Vec<_> = why.iter().map(Why::name).zip(1..).collect();
         assert_eq!(found, expected);
-        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 120);
+        assert_eq!(counts.all().iter().map(|count| count.load(Relaxed)).sum::<u64>(), 136);
         let names: HashSet<_> = found.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), Why::KINDS);
     }

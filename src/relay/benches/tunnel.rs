@@ -7,13 +7,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
+use relay::{Activity, Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
-struct Ended(Sender<()>);
+/// Of a tunnel that others see, as they are.
+struct Ended(Sender<()>, &'static Activity);
 
 impl Record for Ended {
     fn ended(&mut self, _: &End) {
         let _ = self.0.send(());
+    }
+
+    fn activity(&self) -> Option<&'static Activity> {
+        Some(self.1)
     }
 }
 
@@ -34,7 +39,7 @@ fn tunnel(relay: &Relay) -> Ends {
     let (backend, b) = UnixStream::pair().expect("pair");
     let (sender, ended) = channel();
     let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
-    let record = Box::new(Ended(sender));
+    let record = Box::new(Ended(sender, Box::leak(Box::default())));
     let tunnel =
         Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, Rules::default(), record);
     relay.adopt(tunnel).expect("adopted");

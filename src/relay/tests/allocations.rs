@@ -40,7 +40,7 @@ fn messages_allocate_nothing_and_tunnels_little() {
     for timeout in [None, Some(Duration::from_secs(3600))] {
         let (mut client, a) = tcp_pair();
         let (mut backend, b) = tcp_pair();
-        let (record, _ends) = record();
+        let (record, _ends, activity) = registered("");
         let side = |fd: std::net::TcpStream| Side::plain(fd.into());
         let rules = Rules { idle_timeout: timeout, ..Rules::default() };
         let tunnel = Tunnel::new(side(a), side(b), websocket(), rules, record);
@@ -60,6 +60,8 @@ fn messages_allocate_nothing_and_tunnels_little() {
         let before = CALLS.load(Relaxed);
         exchange(2000);
         assert_eq!(CALLS.load(Relaxed) - before, 0, "timeout {timeout:?}");
+        let messages = activity.messages[0][1].load(Relaxed);
+        assert_eq!(messages, 2100, "it is counted where others see it");
     }
 
     // A tunnel at rest, between the two ends of one socket pair each.

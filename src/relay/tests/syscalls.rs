@@ -4,6 +4,7 @@ mod common;
 #[path = "common/strace.rs"]
 mod strace;
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use common::*;
@@ -15,7 +16,7 @@ fn ping_pong(size: usize, timeout: Option<Duration>) {
     let (relay, _) = relay(1);
     let (mut client, a) = tcp_pair();
     let (mut backend, b) = tcp_pair();
-    let (record, _ends) = record();
+    let (record, _ends, activity) = registered("");
     let side = |fd: std::net::TcpStream| Side::plain(fd.into());
     let rules = Rules { idle_timeout: timeout, ..Rules::default() };
     let tunnel = Tunnel::new(side(a), side(b), websocket(), rules, record);
@@ -23,6 +24,7 @@ fn ping_pong(size: usize, timeout: Option<Duration>) {
     let mut up = vec![0x82, 0x80 | 126, (size >> 8) as u8, size as u8, 1, 2, 3, 4];
     up.resize(8 + size, 7);
     strace::ping_pong(&mut client, &mut backend, &up, ROUNDS);
+    assert!(activity.messages[0][1].load(Relaxed) > ROUNDS as u64, "others see them");
 }
 
 /// Not tests by themselves: what strace watches.

@@ -5,10 +5,13 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
+use relay::{
+    Activity, Close, Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel,
+};
 
 /// Longer than anything here takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +23,47 @@ impl Record for Told {
     fn ended(&mut self, end: &End) {
         let _ = self.0.send(end.clone());
     }
+}
+
+/// A record whose tunnel is in a register, in this life of its entry.
+pub struct Registered {
+    pub told: Sender<End>,
+    pub activity: &'static Activity,
+    pub life: u32,
+    pub reason: &'static str,
+}
+
+impl Record for Registered {
+    fn ended(&mut self, end: &End) {
+        let _ = self.told.send(end.clone());
+    }
+
+    fn activity(&self) -> Option<&'static Activity> {
+        Some(self.activity)
+    }
+
+    fn ordered(&self) -> Option<Close> {
+        let word = self.activity.order.load(Relaxed);
+        let is_own = word >> 32 == u64::from(self.life);
+        is_own.then(|| Close::new(word as u16, self.reason.as_bytes()))
+    }
+}
+
+/// An order to the tunnel that is in an entry in this life.
+pub fn order(activity: &Activity, life: u32, code: u16) {
+    activity.order.store(u64::from(life) << 32 | u64::from(code), SeqCst);
+}
+
+/// Has the relay look for an order.
+pub fn look(relay: &Relay, activity: &Activity) {
+    relay.look_at_orders([activity.seat.load(SeqCst)].into_iter());
+}
+
+/// A record with an entry in a register, in its life number 7.
+pub fn registered(reason: &'static str) -> (Box<dyn Record>, Ends, &'static Activity) {
+    let activity: &'static Activity = Box::leak(Box::default());
+    let (told, receiver) = channel();
+    (Box::new(Registered { told, activity, life: 7, reason }), Ends(receiver), activity)
 }
 
 /// The end of one tunnel.

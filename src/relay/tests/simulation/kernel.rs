@@ -722,7 +722,7 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c_uin
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: c_int, time: *mut timespec) -> c_int {
-    if clock == libc::CLOCK_MONOTONIC {
+    if matches!(clock, libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE) {
         let now = now();
         // SAFETY: the caller lends it.
         unsafe {

@@ -9,14 +9,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use relay::{
-    By, Counters, End, Ending, KeepAlive, Order, Record, Relay, Rules, Settings, Side, Tls,
-    Tracker, Tunnel, Why,
+    Activity, By, Close, Counters, End, Ending, KeepAlive, Order, Record, Relay, Rules, Settings,
+    Side, Tls, Tracker, Tunnel, Why,
 };
 
 use crate::common::{Random, frame_header};
 use crate::{NOW, kernel, toy_tls};
 
 const SECOND: u64 = 1_000_000_000;
+
+/// What an administrator says, and why.
+const KILL_CODE: u16 = 4007;
+const REASON: &str = "schluß";
+
+/// The most tunnels of a seed.
+const MOST_PAIRS: usize = 6;
 
 /// What all seeds came to, so that it can be seen that everything was tried.
 #[derive(Debug, Default)]
@@ -30,6 +37,7 @@ pub struct Sums {
     tls: usize,
     idle: usize,
     ordered: usize,
+    killed: usize,
     moved: usize,
     close_frames: usize,
 }
@@ -41,15 +49,29 @@ enum Told {
     Settled,
 }
 
-struct Teller(Sender<Told>);
+struct Teller {
+    told: Sender<Told>,
+    activity: &'static Activity,
+    life: u32,
+}
 
 impl Record for Teller {
     fn ended(&mut self, end: &End) {
-        let _ = self.0.send(Told::Ended(end.clone()));
+        let _ = self.told.send(Told::Ended(end.clone()));
     }
 
     fn settled(&mut self) {
-        let _ = self.0.send(Told::Settled);
+        let _ = self.told.send(Told::Settled);
+    }
+
+    fn activity(&self) -> Option<&'static Activity> {
+        Some(self.activity)
+    }
+
+    fn ordered(&self) -> Option<Close> {
+        let word = self.activity.order.load(Relaxed);
+        let is_own = word >> 32 == u64::from(self.life);
+        is_own.then(|| Close::new(word as u16, REASON.as_bytes()))
     }
 }
 
@@ -156,6 +178,16 @@ struct Pair {
     told: Receiver<Told>,
     end: Option<End>,
     ended_at: u64,
+    activity: &'static Activity,
+    life: u32,
+    /// The bytes that others saw last.
+    seen: [u64; 2],
+    /// An administrator has ended it, when nothing else had.
+    is_killed: bool,
+    /// Its peers are waited for until then.
+    killed_until: u64,
+    /// There was such an order.
+    may_be_killed: bool,
     idle: Option<u64>,
     linger: u64,
     /// Bytes that the relay sent or sealed, and when that was last seen to grow.
@@ -179,6 +211,7 @@ struct Script<'a> {
     relay: Arc<Relay>,
     settings: Settings,
     counters: &'static Counters,
+    register: &'static [Activity],
     pairs: Vec<Pair>,
     /// The code of the Close frame, once there was an order.
     ordered: Option<Option<u16>>,
@@ -204,6 +237,8 @@ pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
     kernel::boot(random.clone(), trouble);
     // Given back at the end: the relay asks for `'static`, and is gone by then.
     let counters = Box::into_raw(Box::new(Counters::new()));
+    let register: [Activity; MOST_PAIRS] = std::array::from_fn(|_| Activity::new());
+    let register = Box::into_raw(Box::new(register));
     let settings = Settings {
         buffer_size: [4096, 40_000, 100_000, 256 * 1024][random.below(4)],
         keep_alive: (random.below(2) == 0).then_some(KeepAlive {
@@ -215,6 +250,8 @@ pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
     };
     // SAFETY: freed below, when nobody has it any more.
     let counters_ref: &'static Counters = unsafe { &*counters };
+    // SAFETY: as of the counters.
+    let register_ref: &'static [Activity] = unsafe { &*register };
     let relay = Arc::new(Relay::start(&settings, counters_ref).expect("a relay"));
     kernel::settle();
     let mut script = Script {
@@ -222,6 +259,7 @@ pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
         relay,
         settings,
         counters: counters_ref,
+        register: register_ref,
         pairs: Vec::new(),
         ordered: None,
         order_ends: 0,
@@ -238,6 +276,8 @@ pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
     kernel::halt();
     // SAFETY: made by Box::into_raw; the relay was stopped, and its threads joined.
     drop(unsafe { Box::from_raw(counters) });
+    // SAFETY: the same.
+    drop(unsafe { Box::from_raw(register) });
 }
 
 impl Script<'_> {
@@ -327,7 +367,10 @@ impl Script<'_> {
             linger: Some(Duration::from_secs(linger)),
             ..Rules::default()
         };
-        let tunnel = Tunnel::new(client, backend, frames, rules, Box::new(Teller(sender)));
+        let activity = &self.register[self.pairs.len()];
+        let life = self.random.next() as u32;
+        let teller = Teller { told: sender, activity, life };
+        let tunnel = Tunnel::new(client, backend, frames, rules, Box::new(teller));
         self.tell(|| {
             let tls: Vec<bool> = peers.iter().map(|peer| peer.has_tls).collect();
             format!("a tunnel, websocket: {is_websocket}, TLS: {tls:?}, idle: {idle:?}")
@@ -338,6 +381,12 @@ impl Script<'_> {
             told,
             end: None,
             ended_at: 0,
+            activity,
+            life,
+            seen: [0; 2],
+            is_killed: false,
+            killed_until: 0,
+            may_be_killed: false,
             idle,
             linger: linger * SECOND,
             sent: 0,
@@ -398,8 +447,10 @@ impl Script<'_> {
             }
             920..950 => self.relocate(),
             950..970 => self.order(),
-            970..990
-                if self.pairs.len() < 6 && (self.ordered.is_none() || self.relay.open() > 0) =>
+            970..980 => self.kill(which),
+            980..990
+                if self.pairs.len() < MOST_PAIRS
+                    && (self.ordered.is_none() || self.relay.open() > 0) =>
             {
                 self.open();
             }
@@ -538,6 +589,33 @@ impl Script<'_> {
         }
     }
 
+    /// An administrator orders the end of a tunnel.
+    fn kill(&mut self, which: usize) {
+        let is_moved = self.ordered.is_none() && self.chance(4);
+        let is_other = self.chance(4);
+        let pair = &mut self.pairs[which];
+        let life = if is_other { pair.life.wrapping_add(1) } else { pair.life };
+        let order = u64::from(life) << 32 | u64::from(KILL_CODE);
+        pair.activity.order.store(order, Relaxed);
+        if !is_other {
+            let has_ended = pair.peers.iter().any(|peer| peer.wants_end || peer.is_gone);
+            let is_undisturbed = !pair.is_broken && !has_ended && !pair.may_be_idle;
+            pair.is_killed |= is_undisturbed && pair.end.is_none() && self.ordered.is_none();
+            pair.may_be_killed = true;
+            pair.killed_until = kernel::now() + pair.linger;
+            pair.idle_since.get_or_insert(kernel::now());
+        }
+        let seats: Vec<u32> =
+            self.pairs.iter().map(|pair| pair.activity.seat.load(Relaxed)).collect();
+        if is_moved {
+            self.relocate();
+        } else if seats[which] != 0 {
+            self.relay.look_at_orders([seats[which]].into_iter());
+            kernel::wait_for_message();
+        }
+        kernel::settle();
+    }
+
     /// The server stops.
     fn order(&mut self) {
         if self.ordered.is_some() {
@@ -646,6 +724,21 @@ impl Script<'_> {
             if sent != pair.sent {
                 (pair.sent, pair.moved_at) = (sent, now);
             }
+            // Others see it as it is.
+            let is_seated = pair.activity.seat.load(Relaxed) != 0;
+            assert_eq!(is_seated, pair.end.is_none(), "it has a seat for as long");
+            let delivered = pair.activity.bytes.each_ref().map(|bytes| bytes.load(Relaxed));
+            for (bytes, sink) in [(delivered[0], 1), (delivered[1], 0)] {
+                let peer = &pair.peers[sink];
+                let written = peer.sealed.load(Relaxed);
+                let expected = if peer.has_tls { written } else { looks[sink].sent };
+                assert_eq!(bytes, expected, "what others see was sent");
+            }
+            if delivered != pair.seen {
+                let last = u64::from(pair.activity.last.load(Relaxed));
+                assert_eq!(last, now / SECOND, "others see when");
+                pair.seen = delivered;
+            }
             for look in looks {
                 assert_eq!(look.closed, pair.end.is_some(), "its sockets are open for as long");
             }
@@ -655,7 +748,7 @@ impl Script<'_> {
                 }
                 let is_free = !sink.is_blocked && !sink.is_dead;
                 // Who is being ended has said what it had to, and so has who ended both ways.
-                let is_ending = self.ordered.is_some() || pair.may_be_idle;
+                let is_ending = self.ordered.is_some() || pair.may_be_idle || pair.may_be_killed;
                 let is_ending = is_ending || source.peer_ended && source.shut;
                 // Nobody reads on where TLS has failed.
                 let is_left = is_ending && pair.is_broken;
@@ -688,7 +781,7 @@ impl Script<'_> {
                     to.right += said.iter().zip(heard).take_while(|(a, b)| a == b).count();
                 }
                 let more = &to.heard[to.right..];
-                let may_close = self.ordered.is_some() || pair.may_be_idle;
+                let may_close = self.ordered.is_some() || pair.may_be_idle || pair.may_be_killed;
                 assert!(
                     more.is_empty() || may_close && is_close(more, !to.is_client),
                     "{more:?} was not sent"
@@ -707,7 +800,10 @@ impl Script<'_> {
         let pair = &self.pairs[which];
         let Some(end) = &pair.end else { unreachable!() };
         let sums = &mut *self.sums;
-        let by_us = self.ordered.is_some() || pair.may_be_idle;
+        let by_us = self.ordered.is_some() || pair.may_be_idle || pair.may_be_killed;
+        if pair.is_killed {
+            assert_eq!((end.by, &end.why), (By::Us, &Why::ClosedByAdmin));
+        }
         match &end.why {
             Why::Closed => sums.closed += 1,
             Why::Truncated => {
@@ -729,6 +825,10 @@ impl Script<'_> {
             Why::Stopped => {
                 assert!(self.ordered.is_some());
                 sums.ordered += 1;
+            }
+            Why::ClosedByAdmin => {
+                assert!(pair.may_be_killed);
+                sums.killed += 1;
             }
             why => panic!("{why:?}"),
         }
@@ -756,9 +856,19 @@ impl Script<'_> {
         let is_in_time = !pair.is_broken && !pair.may_be_idle && pair.ended_at < self.order_cuts;
         for peer in [client, backend] {
             let more = &peer.heard[peer.right..];
-            let is_whole = [0, if peer.is_client { 4 } else { 8 }].contains(&more.len());
+            let rest = if peer.is_client { 2 } else { 6 };
+            let whole = [0, rest + 2, rest + 2 + REASON.len()];
+            let is_whole = whole.contains(&more.len());
             assert!(!is_in_time || is_whole, "a Close frame is whole: {more:?}, {end:?}");
             sums.close_frames += usize::from(!more.is_empty());
+        }
+        // All of what was read went out, and behind it, unless that is within a frame, why it ends.
+        let is_told = pair.is_killed && !pair.is_broken && pair.ended_at < pair.killed_until;
+        for (from, to) in [(client, backend), (backend, client)] {
+            let may_be_told = to.is_websocket && from.boundaries.contains(&to.right);
+            let said = to.heard.len() - to.right;
+            let length = if to.is_client { 4 } else { 8 } + REASON.len();
+            assert!(!is_told || said == if may_be_told { length } else { 0 }, "{end:?}");
         }
         let is_abrupt = matches!(end.why, Why::Reset | Why::Error(_));
         for peer in [client, backend] {
@@ -777,17 +887,20 @@ fn swapped(peers: &mut [Peer; 2]) -> [&mut Peer; 2] {
     [backend, client]
 }
 
-/// Whether these can be a Close frame with 1001, as far as they go.
+/// Whether these can be a Close frame of the relay, as far as they go.
 fn is_close(bytes: &[u8], is_masked: bool) -> bool {
-    if !is_masked {
-        return [0x88, 2, 0x03, 0xe9].starts_with(bytes);
-    }
-    let begins = [0x88, 0x82].starts_with(&bytes[..bytes.len().min(2)]);
-    begins
-        && match *bytes {
-            [_, _, a, b, _, _, high, low] => [high ^ a, low ^ b] == [0x03, 0xe9],
-            _ => bytes.len() < 8,
+    [(1001, ""), (KILL_CODE, REASON)].into_iter().any(|(code, reason)| {
+        let payload = [&u16::to_be_bytes(code)[..], reason.as_bytes()].concat();
+        let length = payload.len() as u8;
+        if !is_masked {
+            return [&[0x88, length][..], &payload].concat().starts_with(bytes);
         }
+        let (head, rest) = bytes.split_at(bytes.len().min(2));
+        let (key, masked) = rest.split_at(rest.len().min(4));
+        let said: Vec<u8> =
+            masked.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+        [0x88, 0x80 | length].starts_with(head) && payload.starts_with(&said)
+    })
 }
 
 /// The same tunnel, as another process would have it, if it can go there.
