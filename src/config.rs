@@ -170,6 +170,8 @@ pub struct Settings {
     bound_is_set: bool,
     /// WSForwardMaxTunnelsPerClient; `None` is no limit.
     pub max_per_client: Option<u32>,
+    /// WSForwardMaxTunnelsPerBackend; `None` is no limit.
+    pub max_per_backend: Option<u32>,
     /// WSForwardClientPrefix.
     pub client_prefix: ClientPrefix,
     /// WSForwardDrainTimeout; `None` is until the tunnels end.
@@ -191,6 +193,7 @@ pub const DEFAULTS: Settings = Settings {
     by_memory: None,
     bound_is_set: false,
     max_per_client: None,
+    max_per_backend: None,
     client_prefix: ClientPrefix { v4: 32, v6: 64 },
     drain_timeout: None,
     max_drain_processes: None,
@@ -238,7 +241,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 21] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 22] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -385,6 +388,16 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 21] = [
         set: |_, values| {
             let most = values.number(0..=u32::MAX)?;
             change(|settings| settings.max_per_client = Some(most).filter(|most| *most > 0));
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMaxTunnelsPerBackend",
+        context: Context::Server,
+        usage: c"the most tunnels open at a time to one back end; a balancer passes over a member that has them; 0 is no limit (default: 0)",
+        set: |_, values| {
+            let most = values.number(0..=u32::MAX)?;
+            change(|settings| settings.max_per_backend = Some(most).filter(|most| *most > 0));
             Ok(())
         },
     },

@@ -15,6 +15,7 @@ mod status;
 
 use config::{DIRECTIVES, DirConfig};
 use ffi::access_log::{self, AccessLogHooks, Line};
+use ffi::balancer::BalanceHooks;
 use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
@@ -34,7 +35,7 @@ use messages::{
     NoSharedMemory, UselessRelay,
 };
 use processes::{access_line, child, memory, parent, registry};
-use request::{admission, decision, handler, head, origin, worker_tunnel};
+use request::{admission, backends, decision, handler, head, origin, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
 #[global_allocator]
@@ -146,6 +147,28 @@ impl EndHooks for Hooks {
 impl OrphanHooks for Hooks {
     fn orphans() -> Vec<u32> {
         registry::drains().iter().map(|drain| drain.pid).collect()
+    }
+}
+
+impl BalanceHooks for Hooks {
+    fn may_be_tunnel(r: Request<'_>) -> bool {
+        backends::may_be_tunnel(r)
+    }
+
+    fn tunnels(worker: &[u8]) -> u64 {
+        backends::tunnels(worker)
+    }
+
+    fn is_full(worker: &[u8]) -> bool {
+        backends::is_full(worker)
+    }
+
+    fn look_closer() {
+        backends::look_closer();
+    }
+
+    fn choose(r: Request<'_>, worker: &[u8]) -> bool {
+        backends::count(r, worker)
     }
 }
 

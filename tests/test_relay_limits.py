@@ -493,10 +493,10 @@ def test_entry_that_is_another_tunnels_by_now_is_left_alone(httpd, backend, clie
     memory = procfs.SharedMemory(server.pid)
     before = words(memory.read())
     talk = accepted(client, server)
-    # Only the entry of a tunnel and its client's count have upper bits.
+    # The entries of a tunnel and the counts of its client and its back end have upper bits; the client's are first.
     grown = [at for at, (old, new) in enumerate(zip(before, words(memory.read()), strict=True))
              if old == 0 and new >> 48]  # fmt: skip
-    at, _ = grown
+    at, *_ = grown
     [value] = words(memory.read(8 * at, 8))
     other = value ^ 1 << 40
     memory.write(8 * at, struct.pack("<Q", other))

@@ -24,6 +24,7 @@ pub(crate) mod sys {
 
 pub(crate) mod access_log;
 pub(crate) mod apr_status;
+pub(crate) mod balancer;
 pub(crate) mod brigade;
 pub(crate) mod command;
 pub(crate) mod conftree;

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_int, c_void};
 use messages::{Level, MessageId};
 
 use super::access_log::{self, AccessLogHooks};
+use super::balancer::{self, BalanceHooks};
 use super::command::Commands;
 use super::conftree::Tree;
 use super::connection::{Connection, Socket};
@@ -25,7 +26,7 @@ use super::{http2, sys, tls};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
-    AccessLogHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
+    AccessLogHooks + BalanceHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
 {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
@@ -76,7 +77,7 @@ pub(crate) const fn module_record<H: Hooks, const N: usize>(
     }
 }
 
-unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
+unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
     static BEFORE_FIXUPS: Names<7> = Names([
         c"mod_headers.c".as_ptr(),
         c"mod_rewrite.c".as_ptr(),
@@ -120,6 +121,10 @@ unsafe extern "C" fn register_hooks<H: Hooks>(_pool: *mut sys::apr_pool_t) {
         orphans::register::<H>();
         tls::register();
         mod_status::register::<H>();
+        // SAFETY: httpd passes the configuration's own pool.
+        if let Some(pool) = unsafe { Pool::from_raw(pool) } {
+            balancer::register_method::<H>(pool);
+        }
         H::register(&Loading::new());
     });
 }
@@ -135,6 +140,7 @@ unsafe extern "C" fn pre_config<H: Hooks>(
     guard(FAILED, || match H::pre_config(&Parent::new(), version()) {
         Ok(()) => {
             proxy::register::<H>();
+            balancer::register::<H>();
             http2::register();
             OK
         }

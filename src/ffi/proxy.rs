@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use super::balancer::Worker;
 use super::guard::guard;
 use super::optional::{self, symbol};
 use super::request::Request;
@@ -173,6 +174,23 @@ impl SchemeCall<'_> {
     /// The URL at the back end.
     pub(crate) fn url(&self) -> &[u8] {
         self.url.to_bytes()
+    }
+
+    /// The back end: the worker's name if that has a unix socket, or the URL.
+    pub(crate) fn backend(&self) -> Vec<u8> {
+        const UNIX: &[u8] = b"unix:";
+        let Some(pool) = self.request.pool() else { return self.url().to_vec() };
+        // SAFETY: mod_proxy passes a live worker for the length of the call.
+        let worker = unsafe { Worker::from_raw(self.worker, pool) };
+        let name = worker.map(|worker| worker.name()).unwrap_or_default();
+        if name.starts_with(UNIX) {
+            return name.to_vec();
+        }
+        // The worker for all that has none of its own.
+        match self.request.notes().and_then(|notes| notes.get(c"uds_path")) {
+            Some(path) => [UNIX, path].concat(),
+            None => self.url().to_vec(),
+        }
     }
 
     /// Whether the request goes through ProxyRemote.

@@ -72,6 +72,7 @@ messages! {
         MaxTunnels { most } "WSForwardMaxTunnels {most} is reached";
         MemoryFull { bound } "WSForwardMaxTunnels is not set, and no more tunnels fit the memory: {bound}";
         MaxTunnelsPerClient { most, client, network } "WSForwardMaxTunnelsPerClient {most} is reached by {client} ({network})";
+        MaxTunnelsPerBackend { most, backend } "WSForwardMaxTunnelsPerBackend {most} is reached by {backend}";
     }
 
     LeftToHttpd(110) Debug { why } "left to httpd, which sends it on with Upgrade: {why}"

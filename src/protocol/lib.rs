@@ -3,6 +3,7 @@
 //! ends and whether it is clean ([`head`]), and what a right `101` is
 //! ([`handshake`]). Pure: no I/O, no httpd, no allocation kept.
 
+pub mod backend;
 pub mod expiry;
 pub mod extensions;
 pub mod handshake;

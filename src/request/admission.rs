@@ -3,7 +3,7 @@
 //! then; either way no balancer member is blamed for a 503. No tunnel goes to the relay without a
 //! place.
 
-use std::cell::Cell;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -14,7 +14,7 @@ use messages::{
     Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
-use shared::{Refusal, Slot, TallyEntry};
+use shared::{Refusal, Slot};
 
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log;
@@ -24,6 +24,7 @@ use crate::processes::child;
 use crate::processes::memory::shared;
 use crate::processes::own_slot;
 use crate::request::expiry::NotOpen;
+use crate::request::reservation::{Place, Reservation};
 use crate::request::{decision, origin};
 
 const FORBIDDEN: u16 = 403;
@@ -36,16 +37,9 @@ const MAX_SHOWN_BYTES: usize = 100;
 /// Seconds after which a refused client may try again.
 const RETRY_AFTER_SECONDS: &str = "10";
 
-/// What a request holds until it is over, or until its tunnel does.
-struct Reservation {
-    place: Cell<Option<Place>>,
-    /// The handler refused it with this status.
-    refused: Cell<Option<u16>>,
-}
-
 /// The place of a request, which is the caller's from now on.
 pub fn take_place(r: Request<'_>) -> Option<Place> {
-    r.kept::<Reservation>()?.place.take()
+    Reservation::look(r, |reservation| reservation.place.take())
 }
 
 /// A request is not to become a relayed tunnel.
@@ -54,38 +48,7 @@ pub fn give_back(r: Request<'_>) {
 }
 
 fn put_place(r: Request<'_>, place: Place) {
-    match r.kept::<Reservation>() {
-        Some(reservation) => reservation.place.set(Some(place)),
-        None => r.keep(Reservation { place: Cell::new(Some(place)), refused: Cell::new(None) }),
-    }
-}
-
-/// A place among the tunnels, for one that is not counted as open yet.
-pub struct Place {
-    slot: &'static Slot,
-    /// Where its client is counted, until the tunnel's record has it.
-    client_entry: Option<TallyEntry>,
-}
-
-impl Place {
-    fn take(slot: &'static Slot) -> Self {
-        slot.reserved.fetch_add(1, SeqCst);
-        Self { slot, client_entry: None }
-    }
-
-    /// Makes the client's entry the record's.
-    pub fn take_client_entry(&mut self) -> Option<TallyEntry> {
-        self.client_entry.take()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.slot.reserved.fetch_sub(1, SeqCst);
-        if let (Some(entry), Some(shared)) = (self.client_entry.take(), shared()) {
-            shared.forget_client(entry);
-        }
-    }
+    Reservation::change(r, |reservation| reservation.place.set(Some(place)));
 }
 
 /// The network that stands for a client, as an address and the bits of it that count: those who
@@ -143,14 +106,17 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
             put_place(r, place);
             Ok(())
         }
-        Err((why, text)) => {
-            own_slot::count_refusal(why);
-            static LAST: AtomicU64 = AtomicU64::new(0);
-            log::request_at(r, level(&LAST), &Refused { why: &text });
-            r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
-            Err(SERVICE_UNAVAILABLE)
-        }
+        Err((why, text)) => Err(refuse(r, why, &text)),
     }
+}
+
+/// Counts and logs a request for which there is no room. Returns the status to answer with.
+pub fn refuse(r: Request<'_>, why: Refusal, text: &dyn Display) -> u16 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    own_slot::count_refusal(why);
+    log::request_at(r, level(&LAST), &Refused { why: text });
+    r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
+    SERVICE_UNAVAILABLE
 }
 
 /// Counts and logs a request that this site is not for. Returns the status to answer with.
@@ -184,16 +150,13 @@ pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
 /// So the handler is content with the member, and [`status`] says the status when mod_proxy is done
 /// with it (mod_proxy.c, proxy_handler).
 pub fn refuse_by_handler(r: Request<'_>, status: u16) -> Answer {
-    match r.kept::<Reservation>() {
-        Some(reservation) => reservation.refused.set(Some(status)),
-        None => r.keep(Reservation { place: Cell::new(None), refused: Cell::new(Some(status)) }),
-    }
+    Reservation::change(r, |reservation| reservation.refused.set(Some(status)));
     Answer::OK
 }
 
 /// What mod_proxy is to answer, where that is not what the handler said.
 pub fn status(r: Request<'_>) -> Option<u16> {
-    r.kept::<Reservation>()?.refused.get()
+    Reservation::look(r, |reservation| reservation.refused.get())
 }
 
 /// A place for the request. It is taken before anything is counted: of several at

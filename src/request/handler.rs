@@ -19,11 +19,11 @@ use crate::ffi::log;
 use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
-use crate::request::admission;
 use crate::request::decision::{asked, decide};
 use crate::request::expiry;
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
+use crate::request::{admission, backends};
 
 const BAD_GATEWAY: u16 = 502;
 const INTERNAL_SERVER_ERROR: u16 = 500;
@@ -37,6 +37,13 @@ const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
 /// Serves a request whose URL is at a back end, if it is an upgrade request of ours, or one
 /// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
 pub fn serve(call: &SchemeCall<'_>) -> Answer {
+    let answer = try_to_serve(call);
+    // A tunnel of the relay is counted by its record.
+    backends::forget(call.request);
+    answer
+}
+
+fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
     let r = call.request;
     let config = DirConfig::of(r);
     // Forward proxying and ProxyRemote are not ours.
@@ -84,6 +91,9 @@ pub fn serve(call: &SchemeCall<'_>) -> Answer {
             return admission::refuse_by_handler(r, status);
         }
     };
+    if let Err(status) = backends::admit(r, &call.backend()) {
+        return admission::refuse_by_handler(r, status);
+    }
     delegate(call, &config, headers, env, token, &url)
 }
 

@@ -39,10 +39,10 @@ use crate::ffi::tls;
 use crate::processes::own_slot;
 use crate::processes::record::TunnelRecord;
 use crate::processes::{access_line, child};
-use crate::request::admission;
 use crate::request::handshake::{Handshake, connections};
 use crate::request::meeting::{Meeting, Waiting};
 use crate::request::tunnel::Side;
+use crate::request::{admission, backends};
 
 /// What is asked of mod_ssl at once; its buffer holds 8192 bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -367,7 +367,7 @@ fn take(
         return Attempt::GoOn;
     };
     let mut record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer());
-    record.keep_entries(place.take_client_entry(), None);
+    record.keep_entries(place.take_client_entry(), backends::take_entry(r));
     log::request(r, &HandedOver { tunnel: &record });
     own_slot::count_handed_over();
     r.end_redirected_silently();

@@ -20,10 +20,10 @@ use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
-use crate::request::admission;
 use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
 use crate::request::tunnel::Side;
 use crate::request::worker_tunnel;
+use crate::request::{admission, backends};
 
 static DEADLINE: Kind<DeadlineFilter> = Kind::new();
 static HEAD: Kind<HeadFilter> = Kind::new();
@@ -278,6 +278,7 @@ impl HeadFilter {
                 handshake.reach(Stage::Answered);
                 // Its body may take as long as the client wants.
                 admission::give_back(serving.request);
+                backends::forget(serving.request);
                 if CHALLENGES.contains(&status.code) {
                     keep_for_answer(serving);
                 }

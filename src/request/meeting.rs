@@ -10,7 +10,7 @@ use relay::{Rules, Side as RelaySide, Tls, Tracker};
 use crate::ffi::release::HandedOverTls;
 use crate::processes::child;
 use crate::processes::record::TunnelRecord;
-use crate::request::admission::Place;
+use crate::request::reservation::Place;
 use crate::request::tunnel::Side;
 
 /// Where the two sides of a tunnel meet when httpd has let go of each.

@@ -87,6 +87,8 @@ labels! {
         Descriptors = "refused_descriptors",
         /// Refused: WSForwardMaxTunnelsPerClient is reached.
         Client = "refused_max_tunnels_per_client",
+        /// Refused: WSForwardMaxTunnelsPerBackend is reached.
+        Backend = "refused_max_tunnels_per_backend",
         /// Refused: no more fit the server's memory.
         Memory = "refused_memory",
         /// Refused: the time of WSFORWARD_EXPIRES has come already.
@@ -102,6 +104,7 @@ impl From<Refusal> for Handshake {
             Refusal::Tunnels => Self::Tunnels,
             Refusal::Descriptors => Self::Descriptors,
             Refusal::Client => Self::Client,
+            Refusal::Backend => Self::Backend,
             Refusal::Memory => Self::Memory,
             Refusal::Expired => Self::Expired,
             Refusal::Origin => Self::Origin,
@@ -231,6 +234,7 @@ mod tests {
             (Refusal::Tunnels, "max-tunnels"),
             (Refusal::Descriptors, "descriptors"),
             (Refusal::Client, "max-tunnels-per-client"),
+            (Refusal::Backend, "max-tunnels-per-backend"),
             (Refusal::Memory, "memory"),
             (Refusal::Expired, "expired"),
         ] {

@@ -85,6 +85,7 @@ reasons! {
         Tunnels = "max-tunnels", "WSForwardMaxTunnels is reached.";
         Descriptors = "descriptors", "The limit of descriptors of the process allows no more.";
         Client = "max-tunnels-per-client", "WSForwardMaxTunnelsPerClient is reached.";
+        Backend = "max-tunnels-per-backend", "WSForwardMaxTunnelsPerBackend is reached.";
         Memory = "memory", "No more fit the server's memory.";
         Expired = "expired", "The time of WSFORWARD_EXPIRES has come already.";
         Origin = "origin", "WSForwardOrigin does not allow its Origin.";

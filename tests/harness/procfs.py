@@ -181,8 +181,9 @@ class SharedMemory:
         if size:
             pages = -(-size // os.sysconf("SC_PAGESIZE")) * os.sysconf("SC_PAGESIZE")
             found = [(length, start) for length, start in found if length == pages]
-        #: Without a size the largest, which is that of counts and clients. httpd's own are smaller.
-        self.length, self._start = max(found)
+        #: Without a size the second largest, which is that of counts and clients: after the register of tunnels.
+        #: httpd's own are smaller.
+        self.length, self._start = sorted(found)[0 if size else -2]
         self._file = f"/proc/{pid}/mem"
 
     def read(self, at=0, length=None):
