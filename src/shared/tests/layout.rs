@@ -4,9 +4,10 @@
 mod common;
 
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
-use shared::{Mapping, Memory, Message, Processes, Registry, Shareable};
+use shared::{Mapping, Memory, Message, Metric, Processes, Register, Registry, Shareable};
 
 /// The same bytes as in the golden file. With WSF_GOLDEN set it is written.
 fn assert_golden(name: &str, bytes: &[u8]) {
@@ -56,7 +57,7 @@ fn a_registry_of_another_build_is_read() {
 fn memory_of_another_layout_is_refused() {
     let (start, mapping) = mapping::<Memory>();
     assert!(mapping.get::<Memory>().is_some());
-    assert!(mapping.get::<Registry>().is_none());
+    assert!(mapping.get::<Registry>().is_none() && mapping.get::<Register>().is_none());
     let of = |start: NonNull<u8>, length, layout| {
         // SAFETY: a part of the memory of the other one.
         unsafe { Mapping::new(start, length, layout) }.get::<Memory>()
@@ -65,6 +66,36 @@ fn memory_of_another_layout_is_refused() {
     assert!(of(start, size_of::<Memory>() - 1, Memory::LAYOUT).is_none());
     // SAFETY: within the memory.
     assert!(of(unsafe { start.add(1) }, size_of::<Memory>(), Memory::LAYOUT).is_none());
+}
+
+/// Whoever changes what stands in the register, or where, raises the number in its LAYOUT: builds
+/// with the same one share it.
+#[test]
+fn the_register_is_that_of_its_layout() {
+    let world = World::default();
+    let (start, _, shared) = registered(&world, 10);
+    world.wait(77);
+    let slot = shared.claim().expect("a slot");
+    let [vhost, backend] = [shared.vhost_name(b"example.com:443"), shared.backend_name(b"ws://b")];
+    let entry = shared.register_tunnel(&about(vhost, backend), slot).expect("room");
+    shared.mark_relayed(entry);
+    let activity = shared.activity(entry).expect("it is there");
+    let [[one, two], [three, four]] = &activity.messages;
+    let [up, down] = &activity.bytes;
+    (1..).zip([up, down, one, two, three, four]).for_each(|(n, count)| count.store(n, Relaxed));
+    activity.seat.store(0x0102_0304, Relaxed);
+    let listed = shared.tunnels().next().expect("it is there");
+    assert!(shared.order_close(&listed, 1012, shared.new_order(b"reason", b"who")));
+    assert!(shared.use_nonce(&shared.new_nonce(b"user"), b"user"));
+    shared.count(Metric::Opened { vhost, backend }, 3);
+    shared.never_less(Metric::Shown { number: 4 }, 5);
+    // Each word that is not 0, behind where it is.
+    let bytes = bytes::<Register>(start);
+    let words = bytes.chunks_exact(8).enumerate().filter(|(_, word)| **word != [0; 8]);
+    let golden: Vec<u8> =
+        words.flat_map(|(at, word)| [&(at as u64).to_le_bytes()[..], word].concat()).collect();
+    assert_golden("register", &golden);
+    assert_eq!(bytes.len(), size_of::<Register>());
 }
 
 /// A message with entries, as this version has it.

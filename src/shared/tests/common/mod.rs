@@ -1,7 +1,7 @@
 //! Memory and processes for tests.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::alloc::{Layout, alloc_zeroed};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::HashSet;
 use std::ptr::NonNull;
 use std::sync::Mutex;
@@ -16,6 +16,16 @@ pub fn mapping<T: Shareable>() -> (NonNull<u8>, Mapping) {
     let start = NonNull::new(unsafe { alloc_zeroed(layout) }).expect("memory");
     // SAFETY: zero, never freed, and known to the test alone.
     (start, unsafe { Mapping::new(start, size_of::<T>(), T::LAYOUT) })
+}
+
+/// Frees what [`mapping`] allocated.
+///
+/// # Safety
+/// Nobody uses it any more.
+pub unsafe fn unmap<T: Shareable>(start: NonNull<u8>) {
+    let layout = Layout::from_size_align(size_of::<T>(), 4096).expect("a size");
+    // SAFETY: allocated in this layout; unused, by the caller's word.
+    unsafe { dealloc(start.as_ptr(), layout) };
 }
 
 /// Fills the memory of a T with bytes.
