@@ -9,6 +9,7 @@ import pytest
 
 from harness import config, http, procfs, relayed, wait
 from harness.backend import Backend
+from harness.h2client import Http2Client
 from harness.members import Members
 from harness.ports import Port
 
@@ -63,7 +64,9 @@ def opened(client, server, count, **options):
     while len(talks) < count:
         batch = [client(server.port).send(http.handshake(**options)) for _ in range(min(16, count - len(talks)))]
         for talk in batch:
-            assert talk.read_response().status == 101
+            answer = talk.read_response()
+            assert answer.status == 101, answer
+            talk.member = int(answer.get("X-Member") or 0)
         talks += batch
     return talks
 
@@ -138,11 +141,13 @@ def test_tunnels_are_shared_by_load_factor(httpd, members, client, mpm):
     assert len([child for child in server.children if procfs.connections(child)]) > 1
     assert_shares(back.wait_open(1000), factors)
 
-    def end(count):
+    def end(count, of=None):
+        """Ends so many by chance, and then all that one of the members has."""
         chance.shuffle(talks)
-        for talk in talks[:count]:
+        ending = talks[:count] + [talk for talk in talks[count:] if talk.member == of]
+        for talk in ending:
             talk.close()
-        del talks[:count]
+        talks[:] = [talk for talk in talks if talk not in ending]
         back.wait_open(len(talks))
         settled(server, len(talks))
 
@@ -150,14 +155,14 @@ def test_tunnels_are_shared_by_load_factor(httpd, members, client, mpm):
         talks.extend(opened(client, server, 1000 - len(talks)))
         settled(server, 1000)
         assert_shares(back.wait_open(1000), factors)
-    for _ in range(3):
-        end(400)
+    for member in (None, 2, 0, 1):
+        end(200, member)
         fill()
     before = server.children
     server.reload()
     wait.until(lambda: not set(before) & set(server.children), "the old children are gone", 60)
-    for _ in range(2):
-        end(300)
+    for member in (2, None, 1):
+        end(100, member)
         fill()
     print(mpm, back.open)
     end(1000)
@@ -173,14 +178,10 @@ def test_fewest_tunnels_win(httpd, members, client, mpm, relay):
     """Wherever they are carried: all that one has lost it gets again."""
     back = members(2)
     server = site(httpd, [f'"{back.url(n)}"' for n in (0, 1)], mpm, relay=relay)
-    talks = []
-    for _ in range(12):
-        before = list(back.open)
-        [talk] = opened(client, server, 1)
-        talks.append((talk, [now - was for now, was in zip(back.open, before, strict=True)].index(1)))
+    talks = opened(client, server, 12)
     assert back.open == [6, 6]
-    for talk, member in talks:
-        if member == 0:
+    for talk in talks:
+        if talk.member == 0:
             talk.close()
     back.wait_open(6)
     if relay == "On":
@@ -203,12 +204,10 @@ def test_equal_members_take_turns(httpd, members, client):
         back.wait_open(0)
         settled(server, 0)
     assert seen == [4, 12]
-    talks = [opened(client, server, 1)[0] for _ in range(8)]
-    assert back.open == [2, 6]
-    before = list(back.open)
-    while talks and back.open[1]:
-        talks.pop().close()
-        before = back.wait_open(sum(before) - 1)
+    for talk in opened(client, server, 8):
+        if talk.member == 1:
+            talk.close()
+    back.wait_open(2)
     for _ in range(16):
         with client(server.port) as talk:
             assert talk.ask(http.request()).status == 200
@@ -342,7 +341,6 @@ def test_limit_of_one_back_end(httpd, members, client, mpm, relay):
     assert relayed.figures(server)["Refused-max-tunnels-per-backend"] == 4
     talks[0].close()
     back.wait_open(2)
-    server.wait_idle() if relay == "On" else None
     wait.until(lambda: opened_now(client, server), "the place is free")
     refused(client, server)
 
@@ -497,6 +495,34 @@ def test_answers_of_another_kind_are_no_tunnels(httpd, backend, client):
     origin.answers(http.page(b"no\n", "403 Forbidden"))
     for _ in range(3):
         assert client(server.port).ask(http.handshake("/ours/")).status == 403
+
+
+def test_streams_of_http2_are_tunnels(httpd, members, certificate, client):
+    """They are shared, limited and counted as others are, though they never leave their thread."""
+    back = members(2)
+    server = httpd(extra=["http2"])
+    server.directives("WSForwardMaxTunnelsPerBackend 2")
+    server.port = server.vhost(f"""Protocols h2 http/1.1
+H2WebSockets on
+WSForward On
+<Proxy "balancer://members">
+    BalancerMember "{back.url(0)}"
+    BalancerMember "{back.url(1)}"
+    ProxySet lbmethod=bytunnels
+</Proxy>
+ProxyPass "/" "balancer://members/\"""", tls=True)
+    server.expect_log("WSF0120: H2WebSockets on")
+    server.start()
+    server.expect_log(REFUSED)
+    with Http2Client(server.port, certificate.client_context("tls1.3", ["h2"])) as h2:
+        streams = [h2.websocket("/") for _ in range(4)]
+        assert [stream.status for stream in streams] == [200] * 4
+        assert back.open == [2, 2]
+        assert h2.websocket("/").status == 503
+    assert back.wait_open(0) == [0, 0]
+    server.wait_idle()
+    talk = client(server.port, certificate.client_context("tls1.3"))
+    assert talk.ask(http.handshake()).status == 101
 
 
 @pytest.mark.parametrize("order", ["ours first", "proxy last"])

@@ -12,7 +12,8 @@ from harness.sockets import option, relayed_sockets
 
 
 @pytest.mark.parametrize("line", [
-    "WSForwardRelay off", "WSForwardMaxTunnels 0", "WSForwardMaxTunnels 4294967295", "WSForwardMaxTunnelsPerClient 0", "WSForwardMaxTunnelsPerBackend 0",
+    "WSForwardRelay off", "WSForwardMaxTunnels 0", "WSForwardMaxTunnels 4294967295", "WSForwardMaxTunnelsPerClient 0",
+    "WSForwardMaxTunnelsPerBackend 0", "WSForwardMaxTunnelsPerBackend 4294967295",
     "WSForwardRelayThreads 1", "WSForwardRelayThreads 64", "WSForwardBufferSize 4096", "WSForwardBufferSize 1048576",
     "WSForwardKeepAlive off", "WSForwardKeepAlive 1 1 1", "WSForwardKeepAlive 32767 32767 127",
 ])  # fmt: skip
@@ -23,8 +24,8 @@ def test_right_value_passes_configtest(httpd, line):
     assert status == 0, text
 
 
-SERVER_ONLY = ["WSForwardMaxTunnels 1", "WSForwardMaxTunnelsPerBackend 1", "WSForwardMaxTunnelsPerClient 1", "WSForwardRelayThreads 1",
-               "WSForwardBufferSize 4096", "WSForwardKeepAlive Off"]  # fmt: skip
+SERVER_ONLY = ["WSForwardMaxTunnels 1", "WSForwardMaxTunnelsPerBackend 1", "WSForwardMaxTunnelsPerClient 1",
+               "WSForwardRelayThreads 1", "WSForwardBufferSize 4096", "WSForwardKeepAlive Off"]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", SERVER_ONLY)

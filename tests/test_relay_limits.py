@@ -168,11 +168,12 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("which", CLIENTS)
-def test_clients_are_counted_by_network(httpd, backend, client, which):
+@pytest.mark.parametrize("mpm", MPMS)
+def test_clients_are_counted_by_network(httpd, backend, client, mpm, which):
     """Whoever has a network of addresses is one client; his neighbour is another."""
     prefix, [first, second], neighbour, said = CLIENTS[which]
     lines = f"WSForwardClientPrefix {prefix}" if prefix else ""
-    server = site(httpd, backend(), "event", f"""WSForwardMaxTunnelsPerClient 1
+    server = site(httpd, backend(), mpm, f"""WSForwardMaxTunnelsPerClient 1
 RemoteIPHeader X-Forwarded-For
 RemoteIPInternalProxy 127.0.0.1
 {lines}""", ["remoteip"])

@@ -86,4 +86,4 @@ class Members:
         self.open[number] += 1
         key = websocket.accept(request.get("Sec-WebSocket-Key").encode()).decode()
         sock.send(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                  f"Sec-WebSocket-Accept: {key}\r\n\r\n".encode())  # fmt: skip
+                  f"Sec-WebSocket-Accept: {key}\r\nX-Member: {number}\r\n\r\n".encode())  # fmt: skip
