@@ -1,13 +1,17 @@
 //! The page for people. It needs no script and nothing from elsewhere.
 
-use std::fmt::{self, Display, Write};
+mod list;
+mod markup;
+mod units;
 
-use crate::filter::Filter;
+use crate::html::list::tunnels;
+use crate::html::markup::Page;
+use crate::html::units::{Bytes, Count, Cpu};
 use crate::sums::{self, OpenSums, Sums};
-use crate::text::{is_hidden, is_plain, lossy};
-use crate::time::{Duration, Moment, Seconds};
-use crate::urlencoded::append;
-use crate::view::{Overview, Tunnel};
+use crate::time::Moment;
+use crate::view::Overview;
+
+pub use crate::html::list::{List, PAGE_TUNNELS};
 
 /// Its Content-Type.
 pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
@@ -15,23 +19,6 @@ pub const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 /// What a browser may do on behalf of the page: show its own style, send its own forms.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-
-/// Tunnels on one page.
-pub const PAGE_TUNNELS: usize = 100;
-
-/// More rows than these of a table of virtual hosts or back ends are folded away.
-const MAX_UNFOLDED_ROWS: usize = 20;
-
-/// The tunnels to show.
-#[derive(Debug, Clone, Copy)]
-pub struct List<'a> {
-    /// All that the filter lets through, also those of other pages.
-    pub tunnels: &'a [Tunnel<'a>],
-    /// What was asked for.
-    pub filter: &'a Filter,
-    /// Which part of them, from 1. Behind the last one there is the last one.
-    pub page: u64,
-}
 
 /// The whole page.
 #[must_use]
@@ -152,330 +139,14 @@ fn counts(page: &mut Page, overview: &Overview, total: &Sums) {
     page.counts("Why tunnels stayed in worker threads", fallbacks.filter(|(_, value)| *value > 0));
     page.raw("</div>\n</details>\n");
 }
-
-fn tunnels(page: &mut Page, overview: &Overview, list: &List<'_>) {
-    let pages = list.tunnels.len().div_ceil(PAGE_TUNNELS).max(1);
-    let number = usize::try_from(list.page).unwrap_or(usize::MAX).clamp(1, pages);
-    let first = (number - 1) * PAGE_TUNNELS;
-    let shown = list.tunnels.iter().skip(first).take(PAGE_TUNNELS);
-
-    page.raw("<section id=\"list\">\n<h2>Tunnels</h2>\n");
-    filter_form(page, list.filter);
-    page.raw("<p class=\"found\">");
-    match list.tunnels.len() {
-        0 if list.filter.is_empty() => page.raw("No tunnel is open."),
-        0 => page.raw("No open tunnel matches."),
-        1 => page.raw("1 tunnel"),
-        found if pages == 1 => page.text(Count(found as u64)).raw(" tunnels"),
-        found => {
-            page.text(Count(found as u64)).raw(" tunnels, ").text(Count(first as u64 + 1));
-            page.raw(" to ").text(Count(found.min(first + PAGE_TUNNELS) as u64))
-        }
-    };
-    page.raw("</p>\n");
-    if overview.is_closing_allowed && !list.tunnels.is_empty() {
-        close_all_form(page, overview, list);
-    }
-    turn_pages(page, list.filter, number, pages);
-    if !list.tunnels.is_empty() {
-        page.raw("<table class=\"list\">\n");
-        page.head(&COLUMNS[..COLUMNS.len() - usize::from(!overview.is_closing_allowed)]);
-        for tunnel in shown {
-            row(page, overview, tunnel);
-        }
-        page.raw("</tbody>\n</table>\n");
-        turn_pages(page, list.filter, number, pages);
-    }
-    page.raw("</section>\n");
-}
-
-const COLUMNS: [&str; 10] = [
-    "Client",
-    "Virtual host, path",
-    "Back end",
-    "Where",
-    "Open for",
-    "Idle for",
-    "Up",
-    "Down",
-    "Id",
-    "Close",
-];
-
-fn row(page: &mut Page, overview: &Overview, tunnel: &Tunnel<'_>) {
-    page.raw("<tr>").open_wide_cell("Client").client(tunnel);
-    if !tunnel.user.is_empty() {
-        page.raw("<br><b>").text(lossy(tunnel.user)).raw("</b>");
-    }
-    page.raw("</td>").open_wide_cell("Virtual host, path").text(lossy(tunnel.vhost));
-    page.raw("<br>").text(lossy(tunnel.path));
-    if !tunnel.subprotocol.is_empty() {
-        page.raw("<br><small>").text(lossy(tunnel.subprotocol)).raw("</small>");
-    }
-    page.raw("</td>")
-        .open_wide_cell("Back end")
-        .text(lossy(tunnel.backend))
-        .tls(tunnel.is_backend_tls);
-    page.raw("</td>").open_cell("Where").text(tunnel.place.name()).raw(" ").text(tunnel.pid);
-    page.raw("</td><td class=\"number\" data-name=\"Open for\" title=\"since ");
-    page.text(Moment(tunnel.started_micros)).raw("\">").text(Duration(tunnel.seconds));
-    page.raw("</td>").number("Idle for", Duration(tunnel.idle_seconds));
-    page.traffic("Up", tunnel.bytes_up, tunnel.messages_up);
-    page.traffic("Down", tunnel.bytes_down, tunnel.messages_down);
-    page.raw("<td class=\"wide id\" data-name=\"Id\"><code>")
-        .text(lossy(tunnel.id))
-        .raw("</code></td>");
-    if overview.is_closing_allowed {
-        page.open_cell("Close");
-        // An id that a browser would send back changed closes nothing, or something else.
-        if is_plain(tunnel.id) && !tunnel.id.is_empty() {
-            page.raw("<form method=\"post\" action=\"?\">");
-            page.order(overview).hidden("id", &lossy(tunnel.id));
-            page.raw("<button>Close</button></form>");
-        }
-        page.raw("</td>");
-    }
-    page.raw("</tr>\n");
-}
-
-fn filter_form(page: &mut Page, filter: &Filter) {
-    page.raw("<form method=\"get\" action=\"#list\" class=\"fields\">\n");
-    let conditions = filter.conditions();
-    for (name, label, kind) in [
-        ("client", "Client address", "text"),
-        ("user", "User", "text"),
-        ("vhost", "Virtual host", "text"),
-        ("backend", "Back end", "text"),
-        ("older", "Open for, seconds", "number"),
-        ("idle", "Idle for, seconds", "number"),
-    ] {
-        let value = conditions.iter().find(|(condition, _)| *condition == name);
-        let value = value.map(|(_, value)| lossy(value)).unwrap_or_default();
-        page.raw("<label>").text(label).raw(" <input name=\"").text(name).raw("\" type=\"");
-        page.text(kind).raw("\" min=\"0\" value=\"").text(value).raw("\"></label>\n");
-    }
-    page.raw("<span><button>Show</button>");
-    if !filter.is_empty() {
-        page.raw(" <a href=\"?#list\">Show all</a>");
-    }
-    page.raw("</span>\n</form>\n");
-}
-
-/// Closes what is listed, on all pages. Only where the conditions come back as they were.
-fn close_all_form(page: &mut Page, overview: &Overview, list: &List<'_>) {
-    let conditions = list.filter.conditions();
-    if conditions.is_empty() || !conditions.iter().all(|(_, value)| is_plain(value)) {
-        return;
-    }
-    page.raw("<details class=\"danger\">\n<summary>Close all of these</summary>\n");
-    page.raw("<form method=\"post\" action=\"?\" class=\"fields\">\n").order(overview);
-    for (name, value) in conditions {
-        page.hidden(name, &lossy(&value));
-    }
-    page.raw("<label>Code <input name=\"code\" type=\"number\" min=\"1000\" max=\"4999\" ");
-    page.raw("value=\"1001\" required></label>\n<label>Reason ");
-    page.raw("<input name=\"reason\" maxlength=\"123\"></label>\n<span><button>Close ");
-    match list.tunnels.len() {
-        1 => page.raw("1 tunnel"),
-        found => page.text(Count(found as u64)).raw(" tunnels"),
-    };
-    page.raw("</button></span>\n</form>\n</details>\n");
-}
-
-fn turn_pages(page: &mut Page, filter: &Filter, number: usize, pages: usize) {
-    if pages < 2 {
-        return;
-    }
-    page.raw("<nav>");
-    for (label, to) in
-        [("First", 1), ("Previous", number - 1), ("Next", number + 1), ("Last", pages)]
-    {
-        if to == number || !(1..=pages).contains(&to) {
-            page.raw("<span class=\"off\">").text(label).raw("</span> ");
-            continue;
-        }
-        let mut query = filter.to_query();
-        append(&mut query, "page", to.to_string().as_bytes());
-        page.raw("<a href=\"?").text(query).raw("#list\">").text(label).raw("</a> ");
-    }
-    page.raw("<span>page ").text(number).raw(" of ").text(pages).raw("</span></nav>\n");
-}
-
-/// A page of HTML. Markup comes from this file alone, all else is escaped.
-struct Page(String);
-
-impl Page {
-    fn raw(&mut self, markup: &'static str) -> &mut Self {
-        self.0.push_str(markup);
-        self
-    }
-
-    /// Between tags, or between the quotes of an attribute.
-    fn text(&mut self, text: impl Display) -> &mut Self {
-        // Writing to a String does not fail.
-        let _ = write!(Escaping(&mut self.0), "{text}");
-        self
-    }
-
-    fn figure(&mut self, name: &'static str, value: impl Display) {
-        self.raw("<div><dt>").text(name).raw("</dt><dd>").text(value).raw("</dd></div>\n");
-    }
-
-    fn fold(&mut self, title: &'static str, rows: usize) {
-        self.raw(if rows > MAX_UNFOLDED_ROWS { "<details>\n" } else { "<details open>\n" });
-        self.raw("<summary>").text(title).raw(" <span>").text(Count(rows as u64));
-        self.raw("</span></summary>\n");
-    }
-
-    fn table(&mut self, columns: &[&'static str]) {
-        self.raw("<table>\n");
-        self.head(columns);
-    }
-
-    fn head(&mut self, columns: &[&'static str]) {
-        self.raw("<thead><tr>");
-        for column in columns {
-            self.raw("<th scope=\"col\">").text(column).raw("</th>");
-        }
-        self.raw("</tr></thead>\n<tbody>\n");
-    }
-
-    /// On a narrow screen each cell says what it is.
-    fn open_cell(&mut self, column: &'static str) -> &mut Self {
-        self.raw("<td data-name=\"").raw(column).raw("\">")
-    }
-
-    /// For a long text.
-    fn open_wide_cell(&mut self, column: &'static str) -> &mut Self {
-        self.raw("<td class=\"wide\" data-name=\"").raw(column).raw("\">")
-    }
-
-    fn cell(&mut self, column: &'static str, value: impl Display) -> &mut Self {
-        self.open_cell(column).text(value).raw("</td>")
-    }
-
-    fn number(&mut self, column: &'static str, value: impl Display) -> &mut Self {
-        self.raw("<td class=\"number\" data-name=\"").raw(column).raw("\">");
-        self.text(value).raw("</td>")
-    }
-
-    fn name(&mut self, column: &'static str, value: &str) -> &mut Self {
-        self.raw("<th scope=\"row\" data-name=\"").raw(column).raw("\">");
-        self.text(value).raw("</th>")
-    }
-
-    fn client(&mut self, tunnel: &Tunnel<'_>) -> &mut Self {
-        let client = tunnel.client.to_canonical();
-        self.text(std::net::SocketAddr::new(client, tunnel.port)).tls(tunnel.is_client_tls)
-    }
-
-    fn tls(&mut self, is_tls: bool) -> &mut Self {
-        if is_tls { self.raw(" <small class=\"tls\">TLS</small>") } else { self }
-    }
-
-    fn traffic(&mut self, column: &'static str, bytes: u64, messages: u64) {
-        self.raw("<td class=\"number\" data-name=\"").raw(column).raw("\" title=\"");
-        self.text(bytes).raw(" bytes\">").text(Bytes(bytes)).raw("<br><small>");
-        self.text(Count(messages));
-        self.raw(if messages == 1 { " message" } else { " messages" }).raw("</small></td>");
-    }
-
-    fn counts(&mut self, title: &'static str, counts: impl Iterator<Item = (&'static str, u64)>) {
-        self.raw("<div><h3>").text(title).raw("</h3>\n<dl>\n");
-        let mut is_empty = true;
-        for (name, value) in counts {
-            is_empty = false;
-            self.figure(name, Count(value));
-        }
-        self.raw("</dl>");
-        if is_empty {
-            self.raw("<p>none</p>");
-        }
-        self.raw("</div>\n");
-    }
-
-    fn hidden(&mut self, name: &'static str, value: &str) -> &mut Self {
-        self.raw("<input type=\"hidden\" name=\"").raw(name).raw("\" value=\"").text(value);
-        self.raw("\">")
-    }
-
-    /// What each order needs.
-    fn order(&mut self, overview: &Overview) -> &mut Self {
-        self.hidden("action", "close").hidden("nonce", &overview.nonce)
-    }
-}
-
-/// Escapes what a browser would take for markup, or what nobody would see.
-struct Escaping<'a>(&'a mut String);
-
-impl Write for Escaping<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for sign in text.chars() {
-            match sign {
-                '&' => self.0.push_str("&amp;"),
-                '<' => self.0.push_str("&lt;"),
-                '>' => self.0.push_str("&gt;"),
-                '"' => self.0.push_str("&quot;"),
-                '\'' => self.0.push_str("&#39;"),
-                sign if is_hidden(sign) => write!(self.0, "{}", sign.escape_unicode())?,
-                sign => self.0.push(sign),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// With a thin space between thousands, which a browser does not break.
-struct Count(u64);
-
-impl Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.to_string();
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                f.write_char('\u{202f}')?;
-            }
-            f.write_char(digit)?;
-        }
-        Ok(())
-    }
-}
-
-/// To the next unit.
-struct Bytes(u64);
-
-impl Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        if self.0 < 1024 {
-            return write!(f, "{} B", self.0);
-        }
-        let mut value = self.0 as f64 / 1024.0;
-        let mut units = UNITS.into_iter();
-        let mut unit = units.next();
-        while value >= 1023.95 {
-            value /= 1024.0;
-            unit = units.next();
-        }
-        write!(f, "{value:.1} {}", unit.unwrap_or_default())
-    }
-}
-
-/// Processor time, to a hundredth of a second.
-struct Cpu(u64);
-
-impl Display for Cpu {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MICROS_PER_HUNDREDTH: u64 = 10_000;
-        write!(f, "{} s", Seconds(self.0 / MICROS_PER_HUNDREDTH * MICROS_PER_HUNDREDTH))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::html::markup::MAX_UNFOLDED_ROWS;
     use crate::query::Query;
     use crate::samples::{HOSTILE_VHOST, hostile, overview, tunnel};
+    use crate::text::is_hidden;
+    use crate::view::Tunnel;
 
     fn shown(overview: &Overview, tunnels: &[Tunnel<'_>], query: &str) -> String {
         let Ok(Query::Page { filter, page }) = Query::parse(query.as_bytes()) else {
@@ -662,24 +333,5 @@ mod tests {
         check(&page);
         assert!(page.contains("<details>\n<summary>Virtual hosts <span>22</span>"));
         assert!(page.contains("<details open>\n<summary>Back ends <span>2</span>"));
-    }
-
-    #[test]
-    fn figures_are_short() {
-        for (bytes, expected) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_048_524, "1023.9 KiB"),
-            (1_048_575, "1.0 MiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(Bytes(bytes).to_string(), expected);
-        }
-        for (count, expected) in
-            [(0, "0"), (999, "999"), (1000, "1 000"), (12_345, "12 345"), (1_234_567, "1 234 567")]
-        {
-            assert_eq!(Count(count).to_string().replace('\u{202f}', " "), expected);
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! The answers in JSON.
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 
-use serde::{Serialize, Serializer};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 
 use crate::sums::{self, BackendSums, OpenSums, Sums};
@@ -20,40 +20,7 @@ const LIKELY_BYTES_PER_TUNNEL: usize = 512;
 /// The answer to `?json`: everything as one object.
 #[must_use]
 pub fn overview(overview: &Overview, tunnels: &[Tunnel<'_>]) -> String {
-    let total = sums::total(overview);
-    let vhosts = sums::by_vhost(overview);
-    render(
-        &Everything {
-            version: &overview.version,
-            httpd: &overview.httpd,
-            openssl: &overview.openssl,
-            mpm: &overview.mpm,
-            started: overview.started,
-            ready: overview.ready.is_ok(),
-            ready_reason: overview.ready.as_ref().err().map(ToString::to_string),
-            nonce: &overview.nonce,
-            tunnels: Totals {
-                open: total.open.all().saturating_add(overview.unlisted),
-                possible: overview.possible,
-                unlisted: overview.unlisted,
-                figures: Figures::from(&total),
-                fallbacks: overview.fallbacks.iter().copied().collect(),
-            },
-            vhosts: vhosts
-                .iter()
-                .map(|(name, sums)| {
-                    (name, Vhost { open: sums.open.all(), figures: Figures::from(sums) })
-                })
-                .collect(),
-            backends: sums::by_backend(overview)
-                .into_iter()
-                .map(|(name, sums)| (name, Backend::from(sums)))
-                .collect(),
-            processes: overview.processes.iter().map(OneProcess::from).collect(),
-            list: List(tunnels),
-        },
-        tunnels.len(),
-    )
+    render(&Everything { overview, tunnels }, tunnels.len())
 }
 
 /// The answer to `?tunnels`: an array.
@@ -107,174 +74,99 @@ impl Formatter for Visible {
     }
 }
 
-#[derive(Serialize)]
+/// Writes the fields of an object, in this order.
+macro_rules! fields {
+    ($map:ident, $($name:ident: $value:expr),+ $(,)?) => {
+        $($map.serialize_entry(stringify!($name), &$value)?;)+
+    };
+}
+
+/// How a struct becomes an object.
+macro_rules! objects {
+    ($($type:ty, $this:ident, $map:ident => $body:block)+) => {
+        $(impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let ($this, mut $map) = (self, serializer.serialize_map(None)?);
+                $body
+                $map.end()
+            }
+        })+
+    };
+}
+
 struct Everything<'a> {
-    version: &'a str,
-    httpd: &'a str,
-    openssl: &'a str,
-    mpm: &'a str,
-    started: u64,
-    ready: bool,
-    ready_reason: Option<String>,
-    nonce: &'a str,
-    tunnels: Totals<'a>,
-    vhosts: BTreeMap<&'a String, Vhost<'a>>,
-    backends: BTreeMap<String, Backend>,
-    processes: Vec<OneProcess>,
-    list: List<'a>,
+    overview: &'a Overview,
+    tunnels: &'a [Tunnel<'a>],
 }
 
-#[derive(Serialize)]
-struct Totals<'a> {
-    open: u64,
-    possible: u64,
-    unlisted: u64,
-    #[serde(flatten)]
-    figures: Figures<'a>,
-    fallbacks: BTreeMap<&'a str, u64>,
-}
+struct Totals<'a>(&'a Overview);
+struct OneTunnel<'a>(&'a Tunnel<'a>);
 
-#[derive(Serialize)]
-struct Vhost<'a> {
-    open: u64,
-    #[serde(flatten)]
-    figures: Figures<'a>,
-}
-
-#[derive(Serialize)]
-struct Figures<'a> {
-    relay: u64,
-    drain: u64,
-    thread: u64,
-    opened: u64,
-    closed: u64,
-    bytes_up: u64,
-    bytes_down: u64,
-    messages_up: u64,
-    messages_down: u64,
-    handshakes: &'a BTreeMap<&'static str, u64>,
-    ends: &'a BTreeMap<&'static str, u64>,
-}
-
-impl<'a> From<&'a Sums> for Figures<'a> {
-    fn from(sums: &'a Sums) -> Self {
-        let OpenSums { relay, drain, thread } = sums.open;
-        Self {
-            relay,
-            drain,
-            thread,
-            opened: sums.opened,
-            closed: sums.closed,
-            bytes_up: sums.bytes_up,
-            bytes_down: sums.bytes_down,
-            messages_up: sums.messages_up,
-            messages_down: sums.messages_down,
-            handshakes: &sums.handshakes,
-            ends: &sums.ends,
-        }
+objects! {
+    Everything<'_>, this, map => {
+        let Self { overview, tunnels } = this;
+        fields!(map,
+            version: overview.version,
+            httpd: overview.httpd,
+            openssl: overview.openssl,
+            mpm: overview.mpm,
+            started: overview.started,
+            ready: overview.ready.is_ok(),
+            ready_reason: overview.ready.as_ref().err().map(Shown),
+            nonce: overview.nonce,
+            tunnels: Totals(overview),
+            vhosts: sums::by_vhost(overview),
+            backends: sums::by_backend(overview),
+            processes: overview.processes,
+            list: List(tunnels),
+        );
     }
-}
-
-#[derive(Serialize)]
-struct Backend {
-    open: u64,
-    relay: u64,
-    drain: u64,
-    thread: u64,
-    opened: u64,
-}
-
-impl From<BackendSums> for Backend {
-    fn from(sums: BackendSums) -> Self {
-        let OpenSums { relay, drain, thread } = sums.open;
-        Self { open: sums.open.all(), relay, drain, thread, opened: sums.opened }
+    Totals<'_>, this, map => {
+        let Self(overview) = this;
+        let sums = sums::total(overview);
+        fields!(map,
+            open: sums.open.all().saturating_add(overview.unlisted),
+            possible: overview.possible,
+            unlisted: overview.unlisted,
+        );
+        figures(&mut map, &sums)?;
+        fields!(map, fallbacks: Pairs(&overview.fallbacks));
     }
-}
-
-#[derive(Serialize)]
-struct OneProcess {
-    pid: u32,
-    kind: &'static str,
-    tunnels: u64,
-    possible: u64,
-    threads: Vec<Thread>,
-}
-
-#[derive(Serialize)]
-struct Thread {
-    thread: u32,
-    cpu_seconds: f64,
-}
-
-impl From<&Process> for OneProcess {
-    fn from(process: &Process) -> Self {
-        let thread = |thread: &RelayThread| Thread {
-            thread: thread.number,
-            cpu_seconds: thread.cpu_micros as f64 / 1e6,
-        };
-        Self {
+    Sums, sums, map => {
+        fields!(map, open: sums.open.all());
+        figures(&mut map, sums)?;
+    }
+    BackendSums, sums, map => {
+        fields!(map, open: sums.open.all());
+        places(&mut map, sums.open)?;
+        fields!(map, opened: sums.opened);
+    }
+    Process, process, map => {
+        fields!(map,
             pid: process.pid,
             kind: process.kind.name(),
             tunnels: process.tunnels,
             possible: process.possible,
-            threads: process.threads.iter().map(thread).collect(),
-        }
+            threads: process.threads,
+        );
     }
-}
-
-struct List<'a>(&'a [Tunnel<'a>]);
-
-impl Serialize for List<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(OneTunnel::from))
+    RelayThread, thread, map => {
+        fields!(map, thread: thread.number, cpu_seconds: thread.cpu_micros as f64 / 1e6);
     }
-}
-
-/// A tunnel, in the order of the reference.
-#[derive(Serialize)]
-struct OneTunnel<'a> {
-    #[serde(serialize_with = "text")]
-    id: &'a [u8],
-    client: std::net::IpAddr,
-    port: u16,
-    #[serde(serialize_with = "text")]
-    user: &'a [u8],
-    #[serde(serialize_with = "text")]
-    vhost: &'a [u8],
-    #[serde(serialize_with = "text")]
-    path: &'a [u8],
-    #[serde(serialize_with = "text")]
-    subprotocol: &'a [u8],
-    #[serde(serialize_with = "text")]
-    backend: &'a [u8],
-    r#where: &'static str,
-    pid: u32,
-    #[serde(serialize_with = "display")]
-    since: Moment,
-    seconds: u64,
-    idle_seconds: u64,
-    bytes_up: u64,
-    bytes_down: u64,
-    messages_up: u64,
-    messages_down: u64,
-    tls_client: bool,
-    tls_backend: bool,
-}
-
-impl<'a> From<&Tunnel<'a>> for OneTunnel<'a> {
-    fn from(tunnel: &Tunnel<'a>) -> Self {
-        Self {
-            id: tunnel.id,
+    OneTunnel<'_>, this, map => {
+        let Self(tunnel) = this;
+        fields!(map,
+            id: Text(tunnel.id),
             client: tunnel.client.to_canonical(),
             port: tunnel.port,
-            user: tunnel.user,
-            vhost: tunnel.vhost,
-            path: tunnel.path,
-            subprotocol: tunnel.subprotocol,
-            backend: tunnel.backend,
-            r#where: tunnel.place.name(),
+            user: Text(tunnel.user),
+            vhost: Text(tunnel.vhost),
+            path: Text(tunnel.path),
+            subprotocol: Text(tunnel.subprotocol),
+            backend: Text(tunnel.backend),
+            where: tunnel.place.name(),
             pid: tunnel.pid,
-            since: Moment(tunnel.started_micros),
+            since: Shown(Moment(tunnel.started_micros)),
             seconds: tunnel.seconds,
             idle_seconds: tunnel.idle_seconds,
             bytes_up: tunnel.bytes_up,
@@ -283,16 +175,64 @@ impl<'a> From<&Tunnel<'a>> for OneTunnel<'a> {
             messages_down: tunnel.messages_down,
             tls_client: tunnel.is_client_tls,
             tls_backend: tunnel.is_backend_tls,
-        }
+        );
     }
 }
 
-fn text<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&lossy(bytes))
+/// What totals and virtual hosts have in common.
+fn figures<M: SerializeMap>(map: &mut M, sums: &Sums) -> Result<(), M::Error> {
+    places(map, sums.open)?;
+    fields!(map,
+        opened: sums.opened,
+        closed: sums.closed,
+        bytes_up: sums.bytes_up,
+        bytes_down: sums.bytes_down,
+        messages_up: sums.messages_up,
+        messages_down: sums.messages_down,
+        handshakes: sums.handshakes,
+        ends: sums.ends,
+    );
+    Ok(())
 }
 
-fn display<S: Serializer>(value: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+fn places<M: SerializeMap>(map: &mut M, open: OpenSums) -> Result<(), M::Error> {
+    fields!(map, relay: open.relay, drain: open.drain, thread: open.thread);
+    Ok(())
+}
+
+struct List<'a>(&'a [Tunnel<'a>]);
+
+impl Serialize for List<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(OneTunnel))
+    }
+}
+
+/// Names with numbers, as an object.
+struct Pairs<'a>(&'a [(&'static str, u64)]);
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+/// Bytes that are most likely a text.
+struct Text<'a>(&'a [u8]);
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&lossy(self.0))
+    }
+}
+
+/// What has a text of its own.
+struct Shown<T>(T);
+
+impl<T: Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
 }
 
 #[cfg(test)]
