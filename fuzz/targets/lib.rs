@@ -11,6 +11,7 @@ pub mod freeze;
 pub mod handshake;
 pub mod head;
 pub mod origin;
+pub mod status;
 pub mod thaw;
 pub mod upgrade;
 
@@ -32,13 +33,14 @@ use module::config;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 8] = [
+pub const ALL: [(&str, Target); 9] = [
     ("directives", directives::run),
     ("frames", frames::run),
     ("freeze", freeze::run),
     ("handshake", handshake::run),
     ("head", head::run),
     ("origin", origin::run),
+    ("status", status::run),
     ("thaw", thaw::run),
     ("upgrade", upgrade::run),
 ];
