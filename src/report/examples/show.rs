@@ -41,7 +41,7 @@ fn pick<T: Copy>(from: &[T], number: usize) -> T {
 
 fn tunnel(number: usize, id: &str) -> Tunnel<'_> {
     let seconds = (number as u64 * 7919) % 400_000;
-    let [_, a, b, c] = (number as u32 * 2_654_435 % 16_777_216).to_be_bytes();
+    let [_, a, b, c] = ((number as u32).wrapping_mul(2_654_435) % 16_777_216).to_be_bytes();
     let client = match number % 5 {
         0 => IpAddr::from([0x2001, 0xdb8, 0, 0, 0xa1b2, 0xc3d4, u16::from(a), u16::from(b)]),
         _ => Ipv4Addr::new(203, a, b, c).into(),
