@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import http, relayed, relaysite, steps, websocket
+from harness import http, relayed, relaysite, steps, wait, websocket
 from harness.h2client import Http2Client
 from harness.relaysite import CLIENTS, dial
 
@@ -48,8 +48,11 @@ def test_lines_of_a_tunnel(httpd, origins, client, mpm, kind, unique_id):
     assert (end.by, end.why, end.client_close, end.origin_close) == ("back end", "closed", 4321, 4321)
     assert 0 <= end.seconds <= took + 1
 
-    entries = (server.directory / "ids.log").read_text().splitlines()
-    [entry] = [entry.split() for entry in entries if entry.split()[1] == "101"]
+    def entries():
+        lines = (server.directory / "ids.log").read_text().splitlines()
+        return [line.split() for line in lines if line.split()[1] == "101"]
+    # Another thread than the relay's writes it.
+    [entry] = wait.until(entries, "the tunnel's line in the access log")
     assert entry[0] == end.id
     assert entry[2] == "-", "aborted, as far as the access log knows"
     assert f"{entry[3]}:{entry[4]}" == peer

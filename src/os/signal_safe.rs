@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -35,9 +35,19 @@ impl EventFd {
         let _ = rustix::io::read(&self.0, &mut [0_u8; size_of::<u64>()]);
     }
 
-    /// Waits until it is set, for at most so long, and says whether it is.
+    /// Waits until it is set, for at most so long, and says whether it is. Signals that come meanwhile
+    /// do not end it.
     pub fn wait(&self, timeout: Duration) -> bool {
-        poll::wait([Some(self.as_fd())], Some(timeout)) == [true]
+        let since = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(since.elapsed());
+            if poll::wait([Some(self.as_fd())], Some(left)) == [true] {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+        }
     }
 }
 

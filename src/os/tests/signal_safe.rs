@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +32,24 @@ fn whoever_waits_for_an_event_is_woken() {
     let event = Arc::new(EventFd::new().expect("descriptors"));
     let other = Arc::clone(&event);
     let waiting = thread::spawn(move || other.wait(LONG));
+    event.signal();
+    assert!(waiting.join().expect("no panic"));
+}
+
+#[test]
+fn signals_do_not_end_the_wait_for_an_event() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let handler: extern "C" fn(libc::c_int) = nothing;
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    let event = Arc::new(EventFd::new().expect("descriptors"));
+    let other = Arc::clone(&event);
+    let waiting = thread::spawn(move || other.wait(LONG));
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(1));
+        // SAFETY: the thread is not joined yet.
+        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR1) };
+    }
     event.signal();
     assert!(waiting.join().expect("no panic"));
 }
