@@ -710,7 +710,8 @@ unsafe extern "C" fn epoll_wait(
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(buffer: *mut c_void, length: size_t, flags: c_uint) -> ssize_t {
-    if let Some(kernel) = lock().as_mut() {
+    // The relay asks for so many; who else asks does not do so in each run of a seed.
+    if let Some(kernel) = lock().as_mut().filter(|_| length == 4) {
         // SAFETY: the caller lends so many bytes.
         let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
         kernel.random.fill(bytes);

@@ -601,8 +601,10 @@ impl Script<'_> {
             let has_ended = pair.peers.iter().any(|peer| peer.wants_end || peer.is_gone);
             let is_undisturbed = !pair.is_broken && !has_ended && !pair.may_be_idle;
             pair.is_killed |= is_undisturbed && pair.end.is_none() && self.ordered.is_none();
-            pair.may_be_killed = true;
-            pair.killed_until = kernel::now() + pair.linger;
+            // Another one changes nothing.
+            if !std::mem::replace(&mut pair.may_be_killed, true) {
+                pair.killed_until = kernel::now() + pair.linger;
+            }
             pair.idle_since.get_or_insert(kernel::now());
         }
         let seats: Vec<u32> =
@@ -853,7 +855,8 @@ impl Script<'_> {
             sums.bytes += bytes;
         }
         // Who is cut off may have been sent half of it.
-        let is_in_time = !pair.is_broken && !pair.may_be_idle && pair.ended_at < self.order_cuts;
+        let is_alone = !pair.may_be_idle && !pair.may_be_killed;
+        let is_in_time = !pair.is_broken && is_alone && pair.ended_at < self.order_cuts;
         for peer in [client, backend] {
             let more = &peer.heard[peer.right..];
             let rest = if peer.is_client { 2 } else { 6 };
@@ -863,7 +866,9 @@ impl Script<'_> {
             sums.close_frames += usize::from(!more.is_empty());
         }
         // All of what was read went out, and behind it, unless that is within a frame, why it ends.
-        let is_told = pair.is_killed && !pair.is_broken && pair.ended_at < pair.killed_until;
+        let is_cut = self.ordered.is_some() && pair.ended_at >= self.order_cuts;
+        let is_cut = is_cut || pair.ended_at >= pair.killed_until;
+        let is_told = pair.is_killed && !pair.is_broken && !is_cut;
         for (from, to) in [(client, backend), (backend, client)] {
             let may_be_told = to.is_websocket && from.boundaries.contains(&to.right);
             let said = to.heard.len() - to.right;
