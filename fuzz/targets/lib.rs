@@ -11,6 +11,7 @@ pub mod freeze;
 pub mod handshake;
 pub mod head;
 pub mod origin;
+pub mod shared;
 pub mod status;
 pub mod thaw;
 pub mod upgrade;
@@ -33,13 +34,14 @@ use module::config;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("directives", directives::run),
     ("frames", frames::run),
     ("freeze", freeze::run),
     ("handshake", handshake::run),
     ("head", head::run),
     ("origin", origin::run),
+    ("shared", shared::run),
     ("status", status::run),
     ("thaw", thaw::run),
     ("upgrade", upgrade::run),

@@ -53,4 +53,4 @@ macro_rules! replays {
     };
 }
 
-replays!(directives, frames, freeze, handshake, head, origin, status, thaw, upgrade);
+replays!(directives, frames, freeze, handshake, head, origin, shared, status, thaw, upgrade);
