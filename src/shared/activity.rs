@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::bits::Bits;
 use crate::orders::OrderNumber;
-use crate::register::TunnelEntry;
 use crate::sync::AtomicU64;
+use crate::tunnel_entry::TunnelEntry;
 
 /// What a tunnel does: one line of the processor's cache, next to nothing that others write.
 ///

@@ -1,8 +1,8 @@
 //! A tunnel on its way to another process, as bytes.
 
 use crate::names::Name;
-use crate::register::TunnelEntry;
 use crate::tally::TallyEntry;
+use crate::tunnel_entry::TunnelEntry;
 
 /// What a message begins with.
 const MAGIC: [u8; 4] = *b"WSFT";

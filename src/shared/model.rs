@@ -10,16 +10,18 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use crate::activity::Order;
+use crate::entry::About;
 use crate::labels::{By, Direction, Reason};
 use crate::names::Name;
 use crate::processes::Processes;
-use crate::register::{About, Register, TunnelEntry};
+use crate::register::Register;
 use crate::registry::{Place, Registry};
 use crate::role::Sent;
 use crate::series::Metric;
 use crate::slots::{Memory, Shared, Slot};
 use crate::sync::dies_after;
 use crate::tally::{TallyEntry, TallyKey};
+use crate::tunnel_entry::TunnelEntry;
 
 struct World {
     memory: Memory,

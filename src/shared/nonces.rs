@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use siphasher::sip::SipHasher24;
 
-use crate::slots::Shared;
 use crate::sync::AtomicU64;
 
 const WORDS: usize = if cfg!(loom) { 1 } else { 1024 };
@@ -32,10 +31,20 @@ impl Nonces {
         Self { last: AtomicU64::new(0), used: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// Whether this is the first time, and no later one that shares its word was used.
-    fn use_up(&self, number: u64) -> bool {
-        let word = self.used.get(number as usize % WORDS);
-        word.is_some_and(|word| word.fetch_max(number, AcqRel) < number)
+    /// A text for the form on a page of this user.
+    pub fn make(&self, key: [u64; 2], seconds: u32, user: &[u8]) -> String {
+        let number = self.last.fetch_add(1, Relaxed).wrapping_add(1);
+        format!("{number:016x}{seconds:08x}{:016x}", hash(key, number, seconds, user))
+    }
+
+    /// Whether a text was made for this user, in the last hour, and was not used before. It is used
+    /// then.
+    pub fn use_up(&self, key: [u64; 2], now: u32, text: &str, user: &[u8]) -> bool {
+        let Some((number, seconds, of)) = parts(text) else { return false };
+        let is_first = |word: &AtomicU64| word.fetch_max(number, AcqRel) < number;
+        of == hash(key, number, seconds, user)
+            && now.wrapping_sub(seconds) <= SECONDS
+            && self.used.get(number as usize % WORDS).is_some_and(is_first)
     }
 }
 
@@ -53,26 +62,4 @@ fn parts(text: &str) -> Option<(u64, u32, u64)> {
     let (seconds, hash) = text.split_at_checked(8)?;
     let part = |text| u64::from_str_radix(text, 16).ok();
     Some((part(number)?, u32::try_from(part(seconds)?).ok()?, part(hash)?))
-}
-
-impl Shared<'_> {
-    /// A text for the form on a page of this user. Empty where nothing is listed.
-    pub fn new_nonce(self, user: &[u8]) -> String {
-        let Some(register) = self.register else { return String::new() };
-        let number = register.nonces.last.fetch_add(1, Relaxed).wrapping_add(1);
-        let seconds = self.processes.seconds();
-        format!("{number:016x}{seconds:08x}{:016x}", hash(register.key(), number, seconds, user))
-    }
-
-    /// Whether a text was made for this user, in the last hour, and was not used before. It is used
-    /// then. One of a thousand that were not used is refused if one that was made later was used.
-    pub fn use_nonce(self, text: &str, user: &[u8]) -> bool {
-        let (Some(register), Some((number, seconds, of))) = (self.register, parts(text)) else {
-            return false;
-        };
-        let age = self.processes.seconds().wrapping_sub(seconds);
-        of == hash(register.key(), number, seconds, user)
-            && age <= SECONDS
-            && register.nonces.use_up(number)
-    }
 }

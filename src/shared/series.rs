@@ -12,8 +12,6 @@ use siphasher::sip::SipHasher13;
 use crate::bits::Bits;
 use crate::labels::{By, Direction, Handshake, Opcode, Reason, Timed};
 use crate::names::Name;
-use crate::register::Register;
-use crate::slots::Shared;
 use crate::sync::{AtomicU32, AtomicU64};
 
 #[cfg(not(loom))]
@@ -84,7 +82,7 @@ pub enum Metric {
         of: Timed,
     },
     /// A figure that is not counted here, and is not to go back where it is shown: see
-    /// [`Shared::never_less`]. The caller numbers them.
+    /// [`Shared::never_less`](crate::Shared::never_less). The caller numbers them.
     Shown {
         /// Which one.
         number: u16,
@@ -225,45 +223,26 @@ impl Series {
             found => found,
         }
     }
-}
 
-impl<'a> Shared<'a> {
-    fn place(self, metric: Metric) -> Option<&'a Place> {
-        let register: &Register = self.register?;
-        register.series.place(register.key(), Key::new(metric))
-    }
-
-    /// Counts.
-    pub fn count(self, metric: Metric, by: u64) {
-        if let Some(place) = self.place(metric) {
+    pub fn count(&self, hash_key: [u64; 2], metric: Metric, by: u64) {
+        if let Some(place) = self.place(hash_key, Key::new(metric)) {
             place.value.fetch_add(by, Relaxed);
         }
     }
 
-    /// Counts that something took so long.
-    pub fn count_duration(self, of: Timed, micros: u64) {
-        let bucket = of.bounds_micros().partition_point(|bound| *bound < micros);
-        self.count(Metric::Durations { of, bucket: u8::try_from(bucket).unwrap_or(u8::MAX) }, 1);
-        self.count(Metric::Micros { of }, micros);
-    }
-
-    /// All that was counted, and what it came to.
-    pub fn series(self) -> impl Iterator<Item = (Metric, u64)> + use<'a> {
-        let places = self.register.into_iter().flat_map(|register| &register.series.places);
-        let counted = places.filter_map(|place| {
+    /// All that was counted.
+    pub fn all(&self) -> impl Iterator<Item = (Metric, u64)> {
+        let counted = self.places.iter().filter_map(|place| {
             let metric = Key(place.key.load(Acquire)).metric()?;
             Some((metric, place.value.load(Relaxed)))
         });
         counted.filter(|(metric, _)| !matches!(metric, Metric::Shown { .. }))
     }
 
-    /// What is to be shown of a figure whose value was found to be this: not less than was shown of
-    /// it before, by any process.
-    pub fn never_less(self, metric: Metric, value: u64) -> u64 {
+    /// The most that was shown of a figure, this included.
+    pub fn never_less(&self, hash_key: [u64; 2], metric: Metric, value: u64) -> u64 {
         // Of what has no place of its own nothing is kept.
-        let place = self
-            .register
-            .and_then(|register| register.series.find(register.key(), Key::new(metric)));
+        let place = self.find(hash_key, Key::new(metric));
         place.map_or(value, |place| place.shown.fetch_max(value, AcqRel).max(value))
     }
 }

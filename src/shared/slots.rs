@@ -199,7 +199,9 @@ impl<'a> Shared<'a> {
         }
         self.memory.clients.forget_all(number);
         self.memory.backends.forget_all(number);
-        self.forget_tunnels_of(number);
+        if let Some(register) = self.register {
+            register.forget_all(number);
+        }
         self.memory.retired.absorb(&slot.counts);
         for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
