@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod bound;
 
+use std::ffi::CStr;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct DirConfig<'p> {
     extensions: Option<&'p [u8]>,
     handshake_timeout: Option<Duration>,
     access_log: Option<AccessLog>,
+    ready_file: Option<&'p CStr>,
+    status_actions: Option<bool>,
     rules: Rules,
     lifetime: Option<Lifetime>,
 }
@@ -47,6 +50,8 @@ impl SectionConfig for DirConfig<'static> {
             extensions: over.extensions.or(base.extensions),
             handshake_timeout: over.handshake_timeout.or(base.handshake_timeout),
             access_log: over.access_log.or(base.access_log),
+            ready_file: over.ready_file.or(base.ready_file),
+            status_actions: over.status_actions.or(base.status_actions),
             rules: over.rules.or(base.rules),
             lifetime: over.lifetime.or(base.lifetime),
         }
@@ -104,6 +109,16 @@ impl<'p> DirConfig<'p> {
     pub fn until(mut self, expires: Option<Duration>) -> Self {
         self.rules.expires = expires;
         self
+    }
+
+    /// WSForwardReadyFile: while this file is absent there is no new tunnel.
+    pub fn ready_file(&self) -> Option<&'p CStr> {
+        self.ready_file
+    }
+
+    /// WSForwardStatusActions: whether the status page may close tunnels.
+    pub fn status_actions(&self) -> bool {
+        self.status_actions.unwrap_or(false)
     }
 
     /// The directives that hold for an open tunnel.
@@ -178,6 +193,12 @@ pub struct Settings {
     pub drain_timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses; `None` is by what the machine allows.
     pub max_drain_processes: Option<usize>,
+    /// WSForwardRegisterSize.
+    pub register_size: u32,
+    /// WSForwardReadyBelow, in percent.
+    pub ready_below: u32,
+    /// `WSForwardStatusActions On` anywhere.
+    pub actions: bool,
     /// `WSForward On` anywhere.
     used: bool,
     /// `WSForwardRelay On` anywhere.
@@ -197,6 +218,9 @@ pub const DEFAULTS: Settings = Settings {
     client_prefix: ClientPrefix { v4: 32, v6: 64 },
     drain_timeout: None,
     max_drain_processes: None,
+    register_size: 65_536,
+    ready_below: 95,
+    actions: false,
     used: false,
     relay: false,
 };
@@ -241,7 +265,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 22] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 26] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -457,6 +481,46 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 22] = [
         },
     },
     Directive {
+        name: c"WSForwardRegisterSize",
+        context: Context::Server,
+        usage: c"the most open tunnels that are listed; more are counted, limited and logged all the same (default: 65536)",
+        set: |_, values| {
+            let size = values.number(1..=262_144)?;
+            change(|settings| settings.register_size = size);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardStatusActions",
+        context: Context::Section,
+        usage: c"On or Off: whether tunnels can be closed by the status page that is here (default: Off)",
+        set: |config, values| {
+            let on = values.flag()?;
+            config.status_actions = Some(on);
+            change(|settings| settings.actions |= on);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardReadyFile",
+        context: Context::Server,
+        usage: c"a file; while it is absent, upgrade requests are refused with 503 and the server says that it is not ready (default: none)",
+        set: |config, values| {
+            config.ready_file = Some(values.path()?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardReadyBelow",
+        context: Context::Server,
+        usage: c"the share of the tunnels that are possible, in percent, from which on the server says that it is not ready (default: 95)",
+        set: |_, values| {
+            let percent = percent(values)?;
+            change(|settings| settings.ready_below = percent);
+            Ok(())
+        },
+    },
+    Directive {
         name: c"WSForwardKeepAlive",
         context: Context::Server,
         usage: c"Off, or the seconds of silence before the first TCP keepalive probe, the seconds between probes, and how many go unanswered (default: 60 20 3)",
@@ -491,6 +555,13 @@ fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {
         _ => None,
     };
     times.ok_or_else(|| not_allowed(values.all(), &expected))
+}
+
+fn percent(values: &Arguments<'_>) -> Result<u32, String> {
+    let expected = "a number of percent from 1 to 100";
+    let value = values.one(&expected)?;
+    let digits = value.strip_suffix('%').unwrap_or(value);
+    number(digits, 1..=100).map_err(|_| not_allowed(&[value], &expected))
 }
 
 fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {

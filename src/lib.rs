@@ -13,12 +13,15 @@ mod processes;
 mod request;
 mod status;
 
+use std::ffi::CStr;
+
 use config::{DIRECTIVES, DirConfig};
 use ffi::access_log::{self, AccessLogHooks, Line};
 use ffi::balancer::BalanceHooks;
 use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
+use ffi::content::{ContentHooks, Method, Reply};
 use ffi::ending::{ChildExit, EndHooks};
 use ffi::filter::Loading;
 use ffi::log::Server;
@@ -186,8 +189,16 @@ impl ProxyHooks for Hooks {
     }
 }
 
+impl ContentHooks for Hooks {
+    const HANDLER: &CStr = c"wsforward-status";
+
+    fn content(r: Request<'_>, method: Method) -> Reply {
+        status::handler::content(r, method)
+    }
+}
+
 impl StatusHooks for Hooks {
     fn status(auto: bool) -> String {
-        status::page(auto)
+        status::mod_status::page(auto)
     }
 }

@@ -23,6 +23,8 @@ MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
 PREFIXES = "two numbers such as 32 64"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1536"
 
+REGISTER, FILE, PERCENT = "a number from 1 to 262144", "the path of a file", "a number of percent from 1 to 100"
+
 WRONG = [
     ("WSForward", None, FLAG),
     ("WSForward Maybe", "Maybe", FLAG),
@@ -120,6 +122,17 @@ WRONG = [
     ("WSForwardBufferSize 4095", "4095", BYTES),
     ("WSForwardBufferSize 1048577", "1048577", BYTES),
     ("WSForwardBufferSize 64k", "64k", BYTES),
+    ("WSForwardRegisterSize", None, REGISTER),
+    ("WSForwardRegisterSize 0", "0", REGISTER),
+    ("WSForwardRegisterSize 262145", "262145", REGISTER),
+    ("WSForwardRegisterSize 1 2", "1 2", REGISTER),
+    ("WSForwardReadyFile", None, FILE),
+    ("WSForwardReadyFile a b", "a b", FILE),
+    ("WSForwardReadyBelow", None, PERCENT),
+    ("WSForwardReadyBelow 0", "0", PERCENT),
+    ("WSForwardReadyBelow 101%", "101%", PERCENT),
+    ("WSForwardReadyBelow %", "%", PERCENT),
+    ("WSForwardReadyBelow half", "half", PERCENT),
     ("WSForwardKeepAlive", None, KEEP_ALIVE),
     ("WSForwardKeepAlive On", "On", KEEP_ALIVE),
     ("WSForwardKeepAlive 60", "60", KEEP_ALIVE),

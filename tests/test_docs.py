@@ -30,6 +30,7 @@ DIRECTIVES = {
 CONTEXTS = {
     "Override": "server config, virtual host, directory, .htaccess",
     "Directory": "server config, virtual host, directory",
+    "Section": "directory",
     "Server": "server config",
 }
 
@@ -68,7 +69,7 @@ def test_no_directive_is_documented_that_does_not_exist():
     for page in [*PAGES, "debian/wsforward.conf", "debian/libapache2-mod-wsforward.README.Debian"]:
         # Those of server-status have more behind their names.
         for name in re.findall(r"\bWSForward[A-Z]\w*\b(?!-)", read(page)):
-            assert name in DIRECTIVES or f'"{name.removeprefix("WSForward")}"' in read("src/status.rs"), (page, name)
+            assert name in DIRECTIVES or f'"{name.removeprefix("WSForward")}"' in read("src/status/mod_status.rs"), (page, name)
 
 
 @pytest.mark.parametrize("directive", DIRECTIVES)
@@ -76,7 +77,7 @@ def test_context_is_that_of_the_code(directive):
     [context] = re.findall(r"context: Context::(\w+)", DIRECTIVES[directive])
     assert line(directive, "Context") == CONTEXTS[context]
     assert line(directive, "Override") == ("FileInfo" if context == "Override" else "none")
-    letters = {"Override": "svdh", "Directory": "svd", "Server": "s"}[context]
+    letters = {"Override": "svdh", "Directory": "svd", "Section": "d", "Server": "s"}[context]
     [row] = re.findall(rf"^\| {directive} \|.*$", read("README.md"), re.M)
     assert f"| {letters} | {line(directive, 'Compatibility').split()[1]} |" in row
 

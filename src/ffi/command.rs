@@ -18,6 +18,9 @@ pub(crate) enum Context {
     Override,
     /// Server, virtual host, directory.
     Directory,
+    /// Directories and the like only: what holds for one place must not hold for a whole server by
+    /// mistake.
+    Section,
     /// The server as a whole, outside of any section.
     Server,
 }
@@ -28,6 +31,7 @@ impl Context {
         (match self {
             Self::Override => directory | sys::OR_FILEINFO,
             Self::Directory => directory,
+            Self::Section => sys::ACCESS_CONF,
             Self::Server => sys::RSRC_CONF,
         }) as c_int
     }
@@ -91,6 +95,20 @@ impl<'p> Arguments<'p> {
     pub(crate) fn number(&self, allowed: RangeInclusive<u32>) -> Result<u32, String> {
         let value = self.one(&expected_number(&allowed))?;
         number(value, allowed)
+    }
+
+    /// The one value as the path of a file, taken from ServerRoot if it is relative.
+    pub(crate) fn path(&self) -> Result<&'p CStr, String> {
+        let expected = "the path of a file";
+        let value = self.one(&expected)?;
+        let text = c_string(value);
+        // SAFETY: the pool is alive, and the text NUL-terminated.
+        let path = unsafe { sys::ap_server_root_relative(self.pool.as_ptr(), text.as_ptr()) };
+        if value.is_empty() || path.is_null() {
+            return Err(not_allowed(&[value], &expected));
+        }
+        // SAFETY: NUL-terminated, in the pool that lives for `'p`, and nobody writes to it.
+        Ok(unsafe { CStr::from_ptr(path) })
     }
 
     /// A copy of `text` that lives as long as the configuration.

@@ -57,6 +57,12 @@ impl<'c> Connection<'c> {
         unsafe { (*self.as_ptr()).keepalives = keepalives };
     }
 
+    /// The port at this end; 0 if it has none.
+    pub(crate) fn local_port(self) -> u16 {
+        // SAFETY: NULL, or as old as the connection.
+        unsafe { self.conn_rec().local_addr.as_ref() }.map_or(0, |address| address.port)
+    }
+
     /// Closes the connection after the current request instead of keeping it.
     pub(crate) fn close_after_request(self) {
         // SAFETY: alive for `'c`, written by the thread that works on it.

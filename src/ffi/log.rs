@@ -16,6 +16,7 @@ fn of_httpd(level: Level) -> c_int {
     let level = match level {
         Level::Error => sys::APLOG_ERR,
         Level::Warn => sys::APLOG_WARNING,
+        Level::Notice => sys::APLOG_NOTICE,
         Level::Info => sys::APLOG_INFO,
         Level::Debug => sys::APLOG_DEBUG,
     };

@@ -29,6 +29,7 @@ pub(crate) mod brigade;
 pub(crate) mod command;
 pub(crate) mod conftree;
 pub(crate) mod connection;
+pub(crate) mod content;
 pub(crate) mod digest;
 pub(crate) mod ending;
 pub(crate) mod filter;

@@ -9,6 +9,7 @@ use super::balancer::{self, BalanceHooks};
 use super::command::Commands;
 use super::conftree::Tree;
 use super::connection::{Connection, Socket};
+use super::content::{self, ContentHooks};
 use super::ending::{self, EndHooks};
 use super::filter::Loading;
 use super::guard::guard;
@@ -26,7 +27,7 @@ use super::{http2, sys, tls};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
-    AccessLogHooks + BalanceHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
+    AccessLogHooks + BalanceHooks + ContentHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
 {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
@@ -125,6 +126,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
         if let Some(pool) = unsafe { Pool::from_raw(pool) } {
             balancer::register_method::<H>(pool);
         }
+        content::register::<H>();
         H::register(&Loading::new());
     });
 }

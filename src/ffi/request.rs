@@ -115,6 +115,84 @@ impl<'r> Request<'r> {
         self.request_rec().method_number == sys::M_GET as i32 && self.request_rec().header_only == 0
     }
 
+    /// A text of the record, which lives as long as the request.
+    fn text(self, field: fn(&sys::request_rec) -> *const c_char) -> Option<&'r CStr> {
+        let text = field(self.request_rec());
+        // SAFETY: NULL, or NUL-terminated and as old as the request.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+    }
+
+    /// What `SetHandler` or its like set.
+    pub(crate) fn handler(self) -> Option<&'r CStr> {
+        self.text(|record| record.handler)
+    }
+
+    /// Whether its method has this number of httpd's. HEAD is a GET.
+    pub(super) fn is_method(self, number: u32) -> bool {
+        u32::try_from(self.request_rec().method_number) == Ok(number)
+    }
+
+    /// Says in `Allow` what methods there are.
+    pub(super) fn allow_methods(self, numbers: &[u32]) {
+        let bits = numbers.iter().fold(0, |bits, number| bits | 1 << number);
+        let allowed: *mut sys::ap_method_list_t = self.request_rec().allowed_methods;
+        // SAFETY: NULL, or in the request's pool, which this thread works on.
+        if let Some(allowed) = unsafe { allowed.as_mut() } {
+            allowed.method_mask |= bits;
+        }
+    }
+
+    /// The query of its URL, without the `?`.
+    pub(crate) fn query(self) -> Option<&'r [u8]> {
+        self.text(|record| record.args).map(CStr::to_bytes)
+    }
+
+    /// The user who was authenticated.
+    pub(crate) fn user(self) -> Option<&'r [u8]> {
+        self.text(|record| record.user).map(CStr::to_bytes)
+    }
+
+    /// Its path without the query, unescaped.
+    pub(crate) fn path(self) -> &'r [u8] {
+        self.text(|record| record.uri).map_or(&[], CStr::to_bytes)
+    }
+
+    /// Sets the status of the response.
+    pub(super) fn set_status(self, status: u16) {
+        // SAFETY: alive for `'r`.
+        unsafe { (*self.as_ptr()).status = status.into() };
+    }
+
+    /// Sets a header field of the response.
+    pub(crate) fn set_header(self, name: &CStr, value: &str) {
+        if let Some(headers) = self.table(|record| &record.headers_out) {
+            headers.set(name, value.as_bytes());
+        }
+    }
+
+    /// The virtual host that serves it: ServerName, and the port that it was made for.
+    pub(crate) fn virtual_host(self) -> String {
+        // SAFETY: a request never outlives its server, whose addresses are as old as it is; nobody
+        // writes to them any more.
+        let Some(server) = (unsafe { self.request_rec().server.as_ref() }) else {
+            return String::new();
+        };
+        // SAFETY: as above.
+        let address = unsafe { server.addrs.as_ref() }.map_or(0, |address| address.host_port);
+        let ports = [server.port, address, self.connection().map_or(0, |c| c.local_port())];
+        let port = ports.into_iter().find(|port| *port != 0).unwrap_or_default();
+        // SAFETY: NULL, or NUL-terminated and as old as the server.
+        let name = (!server.server_hostname.is_null())
+            .then(|| unsafe { CStr::from_ptr(server.server_hostname) }.to_string_lossy());
+        format!("{}:{port}", name.unwrap_or_default())
+    }
+
+    /// The port of the client that [`Self::useragent_ip`] names; 0 if it is not known.
+    pub(crate) fn useragent_port(self) -> u16 {
+        // SAFETY: NULL, or as old as the request.
+        unsafe { self.request_rec().useragent_addr.as_ref() }.map_or(0, |address| address.port)
+    }
+
     /// Whether it is HTTP/1.1 or later; HTTP/2 counts as 2.0.
     pub(crate) fn is_http_1_1(self) -> bool {
         self.request_rec().proto_num >= 1001
@@ -295,8 +373,7 @@ pub(crate) struct Client<'r>(Request<'r>);
 impl fmt::Display for Client<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let record = self.0.request_rec();
-        // SAFETY: NULL, or as old as the request.
-        let port = unsafe { record.useragent_addr.as_ref() }.map_or(0, |address| address.port);
+        let port = self.0.useragent_port();
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!record.useragent_ip.is_null())
             .then(|| unsafe { CStr::from_ptr(record.useragent_ip) });

@@ -1,9 +1,10 @@
 //! The httpd that runs: its version, its modules, its processes and threads.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 
 use super::log::Server;
+use super::optional;
 use super::pool::Pool;
 use super::sys;
 
@@ -29,6 +30,32 @@ pub(crate) fn version() -> Version {
     // SAFETY: fills the structure it is given.
     unsafe { sys::ap_get_server_revision(&raw mut version) };
     Version { major: version.major, minor: version.minor, patch: version.patch }
+}
+
+/// The name of the MPM.
+pub(crate) fn mpm() -> String {
+    // SAFETY: a NUL-terminated name of the MPM's, which stays loaded.
+    let name = unsafe {
+        let name = sys::ap_show_mpm();
+        (!name.is_null()).then(|| CStr::from_ptr(name))
+    };
+    name.map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// The version of the OpenSSL that mod_ssl brought, if it is loaded.
+pub(crate) fn openssl() -> Option<String> {
+    type VersionText = unsafe extern "C" fn(c_int) -> *const c_char;
+    /// `OPENSSL_VERSION` of openssl/crypto.h.
+    const VERSION: c_int = 0;
+    let version = optional::symbol(c"OpenSSL_version");
+    if version.is_null() {
+        return None;
+    }
+    // SAFETY: openssl/crypto.h declares the function of this name with this type.
+    let version: VersionText = unsafe { std::mem::transmute(version) };
+    // SAFETY: it answers with a text of its own, NUL-terminated, whatever it is asked.
+    let text = unsafe { CStr::from_ptr(version(VERSION)) };
+    Some(text.to_string_lossy().into_owned())
 }
 
 /// Worker threads of each child; 1 where children have none (prefork).

@@ -9,6 +9,8 @@ pub enum Level {
     Error,
     /// Something will fail, or does not do what the configuration says.
     Warn,
+    /// What is seldom, and as it should be.
+    Notice,
     /// What an administrator may want to know in daily work.
     Info,
     /// What explains a decision.

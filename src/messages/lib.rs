@@ -73,6 +73,7 @@ messages! {
         MemoryFull { bound } "WSForwardMaxTunnels is not set, and no more tunnels fit the memory: {bound}";
         MaxTunnelsPerClient { most, client, network } "WSForwardMaxTunnelsPerClient {most} is reached by {client} ({network})";
         MaxTunnelsPerBackend { most, backend } "WSForwardMaxTunnelsPerBackend {most} is reached by {backend}";
+        ReadyFileAbsent { file } "WSForwardReadyFile {file} is absent";
     }
 
     LeftToHttpd(110) Debug { why } "left to httpd, which sends it on with Upgrade: {why}"
@@ -173,4 +174,6 @@ messages! {
     }
 
     LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
+
+    ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
 }

@@ -26,5 +26,6 @@ pub mod room;
 pub mod signal_safe;
 mod signals;
 pub mod stop;
+pub mod threads;
 
 pub use signals::sigterm;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{
     Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal, test_kill_process,
 };
@@ -71,11 +72,34 @@ pub fn is_alive(pid: u32) -> bool {
     id(pid).is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
 }
 
+/// The parent process.
+pub fn parent() -> u32 {
+    getppid().map_or(0, |parent| parent.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// When a process began, in seconds since the epoch, as /proc shows it. `None` if it does not.
+pub fn started(pid: u32) -> Option<u64> {
+    /// Of the fields behind the name (proc_pid_stat(5)): ticks since the system began.
+    const START: usize = 19;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind) = stat.rsplit_once(") ")?;
+    let ticks: u64 = behind.split_ascii_whitespace().nth(START)?.parse().ok()?;
+    let seconds = ticks / clock_ticks_per_second().max(1);
+    let up = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).ok()?;
+    let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).ok()?;
+    Some(now.saturating_sub(up.saturating_sub(seconds)))
+}
+
 /// Microseconds of a clock that all processes share and nobody sets.
 pub fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000 + nanos.unwrap_or(0) / 1000
+}
+
+/// The same clock in whole seconds, which wraps after 136 years.
+pub fn seconds() -> u32 {
+    (now() / 1_000_000) as u32
 }
 
 /// Gives memory that is free back to the system. musl has no such call.

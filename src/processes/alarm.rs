@@ -17,11 +17,14 @@ use relay::{Rules, socket, spawn_without_signals};
 /// answer to their Close.
 const GRACE: Duration = Rules::DEFAULT_LINGER.saturating_add(Duration::from_secs(1));
 
+/// Longer than any process lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 struct State {
     /// What is to be woken, by time.
-    sleepers: BTreeMap<(Instant, u64), Sleeper>,
+    sleepers: BTreeMap<(Instant, u32), Sleeper>,
     /// The number given out last.
-    last: u64,
+    last: u32,
     /// The thread, and the process that it runs in.
     thread: Option<(u32, JoinHandle<()>)>,
     is_over: bool,
@@ -44,7 +47,14 @@ fn state() -> MutexGuard<'static, State> {
 
 /// An alarm that is set, until it is dropped.
 #[derive(Debug)]
-pub struct Alarm(u64);
+pub struct Alarm(u32);
+
+impl Alarm {
+    /// By which [`ring`] knows it: never 0.
+    pub fn number(&self) -> u32 {
+        self.0
+    }
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
@@ -52,12 +62,13 @@ impl Drop for Alarm {
     }
 }
 
-/// Sets an alarm for the worker thread that waits for these sockets.
+/// Sets an alarm for the worker thread that waits for these sockets; without a time only [`ring`]
+/// sets it off.
 ///
 /// # Errors
 /// There is no descriptor or no thread for it.
 pub fn set(
-    at: Instant,
+    at: Option<Instant>,
     origin: BorrowedFd<'_>,
     client: Option<BorrowedFd<'_>>,
 ) -> io::Result<Alarm> {
@@ -73,12 +84,26 @@ pub fn set(
         state.sleepers.clear();
         state.thread = Some((pid, spawn_without_signals("alarm", run)?));
     }
-    state.last += 1;
+    state.last = state.last.wrapping_add(1).max(1);
     let number = state.last;
+    let at = at.unwrap_or_else(|| Instant::now() + NEVER);
     state.sleepers.insert((at, number), sleeper);
     drop(state);
     CHANGED.notify_one();
     Ok(Alarm(number))
+}
+
+/// Sets an alarm off.
+pub fn ring(number: u32) {
+    let mut state = state();
+    let key = state.sleepers.keys().find(|(_, of)| *of == number).copied();
+    if let Some(mut sleeper) = key.and_then(|key| state.sleepers.remove(&key))
+        && (sleeper.is_woken || sleeper.wake())
+    {
+        state.sleepers.insert((Instant::now() + GRACE, number), sleeper);
+        drop(state);
+        CHANGED.notify_one();
+    }
 }
 
 /// The child ends: nobody is woken any more.

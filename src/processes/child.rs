@@ -23,7 +23,7 @@ use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
-use crate::processes::{access, alarm, lines, logger, memory, own_slot, parent, registry};
+use crate::processes::{access, alarm, lines, logger, memory, orders, own_slot, parent, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -88,6 +88,10 @@ pub fn start(process: Process<'_>) {
     let is_threaded = is_threaded();
     let child = Child { pid, is_threaded, settings, server, relay, slot, prepared, keeper };
     let _ = CHILD.set(child);
+    // Without it, orders are seen when bytes come.
+    if settings.actions {
+        let _ = orders::watch(slot, move || orders::look(slot, self::relay()));
+    }
 }
 
 fn start_relay(
@@ -149,10 +153,10 @@ fn relay() -> Option<&'static Relay> {
     CHILD.get()?.relay.as_ref()
 }
 
-/// Gives a tunnel to the relay.
-pub fn adopt(tunnel: Tunnel) {
+/// Gives a tunnel to the relay. Calls `counted` as soon as it is counted there.
+pub fn adopt(tunnel: Tunnel, counted: &mut dyn FnMut()) {
     let refused = match relay() {
-        Some(relay) => relay.adopt(tunnel),
+        Some(relay) => relay.adopt_counted(tunnel, counted),
         None => Err(tunnel),
     };
     if let Err(tunnel) = refused {

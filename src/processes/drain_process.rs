@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
 use messages::{NoThread, NotCounted, OthersTunnelLost};
@@ -21,6 +22,7 @@ use crate::processes::collector::{self, Claim, Received};
 use crate::processes::line_kind::Kind;
 use crate::processes::lines;
 use crate::processes::memory::{self, shared};
+use crate::processes::orders;
 use crate::processes::registry::{self, Drain};
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
@@ -142,6 +144,8 @@ struct DrainProcess {
     deadline: Option<Instant>,
     /// There are too many drain processes, and this is one of the oldest.
     is_surplus: bool,
+    /// What the number of orders was when tunnels last looked for them.
+    orders_seen: Option<u32>,
 }
 
 /// Why a drain process ends.
@@ -213,6 +217,8 @@ impl DrainProcess {
             adopt(&relay, tunnel);
         }
         process::trim_memory();
+        // Without it, orders are seen when something else happens.
+        let _ = orders::watch(slot, || prepared.ended.signal());
         let own = std::process::id();
         Some(Self {
             prepared,
@@ -224,7 +230,16 @@ impl DrainProcess {
             collecting: claim.map(|claim| Collecting::start(claim, terms.timeout)),
             deadline: terms.timeout.map(|timeout| Instant::now() + timeout),
             is_surplus: surplus(terms.max_processes).iter().any(|drain| drain.pid == own),
+            orders_seen: None,
         })
+    }
+
+    /// Has tunnels look that were ordered something since the last time.
+    fn look_at_orders(&mut self) {
+        let raised = self.slot.orders().load(Acquire);
+        if self.orders_seen.replace(raised) != Some(raised) {
+            orders::look(self.slot, Some(&self.relay));
+        }
     }
 
     /// Looks around, and waits until something happens. Says whether it is time to end.
@@ -234,6 +249,7 @@ impl DrainProcess {
         }
         self.collecting =
             self.collecting.take().and_then(|collecting| collecting.go_on(&self.relay, self.slot));
+        self.look_at_orders();
         let open = self.relay.open();
         if self.relay.alive() == 0 {
             // A thread that died still tells how its tunnels ended.

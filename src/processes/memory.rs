@@ -11,6 +11,7 @@ use os::{fdpass, futex, process};
 use relay::FROZEN_VERSION;
 use shared::{Memory, Message, Processes, Register, Shareable, Shared, Slot};
 
+use crate::config;
 use crate::ffi::retained::{retained, retained_descriptors};
 use crate::ffi::role::Parent;
 
@@ -19,9 +20,6 @@ static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(null_mut());
 
 /// Where the register is, in this process. Set likewise.
 static REGISTER: AtomicPtr<Register> = AtomicPtr::new(null_mut());
-
-/// How many tunnels are listed.
-const REGISTER_SIZE: usize = 65_536;
 
 /// The configuration that this process was started with. Set likewise.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -62,8 +60,7 @@ impl Processes for System {
     }
 
     fn seconds(&self) -> u32 {
-        // It wraps after 136 years.
-        (process::now() / 1_000_000) as u32
+        process::seconds()
     }
 
     fn wake(&self, word: &AtomicU32) {
@@ -85,7 +82,7 @@ pub fn create(_: &Parent) -> io::Result<()> {
     }
     let key = || Ok::<_, io::Error>([random()?, random()?]);
     if let Some(register) = register {
-        register.begin(REGISTER_SIZE, key)?;
+        register.begin(config::settings().register_size as usize, key)?;
     }
     REGISTER.store(register.map_or(null_mut(), |one| from_ref(one).cast_mut()), Relaxed);
     GENERATION.store(memory.begin(key)?, Relaxed);

@@ -7,10 +7,11 @@ use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::signal_safe::EventFd;
-use relay::{By, End, Record, Why};
+use relay::{Activity, By, Close, End, Record, Why};
 use shared::{Message, Name, Slot, TallyEntry};
 
 use crate::processes::line_kind::Kind;
+use crate::processes::listing::Listing;
 use crate::processes::memory::shared;
 use crate::processes::{access, access_line, lines, own_slot};
 
@@ -48,6 +49,8 @@ pub struct TunnelRecord {
     client_entry: Option<TallyEntry>,
     /// Where its back end is counted.
     backend_entry: Option<TallyEntry>,
+    /// How others see it; none without shared memory.
+    listing: Option<Listing>,
     /// Its lines of access logs as far as they are known: see [`access_line`].
     access_lines: Box<[u8]>,
 }
@@ -60,13 +63,24 @@ impl TunnelRecord {
         let _ = write!(label, "[{id}] {client} -> {origin}");
         // Allocated to its exact size: shrinking would leave a fragment.
         let label = Box::from(&*label);
-        Self { label, client_entry: None, backend_entry: None, access_lines: Box::default() }
+        Self {
+            label,
+            client_entry: None,
+            backend_entry: None,
+            listing: None,
+            access_lines: Box::default(),
+        }
     }
 
     /// Where its client and its back end are counted, until it ends.
     pub fn keep_entries(&mut self, client: Option<TallyEntry>, backend: Option<TallyEntry>) {
         self.client_entry = client;
         self.backend_entry = backend;
+    }
+
+    /// How others see it, until it ends.
+    pub fn keep_listing(&mut self, listing: Option<Listing>) {
+        self.listing = listing;
     }
 
     /// Its lines of access logs, kept since its request ended.
@@ -81,15 +95,16 @@ impl TunnelRecord {
 
     /// With what the relay made of its tunnel, for [`Self::thaw`] in another process.
     pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
-        let Self { label, client_entry, backend_entry, access_lines } = self;
-        let (client_entry, backend_entry) = (*client_entry, *backend_entry);
+        let Self { label, client_entry, backend_entry, listing, access_lines } = self;
+        let (tunnel_entry, vhost, backend) =
+            listing.map_or((None, Name::OTHER, Name::OTHER), Listing::parts);
         Message {
             frozen,
-            client_entry,
-            backend_entry,
-            tunnel_entry: None,
-            vhost: Name::OTHER,
-            backend: Name::OTHER,
+            client_entry: *client_entry,
+            backend_entry: *backend_entry,
+            tunnel_entry,
+            vhost,
+            backend,
             label,
             access_lines,
         }
@@ -101,6 +116,7 @@ impl TunnelRecord {
             label: message.label.into(),
             client_entry: message.client_entry,
             backend_entry: message.backend_entry,
+            listing: Some(Listing::thaw(message.tunnel_entry, message.vhost, message.backend)),
             access_lines: message.access_lines.into(),
         };
         record.count_in(slot);
@@ -113,10 +129,16 @@ impl TunnelRecord {
         let client = self.client_entry.and_then(|entry| shared.move_client(entry, slot));
         let backend = self.backend_entry.and_then(|entry| shared.move_backend(entry, slot));
         self.keep_entries(client, backend);
+        if let Some(listing) = &mut self.listing {
+            listing.move_to(slot);
+        }
     }
 
-    /// Its client and its back end have one tunnel less.
-    fn forget_entries(&self) {
+    /// It is open no more: its client and its back end have one tunnel less.
+    fn forget_entries(&self, end: &End) {
+        if let Some(listing) = self.listing {
+            listing.end(end);
+        }
         let Some(shared) = shared() else { return };
         if let Some(entry) = self.client_entry {
             shared.forget_client(entry);
@@ -128,7 +150,7 @@ impl TunnelRecord {
 
     /// The tunnel was lost on its way to the relay.
     pub fn lost(&self, why: &dyn fmt::Display) {
-        self.forget_entries();
+        self.forget_entries(&NO_TUNNEL);
         own_slot::count_lost();
         self.write_access_lines(&NO_TUNNEL);
         lines::say(Kind::Lost, &TunnelLost { tunnel: self, why });
@@ -143,11 +165,19 @@ impl fmt::Display for TunnelRecord {
 
 impl Record for TunnelRecord {
     fn ended(&mut self, end: &End) {
-        self.forget_entries();
+        self.forget_entries(end);
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let kind = if is_bug { Kind::Bug } else { Kind::Ended };
         self.write_access_lines(end);
         lines::say(kind, &EndLine { record: self, end, more: &"" });
+    }
+
+    fn activity(&self) -> Option<&'static Activity> {
+        self.listing?.activity()
+    }
+
+    fn ordered(&self) -> Option<Close> {
+        self.listing?.ordered()
     }
 
     fn settled(&mut self) {

@@ -86,6 +86,8 @@ pub struct Right101<'h> {
     pub forgiven: Option<Wrong101>,
     /// Its `Sec-WebSocket-Extensions`, all lines joined with commas.
     pub extensions: Cow<'h, [u8]>,
+    /// Its `Sec-WebSocket-Protocol`; empty without.
+    pub subprotocol: Cow<'h, [u8]>,
 }
 
 impl Right101<'_> {
@@ -139,12 +141,13 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right1
         Rigour::Off => None,
     };
     let extensions = fields.joined("Sec-WebSocket-Extensions");
+    let subprotocol = fields.joined("Sec-WebSocket-Protocol");
     let frames = |field: &httparse::Header<'_>| is_framing(field.name.as_bytes());
     let head = match fields.0.iter().any(frames) {
         true => without_framing(head).into(),
         false => head.into(),
     };
-    Ok(Right101 { head, forgiven, extensions })
+    Ok(Right101 { head, forgiven, extensions, subprotocol })
 }
 
 /// Whether a header would frame a body.

@@ -24,6 +24,16 @@ impl Close {
         };
         Close { code, reason: reason.to_owned() }
     }
+
+    /// Its status code.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// Its reason, for [`Tracker::close_frame`](crate::Tracker::close_frame).
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// Whether a peer may be sent this status code. 1004 is reserved; 1005, 1006 and 1015 stand for what

@@ -73,6 +73,16 @@ impl Relay {
     /// The tunnel, when no relay thread is alive.
     #[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
     pub fn adopt(&self, tunnel: Tunnel) -> Result<(), Tunnel> {
+        self.adopt_counted(tunnel, &mut || {})
+    }
+
+    /// The same; calls `counted` as soon as the counters have the tunnel, and before the thread does,
+    /// for whoever counts it until then.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    #[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
+    pub fn adopt_counted(&self, tunnel: Tunnel, counted: &mut dyn FnMut()) -> Result<(), Tunnel> {
         let mut tunnel = tunnel;
         loop {
             let fewest = self
@@ -83,7 +93,7 @@ impl Relay {
             let Some(thread) = fewest else {
                 return Err(tunnel);
             };
-            match self.give(thread, tunnel) {
+            match self.give(thread, tunnel, counted) {
                 Ok(()) => return Ok(()),
                 Err(refused) => tunnel = refused,
             }
@@ -91,8 +101,14 @@ impl Relay {
     }
 
     #[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
-    fn give(&self, thread: &Handle, tunnel: Tunnel) -> Result<(), Tunnel> {
+    fn give(
+        &self,
+        thread: &Handle,
+        tunnel: Tunnel,
+        counted: &mut dyn FnMut(),
+    ) -> Result<(), Tunnel> {
         self.counters.count_adopted();
+        counted();
         thread.shared.load.fetch_add(1, Relaxed);
         let adopted = Adopted {
             tunnel: Some(tunnel),

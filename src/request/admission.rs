@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use messages::{
     Expired, Level, MaxTunnels, MaxTunnelsPerClient, MemoryFull, OriginRefused, ProcessFull,
-    Refused, WrongExpiry,
+    ReadyFileAbsent, Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
 use shared::{Refusal, Slot};
@@ -22,7 +22,8 @@ use crate::ffi::proxy::Answer;
 use crate::ffi::request::Request;
 use crate::processes::child;
 use crate::processes::memory::shared;
-use crate::processes::own_slot;
+use crate::processes::ready;
+use crate::processes::{listing, own_slot};
 use crate::request::expiry::NotOpen;
 use crate::request::reservation::{Place, Reservation};
 use crate::request::{decision, origin};
@@ -85,6 +86,15 @@ pub fn admit(r: Request<'_>) -> Result<(), u16> {
 /// # Errors
 /// The status to answer with.
 pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
+    if let Some(file) = config.ready_file().filter(|file| !ready::is_there(file)) {
+        give_back(r);
+        count(r, Refusal::NotReady);
+        let file = file.to_bytes().escape_ascii();
+        // This is as the administrator wants it.
+        log::request_at(r, Level::Info, &Refused { why: &ReadyFileAbsent { file: &file } });
+        r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
+        return Err(SERVICE_UNAVAILABLE);
+    }
     if let Err(denied) = origin::check(r, config) {
         give_back(r);
         return Err(refuse_origin(r, &denied));
@@ -113,16 +123,22 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
 /// Counts and logs a request for which there is no room. Returns the status to answer with.
 pub fn refuse(r: Request<'_>, why: Refusal, text: &dyn Display) -> u16 {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    own_slot::count_refusal(why);
+    count(r, why);
     log::request_at(r, level(&LAST), &Refused { why: text });
     r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
     SERVICE_UNAVAILABLE
 }
 
+/// Counts a request that is refused.
+fn count(r: Request<'_>, why: Refusal) {
+    own_slot::count_refusal(why);
+    listing::count_handshake(&r.virtual_host(), why.into(), None);
+}
+
 /// Counts and logs a request that this site is not for. Returns the status to answer with.
 fn refuse_origin(r: Request<'_>, denied: &Denied) -> u16 {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    own_slot::count_refusal(Refusal::Origin);
+    count(r, Refusal::Origin);
     log::request_at(r, level(&LAST), &OriginRefused { why: denied });
     FORBIDDEN
 }
@@ -133,7 +149,7 @@ pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
     give_back(r);
     match why {
         NotOpen::Past => {
-            own_slot::count_refusal(Refusal::Expired);
+            count(r, Refusal::Expired);
             log::request(r, &Expired);
             FORBIDDEN
         }

@@ -1,10 +1,10 @@
 //! The end of a tunnel in its worker thread, where mod_proxy's loop carries it, because a side has
-//! sent what a rule does not allow, or its time has come. In the relay it is the relay that looks and ends.
+//! sent what a rule does not allow, its time has come, or an administrator wants it. In the relay it is the relay that looks and ends.
 
 use std::time::{Duration, Instant};
 
 use os::poll;
-use relay::{GOING_AWAY, Rules};
+use relay::{Close, GOING_AWAY, Rules};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
@@ -33,9 +33,11 @@ pub fn end(
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return Status::ABORTED;
     };
+    let ordered = tunnel.ordered.borrow().as_ref().map(Close::code);
     let code = |to: Side| match (tunnel.broken.get(), tunnel.over.get()) {
         (Some((sender, breach)), _) if to == sender => breach.code(),
         (None, Some(limit)) => limit.code(),
+        (None, None) => ordered.unwrap_or(GOING_AWAY),
         _ => GOING_AWAY,
     };
     let until = Instant::now() + Rules::DEFAULT_LINGER;

@@ -6,11 +6,12 @@ use std::fmt::Display;
 
 use messages::{
     ErrorDocument, ForcedToHttp10, LeftToHttpd, LeftToUpgradeParameter, Message, NotInWorker,
-    NotUpgraded, Subrequest, TlsLate, Upgrading,
+    NotUpgraded, Subrequest, TlsLate, Upgrading, Wrong101,
 };
 use protocol::extensions;
 use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{NotUpgrade, is_handshake_header};
+use shared::Handshake as Outcome;
 
 use crate::config::DirConfig;
 use crate::ffi::digest;
@@ -19,6 +20,7 @@ use crate::ffi::log;
 use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
+use crate::processes::listing;
 use crate::request::decision::{asked, decide};
 use crate::request::expiry;
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
@@ -176,7 +178,8 @@ fn delegate(
 
     let keepalives = client.keepalives();
     let has_body = asked(r).is_some_and(|asked| asked.has_body());
-    let handshake = Handshake::new(offer, has_body, config, keepalives);
+    let backend = backend(r, call.url());
+    let handshake = Handshake::new(offer, backend, has_body, config, keepalives);
     let client_timeout = client.socket().and_then(|socket| socket.timeout());
     let not_pooled = env.get(NOT_POOLED);
 
@@ -203,7 +206,42 @@ fn delegate(
         let _ = socket.set_timeout(client_timeout);
     }
     worker_tunnel::ended(r, &handshake);
+    count(r, &handshake);
     finish(r, &handshake, answer)
+}
+
+/// Counts how a handshake ended. One that the back end switched was counted when it did.
+fn count(r: Request<'_>, handshake: &Handshake) {
+    let result = match handshake.stage() {
+        Stage::Switched => return,
+        Stage::Answered => Outcome::Answer,
+        Stage::Late => Outcome::Timeout,
+        Stage::Refused if handshake.refusal() == Some(Wrong101::ID) => Outcome::Bad101,
+        Stage::Refused => Outcome::BadHead,
+        Stage::Waiting => Outcome::Failed,
+    };
+    listing::count_handshake(&r.virtual_host(), result, handshake.answered_after());
+}
+
+/// What the back end of a URL is called: scheme, host and port, or the path of its socket.
+fn backend(r: Request<'_>, url: &[u8]) -> String {
+    // mod_proxy's (ap_proxy_pre_request).
+    if let Some(path) = r.notes().and_then(|notes| notes.get(c"uds_path")) {
+        return format!("unix:{}", String::from_utf8_lossy(path));
+    }
+    let url = String::from_utf8_lossy(url);
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", &url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A user and a password are nobody's business.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let scheme = scheme.to_ascii_lowercase();
+    let port = match &*scheme {
+        _ if has_port => "",
+        "https" | "wss" => ":443",
+        _ => ":80",
+    };
+    format!("{scheme}://{}{port}", host.to_ascii_lowercase())
 }
 
 /// What the client offers and the back end is to see, against which a 101 is checked.

@@ -368,6 +368,11 @@ fn take(
     };
     let mut record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer());
     record.keep_entries(place.take_client_entry(), backends::take_entry(r));
+    let listing = handshake.tunnel.listing.take();
+    if let Some(listing) = listing {
+        listing.to_relay();
+    }
+    record.keep_listing(listing);
     log::request(r, &HandedOver { tunnel: &record });
     own_slot::count_handed_over();
     r.end_redirected_silently();

@@ -2,7 +2,7 @@
 //! filters of the two connections know of it. All of them run in one thread,
 //! within the handler's call.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,10 @@ pub enum Stage {
 pub struct Handshake {
     /// What the client asked for.
     pub offer: Offer,
+    /// The back end: scheme, host and port, or the path of a socket.
+    pub backend: String,
+    /// The subprotocol that the back end chose.
+    pub subprotocol: RefCell<Vec<u8>>,
     /// WSForwardCheck.
     pub rigour: Rigour,
     /// WSForwardHandshakeTimeout, if set.
@@ -62,6 +66,9 @@ pub struct Handshake {
     /// Its connection to the back end has served a request before.
     pub reused: Cell<bool>,
     stage: Cell<Stage>,
+    began: Instant,
+    /// When the back end had answered.
+    answered: Cell<Option<Instant>>,
     deadline: Cell<Option<Deadline>>,
     refusal: Cell<Option<MessageId>>,
 }
@@ -83,9 +90,17 @@ impl Deadline {
 
 impl Handshake {
     /// A handshake that has not begun.
-    pub fn new(offer: Offer, has_body: bool, config: &DirConfig<'_>, keepalives: i32) -> Self {
+    pub fn new(
+        offer: Offer,
+        backend: String,
+        has_body: bool,
+        config: &DirConfig<'_>,
+        keepalives: i32,
+    ) -> Self {
         Self {
             offer,
+            backend,
+            subprotocol: RefCell::default(),
             has_body,
             rigour: config.rigour(),
             timeout: config.handshake_timeout(),
@@ -96,6 +111,8 @@ impl Handshake {
             shows_no_keepalives: Cell::new(false),
             reused: Cell::new(false),
             stage: Cell::new(Stage::Waiting),
+            began: Instant::now(),
+            answered: Cell::new(None),
             deadline: Cell::new(None),
             refusal: Cell::new(None),
         }
@@ -116,6 +133,14 @@ impl Handshake {
     /// It has come to `stage`.
     pub fn reach(&self, stage: Stage) {
         self.stage.set(stage);
+        if matches!(stage, Stage::Answered | Stage::Switched) {
+            self.answered.set(Some(Instant::now()));
+        }
+    }
+
+    /// How long the back end took to answer, if it has.
+    pub fn answered_after(&self) -> Option<Duration> {
+        Some(self.answered.get()?.saturating_duration_since(self.began))
     }
 
     /// The back end has all that it was to be sent for now: the time that a client took for the

@@ -246,6 +246,7 @@ impl HeadFilter {
                 match check(&self.bytes[..end], &handshake.offer, handshake.rigour) {
                     Ok(right) => {
                         handshake.negotiated(right.extensions());
+                        handshake.subprotocol.replace(right.subprotocol.to_vec());
                         let Right101 { head, forgiven, .. } = right;
                         if let Some(wrong) = forgiven {
                             log::request(serving.request, &Forgiven { wrong: &wrong });

@@ -107,7 +107,8 @@ impl Waiting {
             } else {
                 [Tracker::opaque(), Tracker::opaque()]
             };
-            child::adopt(relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record)));
+            let tunnel = relay::Tunnel::new(client, origin, frames, self.rules, Box::new(record));
+            child::adopt(tunnel, &mut || self.place = None);
             self.place = None;
         }
     }

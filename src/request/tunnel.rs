@@ -1,13 +1,16 @@
 //! What the filters of the two connections know of an open tunnel, while it is in its worker thread.
 
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use relay::{Breach, By, Deadline, Guard, Limit, Rules, Tracker};
+use os::process;
+use relay::{Breach, By, Close, Deadline, Guard, Limit, Rules, Tracker};
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
 use crate::processes::alarm::Alarm;
+use crate::processes::listing::Listing;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +54,11 @@ struct Direction {
 }
 
 impl Frames {
-    /// For a tunnel with these rules; none if no rule looks at frames, or has a Close frame sent.
-    pub fn new(rules: &Rules) -> Option<Box<Self>> {
+    /// For a tunnel with these rules; none if no rule looks at frames, or has a Close frame sent, and
+    /// nobody else `closes` it.
+    pub fn new(rules: &Rules, closes: bool) -> Option<Box<Self>> {
         let guards = [By::Client, By::Backend].map(|sender| Guard::new(rules, sender));
-        if guards.iter().all(Option::is_none) && !rules.has_deadline() {
+        if guards.iter().all(Option::is_none) && !rules.has_deadline() && !closes {
             return None;
         }
         let [client, origin] = guards;
@@ -83,8 +87,8 @@ impl Direction {
     }
 
     /// A Close frame behind what was carried, if one can stand there.
-    fn close(&self, code: u16) -> Vec<u8> {
-        if self.tracker.at_boundary() { self.tracker.close_frame(code, "") } else { Vec::new() }
+    fn close(&self, code: u16, reason: &str) -> Vec<u8> {
+        if self.tracker.at_boundary() { self.tracker.close_frame(code, reason) } else { Vec::new() }
     }
 }
 
@@ -119,6 +123,10 @@ pub struct Tunnel {
     pub alarm: RefCell<Option<Alarm>>,
     /// That time has come.
     pub over: Cell<Option<Limit>>,
+    /// How others see it, until it ends or leaves.
+    pub listing: Cell<Option<Listing>>,
+    /// An administrator has it closed like this.
+    pub ordered: RefCell<Option<Close>>,
     /// A stream of HTTP/2 has what came with the 101.
     pub caught_up: Cell<bool>,
 }
@@ -165,6 +173,9 @@ impl Tunnel {
         let of = self.ahead(side);
         let bytes = if result.is_ok() { out.length() } else { 0 };
         of.passed.set(of.passed.get() + bytes);
+        if bytes > 0 {
+            self.show();
+        }
         if let Err(end) = result
             && !end.is_again()
             && of.over.get().is_none()
@@ -172,6 +183,20 @@ impl Tunnel {
             of.over.set(Some(end));
             self.ended_first.set(self.ended_first.get().or(Some(side)));
         }
+    }
+
+    /// Whether it is to end, whatever its sides want.
+    pub fn is_ending(&self) -> bool {
+        self.broken.get().is_some() || self.over.get().is_some() || self.ordered.borrow().is_some()
+    }
+
+    /// Has others see what went through it so far.
+    fn show(&self) {
+        let Some(activity) = self.listing.get().and_then(Listing::activity) else { return };
+        for (count, side) in activity.bytes.iter().zip([Side::Client, Side::Origin]) {
+            count.store(self.ahead(side).passed.get(), Relaxed);
+        }
+        activity.last.store(process::seconds(), Relaxed);
     }
 
     /// Looks at bytes that `side` has sent, before they go on. What no rule allows is cut off.
@@ -209,6 +234,8 @@ impl Tunnel {
     /// A Close frame behind what `side` has sent, if a rule looks at its frames and one can stand there.
     pub fn close_behind(&self, side: Side, code: u16) -> Vec<u8> {
         let mut frames = self.frames.borrow_mut();
-        frames.as_mut().map(|frames| frames.of(side).close(code)).unwrap_or_default()
+        let ordered = self.ordered.borrow();
+        let reason = ordered.as_ref().map_or("", Close::reason);
+        frames.as_mut().map(|frames| frames.of(side).close(code, reason)).unwrap_or_default()
     }
 }

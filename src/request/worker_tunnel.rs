@@ -1,10 +1,12 @@
 //! The open tunnel while mod_proxy's own loop runs it in the worker thread: from
 //! its first read on it may be handed over to the relay.
 
+use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 use messages::{InThread, Message, TunnelEnded};
 use relay::{By, End, Why};
+use shared::Handshake as Outcome;
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
@@ -15,8 +17,9 @@ use crate::ffi::noted::Noted;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
+use crate::processes::listing::{self, Listing, Opening};
 use crate::processes::record::{EndLine, TunnelRecord};
-use crate::processes::{access_line, alarm};
+use crate::processes::{access_line, alarm, child};
 use crate::request::breach;
 use crate::request::handover::{self, Attempt};
 use crate::request::handshake::{Handshake, Stage, connections, current};
@@ -49,7 +52,12 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
         return;
     }
     let rules = serving.data.rules.get();
-    let frames = serving.data.offer.is_websocket().then(|| Frames::new(&rules)).flatten();
+    let frames = serving
+        .data
+        .offer
+        .is_websocket()
+        .then(|| Frames::new(&rules, child::settings().actions))
+        .flatten();
     let is_guarded = frames.is_some() || rules.has_deadline();
     tunnel.frames.replace(frames);
     tunnel.deadline.set(rules.deadline(now));
@@ -60,12 +68,32 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
     if let Some(pool) = serving.origin.and_then(Connection::pool) {
         pool.own(Closing);
     }
+    tunnel.listing.set(list(serving, client));
     // The loop waits for the socket when a read says that nothing is there.
     for c in connections(serving) {
         tls::set_auto_retry(c);
     }
     handover::begin(serving);
     set_timeouts(serving);
+}
+
+/// Has others see the tunnel.
+fn list(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> Option<Listing> {
+    let (r, handshake) = (serving.request, serving.data);
+    let vhost = r.virtual_host();
+    listing::count_handshake(&vhost, Outcome::Switched, handshake.answered_after());
+    Listing::open(&Opening {
+        client: r.useragent_ip(),
+        port: r.useragent_port(),
+        vhost: &vhost,
+        backend: &handshake.backend,
+        is_client_tls: tls::is_on(client),
+        is_backend_tls: serving.origin.is_some_and(tls::is_on),
+        id: &r.log_id(),
+        user: r.user().unwrap_or_default(),
+        subprotocol: &handshake.subprotocol.borrow(),
+        path: r.path(),
+    })
 }
 
 /// The loop waits for the longer of the two sockets' timeouts: as httpd does, which is Timeout or
@@ -137,6 +165,9 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
         messages_up: None,
         messages_down: None,
     };
+    if let Some(listing) = tunnel.listing.take() {
+        listing.end(&end);
+    }
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
     let values = access_line::at_end(&r.log_id(), &peer, &end);
     client.note_tunnel(r, Noted::written(values));
@@ -157,6 +188,9 @@ fn how_it_ended(
     if let Some((side, breach)) = tunnel.broken.get() {
         let by = if side == Side::Client { By::Client } else { By::Backend };
         return (by, breach.into());
+    }
+    if tunnel.ordered.borrow().is_some() {
+        return (By::Us, Why::ClosedByAdmin);
     }
     if let Some(limit) = tunnel.over.get() {
         return (By::Us, limit.into());
@@ -225,10 +259,15 @@ pub fn read(
     }
 }
 
-/// Notes whether the tunnel's time has come. Until then an alarm wakes the loop at that time.
+/// Notes whether the tunnel's time has come, or an administrator has it closed. Until then an alarm
+/// wakes the loop for that.
 fn look_at_the_clock(serving: &Serving<'_, Handshake>) {
     let tunnel = &serving.data.tunnel;
-    let (Some(deadline), Some(origin)) = (tunnel.deadline.get(), serving.origin) else { return };
+    let (deadline, listing) = (tunnel.deadline.get(), tunnel.listing.get());
+    let listing = listing.filter(|_| child::settings().actions);
+    let Some(origin) = serving.origin.filter(|_| deadline.is_some() || listing.is_some()) else {
+        return;
+    };
     let is_set = || {
         let mut alarm = tunnel.alarm.borrow_mut();
         if alarm.is_none() {
@@ -237,13 +276,23 @@ fn look_at_the_clock(serving: &Serving<'_, Handshake>) {
             let origin = origin.socket();
             let origin = origin.as_ref().and_then(Socket::fd);
             *alarm = origin.and_then(|origin| {
-                alarm::set(deadline.at, origin, client.as_ref().and_then(Socket::fd)).ok()
+                alarm::set(deadline.map(|one| one.at), origin, client.as_ref().and_then(Socket::fd))
+                    .ok()
             });
         }
         alarm.is_some()
     };
+    let is_set = is_set();
+    if let (Some(activity), Some(alarm)) =
+        (listing.and_then(Listing::activity), &*tunnel.alarm.borrow())
+    {
+        activity.seat.store(alarm.number(), Release);
+    }
+    if let Some(close) = listing.and_then(Listing::ordered) {
+        tunnel.ordered.replace(Some(close));
+    }
     // One that nobody would end in time does not begin.
-    if deadline.at <= Instant::now() || !is_set() {
+    if let Some(deadline) = deadline.filter(|one| one.at <= Instant::now() || !is_set) {
         tunnel.over.set(Some(deadline.limit));
     }
 }
@@ -279,7 +328,7 @@ fn read_tunnel(
     if is_in_loop {
         look_at_the_clock(serving);
     }
-    if tunnel.broken.get().is_some() || tunnel.over.get().is_some() {
+    if tunnel.is_ending() {
         return Err(breach::end(serving, side, next, out));
     }
     let ahead = tunnel.ahead(side);

@@ -198,6 +198,17 @@ impl Texts {
     }
 }
 
+/// A tunnel that has an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ordered {
+    /// Which one it is.
+    pub tunnel: TunnelEntry,
+    /// Whether a relay carries it, and not a thread of httpd's.
+    pub is_relayed: bool,
+    /// Where in there it is, see [`Activity::seat`].
+    pub seat: u32,
+}
+
 /// An open tunnel, as somebody else sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {

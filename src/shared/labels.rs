@@ -93,8 +93,12 @@ labels! {
         Memory = "refused_memory",
         /// Refused: the time of WSFORWARD_EXPIRES has come already.
         Expired = "refused_expired",
+        /// Refused: WSForwardReadyFile is absent.
+        NotReady = "refused_not_ready",
         /// Refused: WSForwardOrigin does not allow its Origin.
         Origin = "origin",
+        /// There was no answer: the back end was not reached, or hung up.
+        Failed = "failed",
     }
 }
 
@@ -108,6 +112,7 @@ impl From<Refusal> for Handshake {
             Refusal::Memory => Self::Memory,
             Refusal::Expired => Self::Expired,
             Refusal::Origin => Self::Origin,
+            Refusal::NotReady => Self::NotReady,
         }
     }
 }
@@ -237,6 +242,7 @@ mod tests {
             (Refusal::Backend, "max-tunnels-per-backend"),
             (Refusal::Memory, "memory"),
             (Refusal::Expired, "expired"),
+            (Refusal::NotReady, "not-ready"),
         ] {
             assert_eq!(why.name(), text);
             assert_eq!(Handshake::from(why).name(), format!("refused_{}", text.replace('-', "_")));

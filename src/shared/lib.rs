@@ -36,7 +36,7 @@ mod tunnels;
 
 pub use activity::{Activity, Order};
 pub use counters::{Counters, Counts};
-pub use entry::{About, Listed};
+pub use entry::{About, Listed, Ordered};
 pub use labels::{By, Direction, Handshake, Opcode, Reason, Timed};
 pub use mapping::{Mapping, Shareable};
 pub use message::Message;

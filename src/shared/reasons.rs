@@ -89,6 +89,7 @@ reasons! {
         Memory = "memory", "No more fit the server's memory.";
         Expired = "expired", "The time of WSFORWARD_EXPIRES has come already.";
         Origin = "origin", "WSForwardOrigin does not allow its Origin.";
+        NotReady = "not-ready", "WSForwardReadyFile is absent.";
     }
 }
 

@@ -16,7 +16,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 use crate::activity::{Activity, Order, OrderWord};
-use crate::entry::{About, Entry, Listed, Owner, Phase};
+use crate::entry::{About, Entry, Listed, Ordered, Owner, Phase};
 use crate::labels::{self, By, Direction, Opcode, Reason};
 use crate::mapping::Shareable;
 use crate::names::Names;
@@ -307,12 +307,15 @@ impl Register {
     }
 
     /// The tunnel in an entry and its seat, if it is of this slot and has an order.
-    pub(crate) fn ordered(&self, index: usize, slot: SlotNumber) -> Option<(TunnelEntry, u32)> {
+    pub(crate) fn ordered(&self, index: usize, slot: SlotNumber) -> Option<Ordered> {
         let owner = self.owner(index).filter(|owner| owner.is_open() && owner.is_of(slot))?;
         let activity = &self.entries.get(index)?.activity;
         let is_ordered = OrderWord(activity.order.load(Acquire)).is_for(owner.life());
-        let tunnel = TunnelEntry::of(index, owner.life()).filter(|_| is_ordered)?;
-        Some((tunnel, activity.seat.load(Acquire)))
+        Some(Ordered {
+            tunnel: TunnelEntry::of(index, owner.life()).filter(|_| is_ordered)?,
+            is_relayed: owner.phase() == Phase::Relay,
+            seat: activity.seat.load(Acquire),
+        })
     }
 
     pub(crate) fn count(&self, metric: Metric, by: u64) {

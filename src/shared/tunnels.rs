@@ -1,7 +1,7 @@
 //! What a process does with the register: its tunnels, its figures, its nonces.
 
 use crate::activity::{Activity, Order};
-use crate::entry::{About, Listed};
+use crate::entry::{About, Listed, Ordered};
 use crate::labels::Timed;
 use crate::names::Name;
 use crate::orders::OrderNumber;
@@ -80,8 +80,8 @@ impl<'a> Shared<'a> {
         slot.is_some()
     }
 
-    /// The tunnels of a slot that have an order: which one, and its seat.
-    pub fn ordered(self, slot: &Slot) -> impl Iterator<Item = (TunnelEntry, u32)> + use<'a> {
+    /// The tunnels of a slot that have an order.
+    pub fn ordered(self, slot: &Slot) -> impl Iterator<Item = Ordered> + use<'a> {
         self.register.into_iter().zip(self.number(slot)).flat_map(|(register, slot)| {
             (0..register.used()).filter_map(move |index| register.ordered(index, slot))
         })
