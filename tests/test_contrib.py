@@ -15,6 +15,7 @@ ALERTS, ALERTS_TEST = CONTRIB / "prometheus" / "alerts.yml", CONTRIB / "promethe
 DASHBOARD = json.loads((CONTRIB / "grafana" / "wsforward.json").read_text())
 #: What the module answers, to which the crate's own tests hold it.
 METRICS = paths.ROOT / "src" / "report" / "tests" / "metrics.txt"
+OPERATIONS = (paths.ROOT / "docs" / "operations.md").read_text()
 #: What Prometheus puts on each sample.
 TARGET_LABELS = {"instance", "job"}
 
@@ -42,6 +43,7 @@ def exported():
 
 
 EXPORTED = exported()
+FAMILIES = set(re.findall(r"^# TYPE (\w+) ", METRICS.read_text(), re.M))
 
 
 def queries():
@@ -121,8 +123,17 @@ def test_promtool_takes_the_queries_of_the_dashboard(tmp_path):
 
 
 @pytest.mark.parametrize("alert", ALERT_NAMES)
-def test_alert_has_cases(alert):
+def test_alert_has_cases_and_is_documented(alert):
     """One in which it fires, and one in which it does not."""
     cases = ALERTS_TEST.read_text()
     assert re.search(rf"alertname: {alert}\n +exp_alerts:\n", cases)
     assert re.search(rf"\{{eval_time: \w+, alertname: {alert}\}}", cases)
+    assert re.search(rf"\b{alert}\b", OPERATIONS)
+
+
+def test_every_metric_is_documented_and_no_other():
+    rows = re.findall(r"^\| `(wsforward_\w+)` \|", OPERATIONS, re.M)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == FAMILIES
+    for name in re.findall(r"\bwsforward_\w+", OPERATIONS):
+        assert name in EXPORTED or name in FAMILIES, name
