@@ -99,6 +99,7 @@ fn look_at_settings() {
     assert!((1..=64).contains(&settings.threads));
     assert!((4096..=1 << 20).contains(&settings.buffer_size));
     assert!(settings.max_tunnels != Some(0) && settings.max_per_client != Some(0));
+    assert!(settings.max_per_backend != Some(0));
     assert!((1..=32).contains(&settings.client_prefix.v4));
     assert!((1..=128).contains(&settings.client_prefix.v6));
     assert!(settings.drain_timeout != Some(Duration::ZERO));
