@@ -2,10 +2,11 @@
 
 import os
 import re
+import signal
 
 import pytest
 
-from harness import cmodule, http, relayed, wait
+from harness import cmodule, http, procfs, relayed, wait
 from harness.config import MPM
 from harness.draining import site  # noqa: F401
 
@@ -145,6 +146,85 @@ def test_line_comes_after_a_reload_in_the_new_file(site, client, mpm):
         assert "/kept" not in old.read_text()
 
 
+@pytest.mark.parametrize("mpm", MPM)
+def test_lines_of_ten_generations(site, client, mpm):
+    """Each reload leaves a tunnel in a drain process: each has its one line at its end, whichever child is there then."""
+    made = site(mpm, directives)
+    server, talks = made.server, []
+    for number in range(10):
+        talks.append(client(made.plain))
+        tunnel(talks[-1], f"/generation{number}/")
+        relayed.wait_figure(server, "Tunnels", number + 1)
+        server.reload()
+        # With prefork one process collects them.
+        least = 1 if mpm == "prefork" else number + 1
+        wait.until(lambda least=least: len(made.drains()) >= least, "the drain processes")
+        relayed.wait_figure(server, "Tunnels", number + 1)
+    for number, talk in enumerate(talks):
+        talk.echoes(frame(b"still here"))
+        talk.send(frame(b"\x03\xe8", 0x88))
+        talk.close()
+        [line] = lines(server, count=1, request=f"/generation{number}/")
+        # And the Close frame, with a code.
+        assert (line["messages-up"], line["code-client"], line["reason"]) == ("4", "1000", "closed")
+    relayed.wait_figure(server, "Tunnels", 0)
+    wait.until(lambda: not made.drains(), "no drain process is left")
+    assert len(lines(server, request="/generation")) == len(talks)
+    assert relayed.figures(server)["AccessLinesLost"] == 0
+
+
+def test_transfer_log_and_global_log(site, client):
+    """Both have the line, before and after a reload, beside the CustomLog of the virtual host."""
+    def more(server):
+        escaped = FORMAT.replace('"', '\\"')
+        return directives(server, f'GlobalLog global.log "{escaped}"\nLogFormat "{escaped}"')
+    made = site("event", more, vhost="TransferLog transfer.log\nCustomLog own.log ws")
+    server = made.server
+    logs = ("global.log", "transfer.log", "own.log")
+    talks = [client(made.plain) for _ in range(2)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/all{number}")
+    relayed.wait_figure(server, "Tunnels", 2)
+    assert not any(lines(server, file, request="/all") for file in logs)
+    talks[0].close()
+    found = [lines(server, file, count=1, request="/all0") for file in logs]
+    assert found[0] == found[1] == found[2] and found[0][0]["reason"] != "-"
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    talks[1].close()
+    found = [lines(server, file, count=1, request="/all1") for file in logs]
+    assert found[0] == found[1] == found[2] and len(found[0]) == 1
+    # That of the server is not the virtual host's.
+    assert lines(server, request="/all") == []
+
+
+def test_full_disk_is_said_once(site, client):
+    """The tunnels go on, and the other logs have their lines."""
+    made = site("event", lambda server: directives(server) + "\nCustomLog /dev/full ws")
+    server = made.server
+    server.log.expect("WSF0132: .*/dev/full.*No space left on device")
+    talks = [client(made.plain) for _ in range(3)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/full{number}")
+    relayed.wait_figure(server, "Tunnels", 3)
+    for talk in talks:
+        talk.echoes(frame(b"hello"))
+        talk.close()
+    assert len(lines(server, count=3, request="/full")) == 3
+    wait.until(lambda: relayed.figures(server)["AccessLinesLost"] == 3, "three lines are counted as lost")
+    assert len(server.log.wait_for("WSF0132")) == 1
+    # Lines of a drain process are a child's to write, and to say.
+    server.log.expect("WSF0132", certain=False)
+    last = client(made.plain)
+    tunnel(last, "/last")
+    relayed.wait_figure(server, "Tunnels", 1)
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    last.close()
+    lines(server, count=1, request="/last")
+    wait.until(lambda: relayed.figures(server)["AccessLinesLost"] == 4, "and the fourth")
+
+
 def test_log_that_is_gone_is_said_once(site, client):
     made = site("event", directives)
     server = made.server
@@ -252,6 +332,42 @@ def test_piped_log(site, client):
     wait.until(made.drains, "a drain process")
     talks[1].close()
     lines(server, count=1, request="/piped1")
+
+
+@pytest.mark.parametrize("mpm", MPM)
+def test_program_of_a_piped_log_dies(site, client, mpm):
+    """httpd starts another one: that has the lines of all tunnels, those that ended while there was none too."""
+    def more(server):
+        program = server.directory / "program"
+        program.write_text('#!/bin/sh\nexec cat >>"$1"\n')
+        program.chmod(0o755)
+        log = f'CustomLog "{server.directory}/ws.log"'
+        return directives(server).replace(log, f'CustomLog "|{program} {server.directory}/ws.log"')
+    made = site(mpm, more)
+    server = made.server
+
+    def programs():
+        return [pid for pid in procfs.children(server.pid) if procfs.command(pid)[:1] == [b"cat"]]
+    server.log.expect("AH00106|AH00108|AH00488", certain=False)
+    talks = [client(made.plain) for _ in range(20)]
+    for number, talk in enumerate(talks):
+        tunnel(talk, f"/piped{number}/")
+    relayed.wait_figure(server, "Tunnels", len(talks))
+    for part, count in ((talks[:10], 10), (talks[10:], 20)):
+        [program] = wait.until(programs, "the program")
+        # The parent would start another one at once.
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            os.kill(program, signal.SIGKILL)
+            wait.until(lambda program=program: not procfs.command(program), "it is gone")
+            for talk in part:
+                talk.close()
+            relayed.ends(server, count)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        found = lines(server, count=count, request="/piped")
+    assert len({line["request"] for line in found}) == len(found) == len(talks)
+    assert relayed.figures(server)["AccessLinesLost"] == 0
 
 
 def test_value_that_is_not_allowed(httpd):

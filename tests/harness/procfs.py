@@ -17,6 +17,14 @@ def children(pid):
     return found
 
 
+def command(pid):
+    """The words of its command line, none once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
 def private_kib(pid):
     """Memory that only this process has, in KiB (Private_Clean + Private_Dirty)."""
     return _smaps(pid, "Private_Clean") + _smaps(pid, "Private_Dirty")
