@@ -1,84 +1,26 @@
 """The status page: what it shows of tunnels, whether the server is ready, and how it closes tunnels."""
 
-import json
+import base64
+import os
 import re
+import signal
 import urllib.parse
 
 import pytest
 
-from harness import http, relayed, steps, wait
-from harness.websocket import close_frame
+from harness import http, relayed, statuspage, steps, wait
+from harness.websocket import TEXT, close_frame
 
 MPMS = ["event", "worker", "prefork"]
-STATUS = """<Location "/status">
-    SetHandler wsforward-status
-    {}
-</Location>
-"""
-ACTIONS = "WSForwardStatusActions On"
-
-
-class Page:
-    """The status page of a server, as an administrator asks it."""
-
-    def __init__(self, server, client, port=None):
-        self.server, self.client, self.port = server, client, port or server.port
-
-    def get(self, query="", **options):
-        talk = self.client(self.port)
-        answer = talk.ask(http.request(f"/status{'?' + query if query else ''}", **options))
-        talk.close()
-        return answer
-
-    def json(self, query="json"):
-        answer = self.get(query)
-        assert answer.status == 200, answer
-        assert answer.get("Content-Type") == "application/json; charset=utf-8"
-        assert answer.get("Cache-Control") == "no-store"
-        return json.loads(answer.body)
-
-    def tunnels(self, **filters):
-        query = urllib.parse.urlencode(filters)
-        return self.json("tunnels" + ("&" + query if query else ""))
-
-    def wait_tunnels(self, count, **filters):
-        wait.until(lambda: len(self.tunnels(**filters)) == count, lambda: f"{count} tunnels; {self.tunnels()}")
-        return self.tunnels(**filters)
-
-    def post(self, **fields):
-        body = urllib.parse.urlencode(fields).encode()
-        talk = self.client(self.port)
-        answer = talk.ask(http.request("/status", method="POST", body=body, fields=[
-            ("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", str(len(body)))]))  # fmt: skip
-        talk.close()
-        return answer
-
-    def close(self, **fields):
-        """Closes tunnels with a fresh nonce, and says how many."""
-        answer = self.post(action="close", nonce=self.json()["nonce"], **fields)
-        assert answer.status == 200, (answer, answer.body)
-        return json.loads(answer.body)["closed"]
 
 
 @pytest.fixture
 def site(httpd, client):
-    """A server with a status page; `relay` is what its tunnels are carried by."""
+    """A server with a status page, and that page."""
 
-    def make(origin, mpm="event", more="", relay="WSForwardRelay On", actions=ACTIONS, server=""):
-        made = httpd(mpm=mpm)
-        made.directives(server)
-        made.port = made.vhost(f"""ServerName tunnels.example
-WSForward On
-{relay}
-{more}
-{STATUS.format(actions)}
-<Location "/status">
-    ProxyPass "!"
-</Location>
-ProxyPass "/status" "!"
-ProxyPass "/" "{origin.url("http", "")}/\"""")
-        made.start()
-        return made, Page(made, client)
+    def make(origin, mpm="event", **options):
+        server = httpd(mpm=mpm, extra=options.pop("extra", ()))
+        return server, statuspage.start(server, client, origin, **options)
 
     return make
 
@@ -106,7 +48,7 @@ def test_a_tunnel_is_listed_from_its_101_to_its_end(site, backend, client, mpm, 
     assert (one["tls_client"], one["tls_backend"]) == (False, False)
     assert (one["bytes_up"], one["bytes_down"]) == (0, 0)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", one["since"])
-    talk.echoes(b"hello")
+    talk.echoes(b"hello", TEXT)
     wait.until(lambda: page.tunnels()[0]["bytes_up"] == 11 and page.tunnels()[0]["bytes_down"] == 7, lambda: f"{page.tunnels()}")
     if relay == "relay":
         wait.until(lambda: [page.tunnels()[0][name] for name in ("messages_up", "messages_down")] == [1, 1], lambda: f"{page.tunnels()}")
@@ -119,6 +61,146 @@ def test_page_is_served_only_where_the_handler_is_set(site, backend):
     server, page = site(origin)
     answer = page.client(server.port).ask(http.request("/wsforward-status?json"))
     assert answer.body == b"plain\n"
+
+
+HOSTILE = '<script>alert(1)</script>"&\'\x1b[31m\u202e'
+
+
+def test_text_of_clients_is_hostile(site, backend, client):
+    """Path, user and subprotocol: in JSON it is what was sent, in HTML it is escaped, in metrics it is not."""
+    origin = backend()
+    users = f"""<Location "/ws">
+    AuthType Basic
+    AuthName all
+    AuthBasicProvider anon
+    Anonymous_NoUserId on
+    Anonymous_MustGiveEmail off
+    Anonymous_VerifyEmail off
+    Anonymous "*"
+    Require valid-user
+</Location>"""
+    server, page = site(origin, more=users, extra=("auth_basic", "authn_anon", "authn_core", "authz_user"))
+    origin.answers(steps.switch([("Sec-WebSocket-Protocol", "a'b")]), steps.websocket_echo, steps.close)
+    login = base64.b64encode(f"{HOSTILE}:x".encode()).decode()
+    talk = client(server.port)
+    path = "/ws/" + urllib.parse.quote(HOSTILE) + "%FF"
+    answer = talk.ask(http.handshake(path, fields=[
+        ("Authorization", f"Basic {login}"), ("Sec-WebSocket-Protocol", "a'b")]))  # fmt: skip
+    assert answer.status == 101, answer
+    [one] = page.wait_tunnels(1)
+    assert (one["user"], one["path"], one["subprotocol"]) == (HOSTILE, f"/ws/{HOSTILE}\ufffd", "a'b")
+    html = page.get().body.decode()
+    assert "<script" not in html and "\x1b" not in html and "\u202e" not in html
+    assert "&lt;script&gt;" in html
+    metrics = page.get("metrics").body.decode()
+    assert "alert(1)" not in metrics and "a'b" not in metrics
+    assert page.close(user=HOSTILE[:-1]) == 0
+    assert page.close(user=HOSTILE) == 1
+    talk.read_frame()
+    talk.send_frame(close_frame(1001))
+
+
+def test_long_text_is_cut_and_more_than_the_register_has_are_counted(site, backend, client):
+    origin = backend()
+    server, page = site(origin, main="WSForwardRegisterSize 1")
+    relayed.opened(server, client(server.port), "/" + "p" * 300)
+    talk = relayed.opened(server, client(server.port), "/second")
+    [one] = page.wait_tunnels(1)
+    assert one["path"] == "/" + "p" * 127
+    overview = page.json()
+    assert (overview["tunnels"]["open"], overview["tunnels"]["unlisted"]) == (2, 1)
+    # It is carried and counted like any other.
+    talk.echoes(b"hello")
+    talk.close()
+    wait.until(lambda: page.json()["tunnels"]["open"] == 1, lambda: f"{page.json()}")
+    page.wait_metric(1, "tunnels_closed_total")
+
+
+@pytest.mark.parametrize("mpm", ["event", "prefork"])
+def test_tunnels_of_a_killed_child_are_listed_no_more(site, backend, client, mpm):
+    """And what they carried stays in the totals."""
+    origin = backend()
+    server, page = site(origin, mpm)
+    server.expect_log("AH00051|AH00052", certain=False)
+    talk = relayed.opened(server, client(server.port))
+    talk.echoes(b"hello")
+    wait.until(lambda: page.metric("bytes_total", direction="up") == 11, lambda: f"{page.metrics()}")
+    [one] = page.tunnels()
+    os.kill(one["pid"], signal.SIGKILL)
+    page.wait_tunnels(0)
+    assert page.metric("bytes_total", direction="up") == 11
+    page.wait_metric(1, "tunnels_closed_total", reason="process-ended")
+    talk.read_to_end()
+
+
+def test_totals_never_go_back(site, backend, client):
+    """Over reloads and killed children."""
+    origin = backend()
+    server, page = site(origin)
+    server.expect_log("AH00051|AH00052", certain=False)
+    seen = {}
+
+    def check():
+        now = page.metrics()
+        for key, value in now.items():
+            name = key[0].removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+            if name.endswith(("_total", "_seconds")) and "cpu" not in name:
+                assert value >= seen.get(key, 0), key
+        for key in seen:
+            assert key in now or "cpu" in key[0] or not key[0].endswith("_total"), key
+        seen.update({key: value for key, value in now.items() if key[0].endswith(("_total", "_bucket", "_sum", "_count"))})
+
+    for turn in range(4):
+        talks = [relayed.opened(server, client(server.port)) for _ in range(3)]
+        for talk in talks:
+            talk.echoes(b"x" * 1000)
+        check()
+        talks[0].close()
+        check()
+        if turn % 2:
+            server.reload()
+        else:
+            pids = {one["pid"] for one in page.tunnels()} & set(server.children)
+            os.kill(min(pids), signal.SIGKILL)
+            wait.until(lambda: server.status() is not None, "httpd answers")
+        check()
+    assert page.metric("tunnels_opened_total") == 12
+    assert page.metric("handshakes_total", result="101") == 12
+
+
+def test_results_of_handshakes(site, backend, client):
+    origin = backend()
+    server, page = site(origin, more="WSForwardOrigin same\nWSForwardHandshakeTimeout 300ms")
+    server.expect_log("WSF010[235]|WSF0140")
+    ask = lambda **options: client(server.port).ask(http.handshake(**options)).status
+    assert ask() == 101
+    origin.answers(steps.websocket_or_page)
+    origin.answers(steps.body, steps.switch(accept="wrong"))
+    assert ask() == 502
+    origin.answers(lambda connection: connection.send(b"nonsense\r\n\r\n"))
+    assert ask() == 502
+    origin.answers(lambda connection: connection.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+    assert ask() == 404
+    origin.answers(steps.silence)
+    assert ask() == 504
+    assert ask(fields=[("Origin", "https://elsewhere.example")]) == 403
+    for result in ("101", "bad_101", "bad_head", "answer", "timeout", "origin"):
+        assert page.metric("handshakes_total", result=result, vhost=f"tunnels.example:{server.port}") == 1, result
+    assert page.metric("handshake_duration_seconds_count") == 2
+
+
+@pytest.mark.parametrize("accept, content_type, end", [
+    ("", "text/plain; version=0.0.4; charset=utf-8", b""),
+    ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text; version=1.0.0; charset=utf-8", b"# EOF\n"),
+])  # fmt: skip
+def test_formats_of_metrics(site, backend, client, accept, content_type, end):
+    server, page = site(backend())
+    relayed.opened(server, client(server.port))
+    page.wait_tunnels(1)
+    answer = page.get("metrics", [("Accept", accept)] if accept else [])
+    assert answer.get("Content-Type") == content_type
+    assert answer.body.endswith(end)
+    assert b"wsforward_build_info" in answer.body
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
@@ -141,7 +223,7 @@ def test_query_that_is_wrong(site, backend, query):
 def test_actions_are_for_one_place(httpd, where):
     """Not for a whole server, by mistake."""
     server = httpd()
-    server.directives(f"<{where}>\n{ACTIONS}\n</VirtualHost>" if where else ACTIONS)
+    server.directives(f"<{where}>\n{statuspage.ACTIONS}\n</VirtualHost>" if where else statuspage.ACTIONS)
     status, text = server.configtest()
     assert status != 0
     assert "WSForwardStatusActions" in text
@@ -151,12 +233,12 @@ def test_actions_are_for_one_place(httpd, where):
 
 
 @pytest.mark.parametrize("mpm", MPMS)
-def test_while_the_ready_file_is_absent_there_are_no_new_tunnels(site, backend, client, scratch, mpm, request):
+def test_while_the_ready_file_is_absent_there_are_no_new_tunnels(site, backend, client, scratch, mpm):
     """Pages go on, and so do the tunnels that are open."""
     origin = backend()
     file = scratch / f"ready-{mpm}"
     file.write_text("")
-    server, page = site(origin, mpm, server=f'WSForwardReadyFile "{file}"')
+    server, page = site(origin, mpm, main=f'WSForwardReadyFile "{file}"')
     assert (page.get("ready").status, page.get("ready").body) == (200, b"ready\n")
     assert page.json()["ready"] is True
     talk = relayed.opened(server, client(server.port))
@@ -176,7 +258,7 @@ def test_while_the_ready_file_is_absent_there_are_no_new_tunnels(site, backend, 
 
 
 def test_a_server_that_is_nearly_full_is_not_ready(site, backend, client):
-    server, page = site(backend(), server="WSForwardMaxTunnels 4\nWSForwardReadyBelow 50%")
+    server, page = site(backend(), main="WSForwardMaxTunnels 4\nWSForwardReadyBelow 50%")
     relayed.opened(server, client(server.port))
     assert page.get("ready").status == 200
     talk = relayed.opened(server, client(server.port))
