@@ -271,6 +271,17 @@ def test_a_server_that_is_nearly_full_is_not_ready(site, backend, client):
     wait.until(lambda: page.get("ready").status == 200, "it is ready again")
 
 
+def test_tunnels_in_drain_processes_take_no_room(site, backend, client):
+    """A server whose children are new is ready, however many tunnels those before them have left."""
+    server, page = site(backend())
+    before = page.json()["tunnels"]["possible"]
+    for _ in range(3):
+        relayed.opened(server, client(server.port))
+    server.reload()
+    wait.until(lambda: [one["where"] for one in page.tunnels()] == ["drain"] * 3, lambda: f"{page.tunnels()}")
+    wait.until(lambda: page.json()["tunnels"]["possible"] == before + 3, lambda: f"{before}: {page.json()}")
+
+
 # Closing.
 
 

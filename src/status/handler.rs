@@ -13,7 +13,7 @@ use report::query::Query;
 use report::ready::{self, NotReady};
 use report::view::{Overview, Process, ProcessKind, RelayThread, Tunnel};
 use report::{accept, json};
-use shared::{Fallbacks, Shared};
+use shared::{Fallbacks, Shared, Slot};
 
 use crate::config::DirConfig;
 use crate::ffi::content::{self, Method, NoBody, Reply};
@@ -92,10 +92,12 @@ fn show(r: Request<'_>, config: &DirConfig<'_>, shared: Shared<'_>) -> Reply {
     }
 }
 
-/// Tunnels that may be open, by the limits and by the descriptors of the children that live.
+/// Tunnels that may be open, by the limits and by the descriptors of the processes that live.
 fn possible(shared: Shared<'_>) -> u64 {
     let settings = child::settings();
-    let by_descriptors: u64 = shared.processes().map(|slot| slot.capacity.load(Relaxed)).sum();
+    // A drain process takes no more than it has.
+    let of = |slot: &Slot| slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed));
+    let by_descriptors: u64 = shared.processes().map(of).sum();
     let by_memory = settings.by_memory.map(|bound| bound.tunnels);
     let limit = settings.max_tunnels.or(by_memory).map_or(u64::MAX, u64::from);
     by_descriptors.min(limit)
@@ -140,7 +142,7 @@ fn overview(
     }
 }
 
-fn one_process(slot: &shared::Slot, snapshot: &Snapshot) -> Process {
+fn one_process(slot: &Slot, snapshot: &Snapshot) -> Process {
     let pid = slot.pid();
     let relay_thread = |thread: &threads::Thread| {
         let number = thread.name.strip_prefix("relay-")?.parse().ok()?;
