@@ -191,6 +191,7 @@ impl ProxyHooks for Hooks {
 
 impl ContentHooks for Hooks {
     const HANDLER: &CStr = c"wsforward-status";
+    const SECURITY_POLICY: &str = report::html::CONTENT_SECURITY_POLICY;
 
     fn content(r: Request<'_>, method: Method) -> Reply {
         status::handler::content(r, method)

@@ -203,6 +203,15 @@ def test_formats_of_metrics(site, backend, client, accept, content_type, end):
     assert b"wsforward_build_info" in answer.body
 
 
+def test_page_is_framed_by_nobody_and_runs_nothing(site, backend):
+    """So no other site has somebody press its buttons."""
+    _, page = site(backend())
+    answer = page.get()
+    assert answer.get("Content-Type") == "text/html; charset=utf-8"
+    policy = answer.get("Content-Security-Policy").split("; ")
+    assert {"default-src 'none'", "frame-ancestors 'none'", "form-action 'self'"} <= {*policy}
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 def test_other_methods_are_not_allowed(site, backend, method):
     _, page = site(backend())

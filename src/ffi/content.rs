@@ -10,6 +10,8 @@ use super::sys;
 pub(crate) trait ContentHooks {
     /// What `SetHandler` calls it.
     const HANDLER: &CStr;
+    /// What a browser may do with its answers: their Content-Security-Policy.
+    const SECURITY_POLICY: &str;
 
     /// The answer to a request that was set to the handler.
     fn content(r: Request<'_>, method: Method) -> Reply;
@@ -64,18 +66,19 @@ unsafe extern "C" fn handler<H: ContentHooks>(r: *mut sys::request_rec) -> c_int
             request.allow_methods(&[sys::M_GET, sys::M_POST]);
             return sys::HTTP_METHOD_NOT_ALLOWED as c_int;
         };
-        send(request, &H::content(request, method));
+        send(request, &H::content(request, method), H::SECURITY_POLICY);
         sys::OK as c_int
     })
 }
 
 /// Sends an answer, whatever its status, as it is: no ErrorDocument takes its place.
-fn send(r: Request<'_>, reply: &Reply) {
+fn send(r: Request<'_>, reply: &Reply, security_policy: &str) {
     let Some(pool) = r.pool() else { return };
     let content_type = pool.copy(reply.content_type.as_bytes());
     r.set_status(reply.status);
     r.set_header(c"Cache-Control", "no-store");
     r.set_header(c"X-Content-Type-Options", "nosniff");
+    r.set_header(c"Content-Security-Policy", security_policy);
     let record = r.as_ptr();
     let Ok(length) = c_int::try_from(reply.body.len()) else { return };
     // SAFETY: the request is alive; the type is in its pool, and the body readable for its length. A

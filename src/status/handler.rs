@@ -87,7 +87,7 @@ fn show(r: Request<'_>, config: &DirConfig<'_>, shared: Shared<'_>) -> Reply {
         Query::Page { filter, page } => {
             let list = List { tunnels: &tunnels(&filter), filter: &filter, page };
             let body = html::page(&overview(), &list);
-            Reply { status: OK, content_type: "text/html; charset=utf-8", body }
+            Reply { status: OK, content_type: html::CONTENT_TYPE, body }
         }
     }
 }
