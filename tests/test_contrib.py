@@ -1,14 +1,12 @@
 """What contrib/ has: it uses metrics that exist, and Prometheus's own tools take it."""
 
 import json
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import pytest
 
 from harness import paths
+from harness.prometheus import promtool
 
 CONTRIB = paths.ROOT / "contrib"
 ALERTS, ALERTS_TEST = CONTRIB / "prometheus" / "alerts.yml", CONTRIB / "prometheus" / "alerts_test.yml"
@@ -18,18 +16,6 @@ METRICS = paths.ROOT / "src" / "report" / "tests" / "metrics.txt"
 OPERATIONS = (paths.ROOT / "docs" / "operations.md").read_text()
 #: What Prometheus puts on each sample.
 TARGET_LABELS = {"instance", "job"}
-
-
-def promtool(*arguments, **options):
-    """Its output, which is to end well."""
-    unpacked = Path(os.environ.get("WSF_UNPACKED", "/nonexistent"))
-    programs = [root / "usr/bin/promtool" for root in (Path("/"), unpacked)]
-    found = [program for program in programs if program.exists()]
-    if not found:
-        pytest.skip("no promtool (Debian: prometheus, installed or unpacked below WSF_UNPACKED)")
-    done = subprocess.run([found[0], *arguments], capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def exported():
