@@ -29,14 +29,27 @@ struct Spreading {
 }
 
 impl Spreading {
+    /// Times for these tasks, as far from each other as there is room for, in an order of chance.
+    fn add_all(&mut self, tasks: impl Iterator<Item = usize>, now: Instant) {
+        let mut tasks: Vec<_> = tasks.map(|task| (crate::socket::random(), task)).collect();
+        tasks.sort_unstable();
+        // Other processes have others: they are not to begin together.
+        let first = random_part();
+        let each = self.until.saturating_duration_since(now).div_f64(tasks.len().max(1) as f64);
+        for (number, (_, task)) in tasks.into_iter().enumerate() {
+            self.set(task, now + each.mul_f64(number as f64 + first));
+        }
+    }
+
     /// A time for this task: any that is left.
     fn add(&mut self, task: usize, now: Instant) {
         let left = self.until.saturating_duration_since(now);
-        if left.is_zero() {
-            return;
+        if !left.is_zero() {
+            self.set(task, now + left.mul_f64(random_part()));
         }
-        let random = u32::from_ne_bytes(crate::socket::random());
-        let at = now + left.mul_f64(f64::from(random) / f64::from(u32::MAX));
+    }
+
+    fn set(&mut self, task: usize, at: Instant) {
         if task >= self.at.len() {
             self.at.resize(task + 1, None);
         }
@@ -51,6 +64,11 @@ impl Spreading {
     }
 }
 
+/// From 0 to 1.
+fn random_part() -> f64 {
+    f64::from(u32::from_ne_bytes(crate::socket::random())) / f64::from(u32::MAX)
+}
+
 impl Spread {
     /// An order that is to be carried out within so long, on these tasks and on all that come
     /// meanwhile. It takes the place of the one before.
@@ -62,7 +80,7 @@ impl Spread {
             due: BTreeSet::new(),
         });
         if let Some(order) = &mut order {
-            tasks.for_each(|task| order.add(task, now));
+            order.add_all(tasks, now);
         }
         *self.order.borrow_mut() = order;
     }
@@ -133,7 +151,7 @@ mod tests {
             let part = (*at - begin).as_secs_f64() / HOUR.as_secs_f64();
             tenths[((part * 10.0) as usize).min(9)] += 1;
         }
-        assert!(tenths.iter().all(|count| (100..300).contains(count)), "{tenths:?}");
+        assert!(tenths.iter().all(|count| (199..=201).contains(count)), "{tenths:?}");
     }
 
     #[test]
