@@ -4,6 +4,7 @@
  * load where neither mod_ssl nor OpenSSL is present.
  */
 #include "httpd.h"
+#include "ap_listen.h"
 #include "ap_mmn.h"
 #include "ap_mpm.h"
 #include "http_config.h"

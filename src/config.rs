@@ -11,7 +11,7 @@ use std::time::Duration;
 use protocol::handshake::Rigour;
 use protocol::upgrade::{WEBSOCKET, is_protocol};
 use protocol::{extensions, origin_rule};
-use relay::{KeepAlive, Rules, Strict};
+use relay::{GOING_AWAY, KeepAlive, Rules, Strict};
 
 use crate::config::bound::Bound;
 use crate::ffi::command::{Arguments, Context, Directive, not_allowed, number, time};
@@ -199,6 +199,10 @@ pub struct Settings {
     pub ready_below: u32,
     /// `WSForwardStatusActions On` anywhere.
     pub actions: bool,
+    /// WSForwardCloseSpread: the time over which many tunnels are ended.
+    pub close_spread: Duration,
+    /// WSForwardCloseCode.
+    pub close_code: u16,
     /// `WSForward On` anywhere.
     used: bool,
     /// `WSForwardRelay On` anywhere.
@@ -221,6 +225,8 @@ pub const DEFAULTS: Settings = Settings {
     register_size: 65_536,
     ready_below: 95,
     actions: false,
+    close_spread: Duration::ZERO,
+    close_code: GOING_AWAY,
     used: false,
     relay: false,
 };
@@ -265,7 +271,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 26] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 28] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -521,6 +527,26 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 26] = [
         },
     },
     Directive {
+        name: c"WSForwardCloseSpread",
+        context: Context::Server,
+        usage: c"the time over which many tunnels are ended, each at any instant of it, in seconds or with a unit; 0 is at once (default: 0)",
+        set: |_, values| {
+            let spread = values.time(Duration::ZERO)?;
+            change(|settings| settings.close_spread = spread);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardCloseCode",
+        context: Context::Server,
+        usage: c"1001 or 1012: the code of the Close frames when tunnels end with their server or process (default: 1001)",
+        set: |_, values| {
+            let code = close_code(values)?;
+            change(|settings| settings.close_code = code);
+            Ok(())
+        },
+    },
+    Directive {
         name: c"WSForwardKeepAlive",
         context: Context::Server,
         usage: c"Off, or the seconds of silence before the first TCP keepalive probe, the seconds between probes, and how many go unanswered (default: 60 20 3)",
@@ -652,6 +678,16 @@ fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
         },
         other => Err(not_allowed(other, &"auto, or a number from 1 to 1536")),
     }
+}
+
+fn close_code(values: &Arguments<'_>) -> Result<u16, String> {
+    /// The server restarts (IANA's registry of WebSocket close codes).
+    const SERVICE_RESTART: u16 = 1012;
+    let expected = "1001 or 1012";
+    let value = values.one(&expected)?;
+    let codes = [GOING_AWAY, SERVICE_RESTART];
+    let code = codes.into_iter().find(|code| code.to_string() == value);
+    code.ok_or_else(|| not_allowed(&[value], &expected))
 }
 
 fn protocols<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {

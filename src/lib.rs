@@ -22,7 +22,7 @@ use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
 use ffi::content::{ContentHooks, Method, Reply};
-use ffi::ending::{ChildExit, EndHooks};
+use ffi::ending::{ChildExit, EndHooks, ServerEnd};
 use ffi::filter::Loading;
 use ffi::log::Server;
 use ffi::mod_status::StatusHooks;
@@ -37,7 +37,7 @@ use messages::{
     CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
     NoSharedMemory, UselessRelay,
 };
-use processes::{access_line, child, memory, parent, registry};
+use processes::{access_line, child, graceful_stop, memory, parent, registry};
 use request::{admission, backends, decision, handler, head, origin, worker_tunnel};
 
 /// What all Rust code in the module allocates with.
@@ -142,7 +142,18 @@ impl EndHooks for Hooks {
         child::stop(how);
     }
 
-    fn parent_ends(parent: &Parent, main: Server<'_>) {
+    fn parent_runs(parent: &Parent) {
+        graceful_stop::watch(parent);
+    }
+
+    fn stops_gracefully(parent: &Parent) {
+        graceful_stop::tell(parent);
+    }
+
+    fn parent_ends(parent: &Parent, main: Server<'_>, how: ServerEnd) {
+        if how == ServerEnd::Graceful {
+            graceful_stop::wait(parent, main);
+        }
         parent::end_all(parent, main);
     }
 }

@@ -14,7 +14,7 @@ TIME, ABOVE_0 = "a time such as 30, 30s, 500ms or 5min", "a time above 0 such as
 KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
-CHECK = "strict, lenient or off"
+CHECK, CLOSE_CODE = "strict, lenient or off", "1001 or 1012"
 EXTENSIONS = "any, none, or names of extensions such as permessage-deflate"
 LIFETIME = "a time such as 8h, and a percentage from 0% to 100%"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
@@ -114,6 +114,14 @@ WRONG = [
     ("WSForwardMaxDrainProcesses", None, PROCESSES),
     ("WSForwardMaxDrainProcesses 0", "0", PROCESSES),
     ("WSForwardMaxDrainProcesses 1537", "1537", PROCESSES),
+    ("WSForwardCloseSpread", None, TIME),
+    ("WSForwardCloseSpread never", "never", TIME),
+    ("WSForwardCloseSpread -1", "-1", TIME),
+    ("WSForwardCloseSpread 1 2", "1 2", TIME),
+    ("WSForwardCloseCode", None, CLOSE_CODE),
+    ("WSForwardCloseCode 1000", "1000", CLOSE_CODE),
+    ("WSForwardCloseCode 01012", "01012", CLOSE_CODE),
+    ("WSForwardCloseCode 1001 1012", "1001 1012", CLOSE_CODE),
     ("WSForwardRelayThreads", None, THREADS),
     ("WSForwardRelayThreads 0", "0", THREADS),
     ("WSForwardRelayThreads 65", "65", THREADS),

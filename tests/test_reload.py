@@ -66,7 +66,8 @@ STOPS = {"stop": signal.SIGTERM, "graceful-stop": signal.SIGWINCH, "restart": si
 @pytest.mark.parametrize("mpm", MPMS)
 @pytest.mark.parametrize("how", STOPS)
 def test_stops_end_tunnels_in_order(site, client, certificate, mpm, how):
-    """Close 1001 and an end, in children and in drain processes, at once."""
+    """Close 1001 and an end, in children and in drain processes: at once, or, with grace, within
+    GracefulShutdownTimeout."""
     one = site(mpm)
     older = opened(client, certificate, one, 6)
     one.server.reload()
@@ -233,20 +234,6 @@ def test_a_library_s_client_sees_going_away(site, certificate):
                 with pytest.raises(ConnectionClosed) as closed:
                     ws.recv()
                 assert closed.value.rcvd.code == 1001
-
-
-@pytest.mark.parametrize("mpm", MPMS)
-def test_graceful_shutdown_timeout_0(site, client, certificate, mpm):
-    """Tunnels end at once: there is nobody to wait for."""
-    one = site(mpm, "GracefulShutdownTimeout 0")
-    tunnels = opened(client, certificate, one, 6)
-    one.server.stop(signal.SIGWINCH)
-    assert one.server.stopped_in < wait.scaled(5)
-    for talk in tunnels:
-        assert talk.read_frame().payload[:2] == (1001).to_bytes(2)
-        assert talk.read_to_end() == b""
-        talk.close()
-    assert not one.drains()
 
 
 #: Tunnels at a stop; 5,000 by hand.

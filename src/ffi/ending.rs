@@ -3,10 +3,12 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use os::asked;
+
 use super::guard::guard;
 use super::log::Server;
 use super::role::{Parent, SignalHandler};
-use super::server::{Process, is_threaded};
+use super::server::{Process, has_closed_listeners, is_threaded};
 use super::{optional, pool, sys};
 
 /// How a child process ends.
@@ -27,9 +29,51 @@ pub(crate) trait EndHooks {
     fn child_stopping(graceful: bool);
     /// A child process ends: its workers have ended, and its pool is about to be destroyed.
     fn child_exit(how: ChildExit);
+    /// The parent has set its signal handlers, and starts children.
+    fn parent_runs(parent: &Parent);
+    /// The server stops gracefully: it listens no more, and waits for its children, of which one has
+    /// ended. Called for each of them.
+    fn stops_gracefully(parent: &Parent);
     /// The configuration goes away in the parent, because the server stops or
-    /// restarts without grace. Not called for a graceful reload.
-    fn parent_ends(parent: &Parent, main: Server<'_>);
+    /// restarts without grace. Not called for a graceful reload. The children have ended.
+    fn parent_ends(parent: &Parent, main: Server<'_>, how: ServerEnd);
+}
+
+/// How the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServerEnd {
+    /// Stop, a restart without grace, or it could not go on.
+    AtOnce,
+    /// A graceful stop, and nobody has asked for more since.
+    Graceful,
+}
+
+fn server_end(parent: &Parent) -> ServerEnd {
+    // SAFETY: reads what the MPM keeps in the parent.
+    let by_mpm = || unsafe { sys::wsf_mpm_is_ungraceful() != 0 };
+    // At the end of a graceful stop prefork's parent sends itself SIGTERM.
+    let at_once = asked::to_stop_at_once().unwrap_or_else(by_mpm);
+    if has_closed_listeners(parent) && !at_once { ServerEnd::Graceful } else { ServerEnd::AtOnce }
+}
+
+unsafe extern "C" fn child_status<H: EndHooks>(
+    _server: *mut sys::server_rec,
+    _pid: libc::pid_t,
+    _generation: sys::ap_generation_t,
+    _slot: c_int,
+    status: sys::mpm_child_status,
+) {
+    guard((), || {
+        if !is_parent() {
+            return;
+        }
+        let parent = Parent::new();
+        if status == sys::MPM_CHILD_STARTED {
+            H::parent_runs(&parent);
+        } else if has_closed_listeners(&parent) {
+            H::stops_gracefully(&parent);
+        }
+    });
 }
 
 /// Whether the MPM told its child to end gracefully. Set by `child_stopping`, in the child; see `child_exit_kind`.
@@ -65,9 +109,13 @@ unsafe extern "C" fn child_stopping<H: EndHooks>(_pool: *mut sys::apr_pool_t, gr
     }
 }
 
-/// httpd has the hook from 2.4.49 on. Without it every end of a child counts as
+/// httpd has the hook `child_stopping` from 2.4.49 on. Without it every end of a child counts as
 /// [`ChildExit::AtOnce`].
 pub(super) fn register<H: EndHooks>() {
+    let none = std::ptr::null();
+    let middle = sys::APR_HOOK_MIDDLE as c_int;
+    // SAFETY: httpd copies the pointer; the callback stays loaded for as long as the hook.
+    unsafe { sys::ap_hook_child_status(Some(child_status::<H>), none, none, middle) };
     type Register = unsafe extern "C" fn(
         Option<unsafe extern "C" fn(*mut sys::apr_pool_t, c_int)>,
         *const *const c_char,
@@ -80,13 +128,14 @@ pub(super) fn register<H: EndHooks>() {
     }
     // SAFETY: mpm_common.h declares the function of this name with this type.
     let hook: Register = unsafe { std::mem::transmute(hook) };
-    let none = std::ptr::null();
     // SAFETY: the callback stays loaded for as long as the hook.
-    unsafe { hook(Some(child_stopping::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
+    unsafe { hook(Some(child_stopping::<H>), none, none, middle) };
 }
 
 /// Has [`EndHooks::child_exit`] called when the child that has just started ends.
 pub(super) fn watch_child<H: EndHooks>(child: &Process<'_>) {
+    // They are the parent's.
+    asked::leave();
     // First of all modules, so that by LIFO it runs last: nobody else's cleanup finds our threads
     // gone, and the workers are joined before.
     // SAFETY: the pool is alive; the callback stays loaded with the child.
@@ -138,15 +187,21 @@ fn is_parent() -> bool {
 unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
         if is_parent() {
+            let parent = Parent::new();
             // SAFETY: the main server, part of the configuration that goes away after this.
-            H::parent_ends(&Parent::new(), unsafe { Server::from_raw(main.cast()) });
+            let server = unsafe { Server::from_raw(main.cast()) };
+            H::parent_ends(&parent, server, server_end(&parent));
         }
+        // The module is about to be unloaded, in whatever process this is.
+        asked::leave();
     });
     sys::APR_SUCCESS as sys::apr_status_t
 }
 
 unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
     guard((), || {
+        // The module is about to be unloaded, in whatever process this is.
+        asked::leave();
         if !is_parent() {
             return;
         }
@@ -162,7 +217,8 @@ unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_sta
             unsafe { (sys::wsf_mpm_restart_pending() != 0, sys::wsf_mpm_is_ungraceful() != 0) };
         if !restarts || ungraceful {
             // SAFETY: the main server, part of the configuration that goes away after this.
-            H::parent_ends(&Parent::new(), unsafe { Server::from_raw(server) });
+            let main = unsafe { Server::from_raw(server) };
+            H::parent_ends(&Parent::new(), main, ServerEnd::AtOnce);
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t

@@ -74,8 +74,11 @@ impl Server<'_> {
 
     /// Whether a line of this level would be written.
     pub(crate) fn is_logged(self, level: Level) -> bool {
+        // httpd writes its own notices whatever the configured level.
         // SAFETY: a server of this process's configuration.
-        unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) >= of_httpd(level) }
+        level <= Level::Notice
+            || unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) }
+                >= of_httpd(level)
     }
 
     /// Logs about the server as a whole.

@@ -2,10 +2,12 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
+use std::time::Duration;
 
 use super::log::Server;
 use super::optional;
 use super::pool::Pool;
+use super::role::Parent;
 use super::sys;
 
 /// httpd's version as it runs, not as it was built against.
@@ -72,6 +74,26 @@ pub(crate) fn most_children() -> u64 {
     // SAFETY: `children` is ours.
     unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
     u64::try_from(children).unwrap_or(0)
+}
+
+/// GracefulShutdownTimeout; `None` is for as long as it takes.
+pub(crate) fn graceful_timeout(_: &Parent) -> Option<Duration> {
+    // SAFETY: a number that the parent, in its only thread, writes when it reads its configuration.
+    let seconds = unsafe { sys::ap_graceful_shutdown_timeout };
+    u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
+/// Whether httpd listens no more, as in a graceful stop alone.
+pub(super) fn has_closed_listeners(_: &Parent) -> bool {
+    // SAFETY: the list of the configuration that runs, which the parent changes in its only thread.
+    let mut next = unsafe { sys::ap_listeners.as_ref() };
+    let mut is_closed = next.is_some();
+    while let Some(listener) = next {
+        is_closed &= listener.active == 0;
+        // SAFETY: NULL, or the next one of that list.
+        next = unsafe { listener.next.as_ref() };
+    }
+    is_closed
 }
 
 /// Whether a module is loaded, by the name of its source file.

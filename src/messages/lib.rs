@@ -173,6 +173,16 @@ messages! {
         Automatic { number } "auto (here {number})";
     }
 
+    StopWaits(480) Notice { processes, until } "graceful stop: {processes} processes carry tunnels on, {until}; SIGTERM ends them at once" {
+        TunnelsUntil { seconds } "for at most {seconds} s";
+        TunnelsForever "until these end";
+    }
+
+    StopOver(481) Notice { why } "graceful stop: the tunnels that are left end now, {why}" {
+        TimeIsOver "their time is over";
+        AskedToStop "the server was asked to stop at once";
+    }
+
     LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
 
     ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"

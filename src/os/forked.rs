@@ -3,13 +3,13 @@
 use std::ffi::{CString, c_int};
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::process::DRAIN_NAME;
 use crate::signal_safe::exit_now;
-use crate::signals::{Mask, sigterm};
+use crate::signals::{Mask, Notice, Notices};
 
 /// What a fork leads to.
 pub enum Fork {
@@ -26,8 +26,8 @@ pub struct Forked {
     _of_thread: PhantomData<*const ()>,
 }
 
-/// `fork()`. The new process has the name of drain processes, and SIGTERM blocked: it can be told
-/// to end as soon as it is found.
+/// `fork()`. The new process has the name of drain processes, and the signals of notices blocked: it
+/// can be told to end as soon as it is found.
 ///
 /// # Errors
 /// There is no process to be had.
@@ -37,7 +37,7 @@ pub struct Forked {
 /// leaves the memory of the calling thread, and the allocator, which the C library makes fit for
 /// the new process; it leaves nothing of httpd.
 pub unsafe fn fork_drain() -> io::Result<Fork> {
-    let before = Mask::block(libc::SIGTERM);
+    let before = Mask::block(&Notice::signals());
     let name = rustix::thread::name().unwrap_or_else(|_| CString::from(c"httpd"));
     // Without its name it is nobody's to end, and ends with its tunnels.
     let _ = rustix::thread::set_name(DRAIN_NAME);
@@ -54,8 +54,8 @@ pub unsafe fn fork_drain() -> io::Result<Fork> {
 
 /// What a forked process has of its own once it has left httpd.
 pub struct Left {
-    /// Readable once this process is sent SIGTERM.
-    pub term: OwnedFd,
+    /// What this process is told.
+    pub notices: Notices,
     /// What `ps` shows, if it can be changed.
     pub title: Option<Title>,
 }
@@ -101,24 +101,26 @@ impl Forked {
     /// process. From here on it may have threads.
     ///
     /// # Errors
-    /// There is no descriptor for SIGTERM.
+    /// There is no descriptor for notices.
     pub fn leave(self) -> io::Result<Left> {
         // It fails in a session's leader, which is as well.
         let _ = rustix::process::setsid();
-        let ignored = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGPIPE]
+        let ignored = [libc::SIGHUP, libc::SIGINT, libc::SIGPIPE, libc::SIGWINCH]
             .into_iter()
-            .chain([libc::SIGWINCH, libc::SIGTTOU, libc::SIGTTIN, libc::SIGTSTP]);
-        let by_default = [libc::SIGCHLD, libc::SIGTERM, libc::SIGSEGV, libc::SIGBUS]
+            .chain([libc::SIGTTOU, libc::SIGTTIN, libc::SIGTSTP]);
+        // Those of notices stay blocked.
+        let by_default = [libc::SIGCHLD, libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT]
             .into_iter()
-            .chain([libc::SIGABRT, libc::SIGILL, libc::SIGFPE, libc::SIGXCPU, libc::SIGXFSZ]);
+            .chain([libc::SIGILL, libc::SIGFPE, libc::SIGXCPU, libc::SIGXFSZ])
+            .chain(Notice::signals());
         let ignored = ignored.map(|signal| (signal, libc::SIG_IGN));
         for (signal, how) in ignored.chain(by_default.map(|signal| (signal, libc::SIG_DFL))) {
             // SAFETY: sets a disposition, to none of our own functions.
             unsafe { libc::signal(signal, how) };
         }
-        Mask::block_only(libc::SIGTERM);
+        Mask::block_only(&Notice::signals());
         let title = self.title();
-        Ok(Left { term: sigterm()?, title })
+        Ok(Left { notices: Notices::new()?, title })
     }
 
     /// Finds the memory of the arguments (proc_pid_stat(5), fields 48 to 51).

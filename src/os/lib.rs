@@ -12,6 +12,7 @@
 //! Descriptors are owned ([`OwnedFd`](std::os::fd::OwnedFd)) or borrowed
 //! ([`BorrowedFd`](std::os::fd::BorrowedFd)); their numbers appear in no signature.
 
+pub mod asked;
 pub mod descriptors;
 pub mod fdpass;
 pub mod forked;
@@ -28,4 +29,4 @@ mod signals;
 pub mod stop;
 pub mod threads;
 
-pub use signals::sigterm;
+pub use signals::{Notice, Notices, sigterm};

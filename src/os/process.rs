@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::param::clock_ticks_per_second;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal, test_kill_process,
-};
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open, pidfd_send_signal, test_kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::poll;
+use crate::signals::Notice;
 
 /// What drain processes are named. The kernel keeps 15 bytes.
 pub const DRAIN_NAME: &CStr = c"wsforward-drain";
@@ -39,8 +38,9 @@ pub fn watch_parent() -> io::Result<OwnedFd> {
     Ok(pidfd_open(parent, PidfdFlags::empty())?)
 }
 
-/// Asks a drain process to end, if that is what it is: the number may by now be another process's.
-pub fn terminate(pid: u32, is_drain: impl FnOnce() -> bool) {
+/// Tells a drain process something, if that is what it is: the number may by now be another
+/// process's.
+pub fn tell(pid: u32, notice: Notice, is_drain: impl FnOnce() -> bool) {
     if pid <= 1 {
         return;
     }
@@ -48,7 +48,7 @@ pub fn terminate(pid: u32, is_drain: impl FnOnce() -> bool) {
     let Ok(process) = watch(pid) else { return };
     if is_drain() && !has_other_name(pid) {
         // It may have ended meanwhile.
-        let _ = pidfd_send_signal(process, Signal::TERM);
+        let _ = pidfd_send_signal(process, notice.signal());
     }
 }
 

@@ -3,11 +3,11 @@
 //! a child that is ending already; and the end of a child waits for its workers.
 
 use std::ffi::{c_int, c_void};
-use std::io;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 
 use crate::signal_safe::Orders;
+use crate::signals::current;
 
 /// What [`watch`] was told.
 static ORDERS: AtomicPtr<Orders> = AtomicPtr::new(std::ptr::null_mut());
@@ -46,16 +46,6 @@ pub fn is_chained() -> bool {
     NEXT.load(SeqCst) != 0
 }
 
-fn current() -> io::Result<libc::sigaction> {
-    // SAFETY: plain numbers and a pointer, for which zero is valid.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: asks; the structure is ours.
-    match unsafe { libc::sigaction(libc::SIGTERM, std::ptr::null(), &raw mut action) } {
-        0 => Ok(action),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Has orders given when the parent sends SIGTERM, and when the process sends one to itself: the
 /// MPM's listener wakes the main thread like that when it ends. The parent's signal may be lost to
 /// that one, since the kernel keeps one that waits, not two.
@@ -65,14 +55,14 @@ fn current() -> io::Result<libc::sigaction> {
 pub fn watch(orders: &'static Orders, by_parent: u32, by_itself: u32) {
     let ours: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigterm;
     let is_ours = |action: &libc::sigaction| action.sa_sigaction == ours as libc::sighandler_t;
-    let Ok(now) = current() else { return };
+    let Ok(now) = current(libc::SIGTERM) else { return };
     if is_ours(&now) {
         return;
     }
     let mut before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
     // Another thread may have done it meanwhile. Another module's handler of the wider kind is
     // left alone.
-    let Ok(now) = current() else { return };
+    let Ok(now) = current(libc::SIGTERM) else { return };
     if is_ours(&now) || now.sa_flags & libc::SA_SIGINFO != 0 {
         return;
     }

@@ -4,15 +4,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use messages::{Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay};
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::{poll, sigterm, stop};
-use relay::{
-    DESCRIPTORS_OF_PIPES, Ending, GOING_AWAY, Order, Relay, Settings as RelaySettings, Tunnel, Why,
-};
+use relay::{DESCRIPTORS_OF_PIPES, Ending, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 use shared::Slot;
 
 use crate::config::{self, Settings};
@@ -23,6 +22,7 @@ use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
+use crate::processes::plan::Plan;
 use crate::processes::{access, alarm, lines, logger, memory, orders, own_slot, parent, registry};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
@@ -80,9 +80,10 @@ pub fn start(process: Process<'_>) {
     if let (Some(_), Err(error)) = (&relay, &prepared) {
         server.say(&NoDrain { error });
     }
-    let keeper = relay
-        .as_ref()
-        .and_then(|_| Keeper::start(end_tunnels, drain::tell_all, is_stop_watched).ok());
+    let keeper = relay.as_ref().and_then(|_| {
+        let follow = |anew| follow_plan(anew);
+        Keeper::start(end_tunnels, drain::tell_all, is_stop_watched, follow).ok()
+    });
     // A child starts once.
     let pid = std::process::id();
     let is_threaded = is_threaded();
@@ -165,8 +166,12 @@ pub fn adopt(tunnel: Tunnel, counted: &mut dyn FnMut()) {
     }
     watch_stop();
     // It came after the order to end all, or that comes yet.
-    if let Some(keeper) = keeper().filter(|keeper| keeper.is_ending()) {
-        keeper.begin_end();
+    if let Some(keeper) = keeper() {
+        if keeper.is_ending() {
+            keeper.begin_end();
+        } else if keeper.is_following() {
+            keeper.follow_plan();
+        }
     }
 }
 
@@ -181,11 +186,32 @@ fn here() -> Option<&'static Child> {
 }
 
 /// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,
-/// workers may have to be killed.
+/// workers may have to be killed. If the server stops gracefully, they end when all do: a worker may
+/// have work until then.
 pub fn stopping(graceful: bool) {
-    if let Some(keeper) = keeper().filter(|_| !graceful) {
+    let Some(keeper) = keeper() else { return };
+    if !graceful {
         keeper.begin_end();
+    } else if registry::stops_gracefully().is_some() {
+        keeper.follow_plan();
     }
+}
+
+/// The server stops gracefully: ends tunnels by its plan, for all of them `anew`. Returns when it is
+/// to be called next.
+fn follow_plan(anew: bool) -> Option<Duration> {
+    static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
+    let mut plan = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
+    if anew {
+        *plan = registry::stops_gracefully().map(Plan::of_server);
+    }
+    let plan = plan.as_mut()?;
+    if let Some(how) = plan.begin(settings().close_code)
+        && let Some(relay) = relay()
+    {
+        relay.begin_end(how);
+    }
+    plan.until_begin()
 }
 
 /// A connection of this child is beginning. Has the end of the server noticed, whatever its workers
@@ -250,7 +276,7 @@ pub fn stop(how: ChildExit) {
 /// them is logged now.
 fn end_tunnels(ends_here: bool) {
     if let Some(relay) = relay() {
-        relay.end_all(Ending::at_once(Order::Stop, Some(GOING_AWAY), STOP_CLOSE_WAIT));
+        relay.end_all(Ending::at_once(Order::Stop, Some(settings().close_code), STOP_CLOSE_WAIT));
     }
     if ends_here {
         access::finish();
@@ -271,6 +297,8 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
         } else {
             settings.max_drain_processes.unwrap_or_else(parent::automatic)
         },
+        close_spread: settings.close_spread,
+        close_code: settings.close_code,
         ends_are_logged: child.server.is_logged(Level::Info),
     };
     let handed_on = match &child.prepared {
@@ -298,7 +326,7 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
     let counters = &child.slot.counts.relay;
     // Where no process is to be had no thread may be.
     let end = |tunnels, is_time: &mut dyn FnMut() -> bool, order, within| {
-        let how = Ending::at_once(order, Some(GOING_AWAY), within);
+        let how = Ending::at_once(order, Some(settings.close_code), within);
         relay::end_inline(&relay_settings, counters, tunnels, is_time, how);
     };
     if stops {

@@ -63,7 +63,7 @@ pub fn hand_on(
             record::signal_ends(&forked, ended);
             let drain_slot = DrainSlot::take(slot, place, child);
             found.signal();
-            drain_process::run(forked, prepared, drain_slot.slot, terms, tunnels, claim);
+            drain_process::run(forked, prepared, &drain_slot, terms, tunnels, claim);
             access::finish();
             lines::finish();
             drain_slot.leave();
@@ -96,7 +96,11 @@ pub fn hand_on(
 /// together may not see each other here: each process looks for itself too, when it begins.
 fn make_room(max_processes: usize) -> usize {
     let surplus = surplus(max_processes);
-    surplus.iter().copied().for_each(Drain::terminate);
+    for (drain, notice) in &surplus {
+        if !drain.tell(*notice) {
+            drain.terminate();
+        }
+    }
     surplus.len()
 }
 

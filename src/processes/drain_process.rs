@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use messages::{NoThread, NotCounted, OthersTunnelLost};
 use os::forked::{Forked, Left, Title, end_unless_alive};
-use os::poll;
-use os::process;
 use os::signal_safe::EventFd;
-use relay::{Ending, GOING_AWAY, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
-use shared::{Place, Shared, Slot};
+use os::{Notice, Notices, poll, process};
+use relay::{Ending, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
+use shared::{Place, Says, Shared, Slot, Times};
 
 use crate::processes::access;
 use crate::processes::collector::{self, Claim, Received};
@@ -23,15 +22,14 @@ use crate::processes::line_kind::Kind;
 use crate::processes::lines;
 use crate::processes::memory::{self, shared};
 use crate::processes::orders;
+use crate::processes::plan::{Plan, STOP_LINGER};
 use crate::processes::registry::{self, Drain};
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
 pub const HANG_SECONDS: u32 = 30;
 /// How often it looks around although nothing happens.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
-/// How long peers get to answer a Close, when the server stops.
-const STOP_LINGER: Duration = Duration::from_millis(500);
-/// The same at WSForwardDrainTimeout.
+/// How long peers get to answer a Close at WSForwardDrainTimeout.
 const TIMEOUT_LINGER: Duration = Duration::from_secs(5);
 /// Tunnels are collected during the first of so many parts of WSForwardDrainTimeout.
 const COLLECTING_SHARE: u32 = 8;
@@ -75,23 +73,44 @@ pub struct Terms {
     pub timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses.
     pub max_processes: usize,
+    /// WSForwardCloseSpread.
+    pub close_spread: Duration,
+    /// WSForwardCloseCode.
+    pub close_code: u16,
     /// Whether lines about usual ends are logged.
     pub ends_are_logged: bool,
 }
 
-/// Those drain processes that are more than may be, the oldest of them.
-pub fn surplus(max_processes: usize) -> Vec<Drain> {
+/// Besides those that are as many as may be, one in so many may be ending.
+const ENDING_SHARE: usize = 4;
+
+/// Those drain processes that are more than may be, the oldest of them, and how they are to end. Those
+/// that are ending anyway do not count, unless they become too many: then the oldest end at once.
+pub fn surplus(max_processes: usize) -> Vec<(Drain, Notice)> {
     let most = max_processes.max(1);
     if registry::taken() <= most {
         return Vec::new();
     }
     let mut drains = registry::drains();
-    let surplus = drains.len().saturating_sub(most);
     // The collector comes last: it carries the newest tunnels too.
     let collector = shared().map_or(0, Shared::collector);
     drains.sort_by_key(|drain| drain.pid == collector);
-    drains.truncate(surplus);
-    drains
+    let is_ending = |drain: &Drain| drain.says() == Says::Ending;
+    let carrying = drains.iter().filter(|drain| !is_ending(drain)).count();
+    let in_all = most.saturating_add((most / ENDING_SHARE).max(1));
+    let at_once = drains.len().saturating_sub(in_all);
+    let mut evicted = carrying.saturating_sub(most);
+    let mut surplus = Vec::new();
+    for (number, drain) in drains.into_iter().enumerate() {
+        let is_evicted = evicted > 0 && !is_ending(&drain);
+        evicted -= usize::from(is_evicted);
+        if number < at_once {
+            surplus.push((drain, Notice::End));
+        } else if is_evicted {
+            surplus.push((drain, Notice::Evicted));
+        }
+    }
+    surplus
 }
 
 /// How long it waits for room in the way to a child, when that is full.
@@ -121,6 +140,13 @@ impl DrainSlot {
         Self { slot: if is_ours { slot } else { &UNSEEN }, place }
     }
 
+    /// Says to all that its tunnels are being ended, or that they are not.
+    fn say(&self, is_ending: bool) {
+        if let Some(place) = self.place {
+            place.say(std::process::id(), is_ending);
+        }
+    }
+
     pub fn leave(&self) {
         memory::release(self.slot);
         if let Some(place) = self.place {
@@ -130,22 +156,26 @@ impl DrainSlot {
 }
 
 /// A drain process at work.
-struct DrainProcess {
+struct DrainProcess<'d> {
     prepared: &'static Prepared,
-    slot: &'static Slot,
+    drain_slot: &'d DrainSlot,
+    terms: Terms,
     relay: Relay,
-    /// Readable once it is told to end.
-    term: OwnedFd,
+    /// What it is told.
+    notices: Notices,
     /// What `ps` shows, and what was shown last.
     title: Option<Title>,
     shown: String,
     collecting: Option<Collecting>,
-    /// WSForwardDrainTimeout is over then.
-    deadline: Option<Instant>,
-    /// There are too many drain processes, and this is one of the oldest.
-    is_surplus: bool,
     /// What the number of orders was when tunnels last looked for them.
     orders_seen: Option<u32>,
+    /// When its tunnels end, if that is known.
+    plan: Option<Plan>,
+    /// What the server has said of its end.
+    server_times: Option<Times>,
+    /// What it was told before it began: there are too many drain processes, and this is one of the
+    /// oldest.
+    surplus: Option<Notice>,
 }
 
 /// Why a drain process ends.
@@ -153,24 +183,21 @@ struct DrainProcess {
 enum EndReason {
     /// No tunnel is left, or nothing that could carry one.
     NoTunnels,
-    /// The server stops, or there are too many drain processes.
+    /// The server stops, or there are far too many drain processes.
     Told,
-    /// WSForwardDrainTimeout.
-    Timeout,
 }
 
 /// The life of a drain process.
 pub fn run(
     forked: Forked,
     prepared: &'static Prepared,
-    slot: &'static Slot,
+    drain_slot: &DrainSlot,
     terms: Terms,
     tunnels: Vec<Tunnel>,
     claim: Option<Claim>,
 ) {
-    let Some(mut drain) = DrainProcess::start(forked, prepared, slot, terms, tunnels, claim) else {
-        return;
-    };
+    let started = DrainProcess::start(forked, prepared, drain_slot, terms, tunnels, claim);
+    let Some(mut drain) = started else { return };
     loop {
         if let Some(reason) = drain.poll_once() {
             return drain.finish(reason);
@@ -178,16 +205,17 @@ pub fn run(
     }
 }
 
-impl DrainProcess {
+impl<'d> DrainProcess<'d> {
     /// Starts the relay with the tunnels. `None` if that cannot be: then they have ended.
     fn start(
         forked: Forked,
         prepared: &'static Prepared,
-        slot: &'static Slot,
+        drain_slot: &'d DrainSlot,
         terms: Terms,
         mut tunnels: Vec<Tunnel>,
         mut claim: Option<Claim>,
     ) -> Option<Self> {
+        let slot = drain_slot.slot;
         if let Some(claim) = &mut claim {
             claim.take_over();
         }
@@ -200,14 +228,15 @@ impl DrainProcess {
         let started = forked
             .leave()
             .and_then(|left| Ok((left, Relay::start(&settings, &slot.counts.relay)?)));
-        let (Left { term, title }, relay) = match started {
+        let (Left { notices, title }, relay) = match started {
             Ok(started) => started,
             Err(error) => {
                 // Nobody else empties the queue of one who is about to go.
                 tunnels.extend(claim.into_iter().flat_map(|claim| arrived(claim.give_up(), slot)));
                 let count = tunnels.len();
                 lines::say(Kind::NoProcess, &NoThread { count: &count, error: &error });
-                let how = Ending::at_once(Order::DrainTimeout, Some(GOING_AWAY), TIMEOUT_LINGER);
+                let code = Some(terms.close_code);
+                let how = Ending::at_once(Order::DrainTimeout, code, TIMEOUT_LINGER);
                 let counters = &slot.counts.relay;
                 relay::end_inline(&settings, counters, tunnels, || true, how);
                 return None;
@@ -222,23 +251,32 @@ impl DrainProcess {
         let own = std::process::id();
         Some(Self {
             prepared,
-            slot,
+            drain_slot,
+            terms,
             relay,
-            term,
+            notices,
             title,
             shown: String::new(),
             collecting: claim.map(|claim| Collecting::start(claim, terms.timeout)),
-            deadline: terms.timeout.map(|timeout| Instant::now() + timeout),
-            is_surplus: surplus(terms.max_processes).iter().any(|drain| drain.pid == own),
             orders_seen: None,
+            plan: terms.timeout.map(|timeout| {
+                // The last are told when the timeout is over.
+                let end = Instant::now() + timeout;
+                let spread = terms.close_spread.min(timeout);
+                Plan::new(end - spread, end, Order::DrainTimeout, TIMEOUT_LINGER)
+            }),
+            server_times: None,
+            surplus: surplus(terms.max_processes)
+                .into_iter()
+                .find_map(|(drain, notice)| (drain.pid == own).then_some(notice)),
         })
     }
 
     /// Has tunnels look that were ordered something since the last time.
     fn look_at_orders(&mut self) {
-        let raised = self.slot.orders().load(Acquire);
+        let raised = self.drain_slot.slot.orders().load(Acquire);
         if self.orders_seen.replace(raised) != Some(raised) {
-            orders::look(self.slot, Some(&self.relay));
+            orders::look(self.drain_slot.slot, Some(&self.relay));
         }
     }
 
@@ -247,8 +285,12 @@ impl DrainProcess {
         if self.relay.is_responsive() {
             end_unless_alive(HANG_SECONDS);
         }
-        self.collecting =
-            self.collecting.take().and_then(|collecting| collecting.go_on(&self.relay, self.slot));
+        let slot = self.drain_slot.slot;
+        if let Some(collecting) = self.collecting.take() {
+            let (go_on, came) = collecting.go_on(&self.relay, slot);
+            self.collecting = go_on;
+            self.note_arrival(came);
+        }
         self.look_at_orders();
         let open = self.relay.open();
         if self.relay.alive() == 0 {
@@ -260,16 +302,65 @@ impl DrainProcess {
             let Some(collecting) = self.collecting.take() else {
                 return Some(EndReason::NoTunnels);
             };
-            collecting.end(&self.relay, self.slot);
+            let came = collecting.end(&self.relay, slot);
+            self.note_arrival(came);
             return None;
         }
         self.show(open);
-        if std::mem::take(&mut self.is_surplus) || self.wait() {
-            return Some(EndReason::Told);
+        self.look_at_server();
+        self.follow_plan();
+        let told = self.surplus.take().or_else(|| self.wait());
+        match told {
+            Some(Notice::End) => return Some(EndReason::Told),
+            Some(Notice::Evicted) => self.end_by_and_by(),
+            Some(Notice::ServerEnds) | None => {}
         }
-        self.deadline
-            .is_some_and(|deadline| deadline <= Instant::now())
-            .then_some(EndReason::Timeout)
+        // The relay sees to it that none is left by then, unless it hangs.
+        let is_over = self.plan.as_ref().is_some_and(Plan::is_over);
+        is_over.then_some(EndReason::NoTunnels)
+    }
+
+    /// So many tunnels came, which are to end with the others.
+    fn note_arrival(&mut self, count: usize) {
+        if count > 0 {
+            self.plan = self.plan.take().map(Plan::again);
+        }
+    }
+
+    /// Begins to end the tunnels, if it is time.
+    fn follow_plan(&mut self) {
+        if let Some(how) = self.plan.as_mut().and_then(|plan| plan.begin(self.terms.close_code)) {
+            self.drain_slot.say(true);
+            self.relay.begin_end(how);
+        }
+    }
+
+    /// Looks whether the server stops gracefully, and has said anything new about it.
+    fn look_at_server(&mut self) {
+        let times = registry::stops_gracefully();
+        if times != self.server_times {
+            self.server_times = times;
+            if let Some(times) = times {
+                self.change_plan(Plan::of_server(times));
+            }
+        }
+    }
+
+    /// There are too many drain processes: the tunnels end over WSForwardCloseSpread.
+    fn end_by_and_by(&mut self) {
+        if let Some(collecting) = self.collecting.take() {
+            let came = collecting.end(&self.relay, self.drain_slot.slot);
+            self.note_arrival(came);
+        }
+        let now = Instant::now();
+        self.change_plan(Plan::new(now, now + self.terms.close_spread, Order::Stop, STOP_LINGER));
+    }
+
+    /// What ends first is what holds.
+    fn change_plan(&mut self, plan: Plan) {
+        if self.plan.as_ref().is_none_or(|before| plan.ends_before(before)) {
+            self.plan = Some(plan);
+        }
     }
 
     /// Shows in `ps` how many tunnels there are.
@@ -282,36 +373,40 @@ impl DrainProcess {
         }
     }
 
-    /// Waits until something happens, or it is time to look around. Says whether it was told to end,
-    /// or the server is gone.
-    fn wait(&self) -> bool {
+    /// Waits until something happens, or it is time to look around. Returns what it was told: to end,
+    /// where the server is gone.
+    fn wait(&self) -> Option<Notice> {
         let collecting = self.collecting.as_ref();
-        let until = collecting.and_then(|collecting| collecting.until).or(self.deadline);
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let until = collecting.and_then(|collecting| collecting.until);
+        let planned = self.plan.as_ref().map(Plan::next);
+        let left = until.into_iter().chain(planned).min();
+        let left = left.map(|until| until.saturating_duration_since(Instant::now()));
         let queue = collecting.map(|collecting| collecting.claim.queue);
         let Prepared { server, ended, .. } = self.prepared;
         let longest = if access::send_waiting() { FOR_ROOM } else { LOOK_AROUND };
         let [is_told, is_server_gone, one_ended, _] = poll::wait(
-            [Some(self.term.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue],
+            [Some(self.notices.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue],
             Some(left.map_or(longest, |left| left.min(longest))),
         );
         if one_ended {
             ended.clear();
         }
-        is_told || is_server_gone
+        if is_server_gone {
+            return Some(Notice::End);
+        }
+        if is_told { self.notices.take() } else { None }
     }
 
     /// Ends what tunnels are left.
     fn finish(self, reason: EndReason) {
-        let (order, linger) = match reason {
-            EndReason::NoTunnels => return,
-            EndReason::Told => (Order::Stop, STOP_LINGER),
-            EndReason::Timeout => (Order::DrainTimeout, TIMEOUT_LINGER),
-        };
-        if let Some(collecting) = self.collecting {
-            collecting.end(&self.relay, self.slot);
+        if reason == EndReason::NoTunnels {
+            return;
         }
-        self.relay.end_all(Ending::at_once(order, Some(GOING_AWAY), linger));
+        if let Some(collecting) = self.collecting {
+            collecting.end(&self.relay, self.drain_slot.slot);
+        }
+        let code = Some(self.terms.close_code);
+        self.relay.end_all(Ending::at_once(Order::Stop, code, STOP_LINGER));
     }
 }
 
@@ -336,28 +431,28 @@ impl Collecting {
         Self { claim, until, max_tunnels: collector::most() }
     }
 
-    /// Takes what came. `None` if the time for it is over.
-    fn go_on(self, relay: &Relay, slot: &Slot) -> Option<Self> {
+    /// Takes what came, and says how many tunnels. `None` if the time for it is over.
+    fn go_on(self, relay: &Relay, slot: &Slot) -> (Option<Self>, usize) {
         if !self.claim.is_held() {
-            return None;
+            return (None, 0);
         }
         if relay.open() >= self.max_tunnels
             || self.until.is_some_and(|until| until <= Instant::now())
         {
-            self.end(relay, slot);
-            return None;
+            return (None, self.end(relay, slot));
         }
-        take_in(self.claim.queue, relay, slot);
-        Some(self)
+        let came = take_in(self.claim.queue, relay, slot);
+        (Some(self), came)
     }
 
-    fn end(self, relay: &Relay, slot: &Slot) {
-        take_in(self.claim.give_up(), relay, slot);
+    /// Takes what is left, and says how many tunnels.
+    fn end(self, relay: &Relay, slot: &Slot) -> usize {
+        take_in(self.claim.give_up(), relay, slot)
     }
 }
 
-fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) {
-    arrived(queue, slot).for_each(|tunnel| adopt(relay, tunnel));
+fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) -> usize {
+    arrived(queue, slot).map(|tunnel| adopt(relay, tunnel)).count()
 }
 
 /// The tunnels that came through the queue. Those that are lost are said to be.

@@ -42,11 +42,15 @@ const LAST: u32 = 8;
 /// parent's may have been lost. If tunnels are to end too it is the server that stops. A child that
 /// could not start ends without a listener.
 const LISTENER_ENDED: u32 = 16;
+/// To follow the plan by which tunnels end.
+const FOLLOW: u32 = 32;
 
 impl Keeper {
     /// Starts it. `end` ends all tunnels, and is told whether the process ends behind that; `tell`
     /// has drain processes end theirs; `is_watched` has the server's end noticed, and says whether
     /// that is settled. It is asked again until then, since the MPM is still starting the child.
+    /// `follow` does what is due of the plan by which tunnels end, from its beginning if it is told so, and
+    /// says for how long nothing will be.
     ///
     /// # Errors
     /// No thread or descriptor can be had.
@@ -54,6 +58,7 @@ impl Keeper {
         end: impl Fn(bool) + Send + 'static,
         tell: impl Fn() + Send + 'static,
         is_watched: impl Fn() -> bool + Send + 'static,
+        follow: impl Fn(bool) -> Option<Duration> + Send + 'static,
     ) -> io::Result<Self> {
         let told = Arc::new(Told { orders: Orders::new()?, done: EventFd::new()? });
         let of_thread = Arc::clone(&told);
@@ -61,11 +66,13 @@ impl Keeper {
             let Told { orders, done } = &*of_thread;
             let mut looks = MAX_LOOKS;
             let mut has_told = false;
+            let mut next = None;
             loop {
                 if looks > 0 && is_watched() {
                     looks = 0;
                 }
-                let ordered = orders.take((looks > 0).then_some(LOOK_INTERVAL));
+                let look = (looks > 0).then_some(LOOK_INTERVAL);
+                let ordered = orders.take(look.into_iter().chain(next).min());
                 looks = looks.saturating_sub(1);
                 let server_stops =
                     orders.were_given(END | LISTENER_ENDED) && !orders.were_given(LAST);
@@ -76,6 +83,9 @@ impl Keeper {
                 if ordered & END != 0 {
                     end(ordered & LAST != 0);
                     done.signal();
+                }
+                if orders.were_given(FOLLOW) {
+                    next = follow(ordered & FOLLOW != 0);
                 }
                 if ordered & STOP != 0 {
                     break;
@@ -100,6 +110,16 @@ impl Keeper {
     /// Whether it was told to end the tunnels.
     pub fn is_ending(&self) -> bool {
         self.told.orders.were_given(END)
+    }
+
+    /// Has the plan followed by which tunnels end, and anew whenever it is told. Does not wait.
+    pub fn follow_plan(&self) {
+        self.told.orders.give(FOLLOW);
+    }
+
+    /// Whether it follows a plan.
+    pub fn is_following(&self) -> bool {
+        self.told.orders.were_given(FOLLOW)
     }
 
     /// Has the same done, and those of drain processes ended as well, when the parent sends SIGTERM:

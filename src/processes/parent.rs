@@ -1,7 +1,7 @@
 //! What httpd's parent does for drain processes: it says how many there may be, and ends them with the
 //! server. It may be root and has one thread: nothing that a child can write makes it wait or trust.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -36,31 +36,60 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
     const WAIT: Duration = Duration::from_millis(900);
     /// After this long they are told again: one that was just being forked may not have been found.
     const REPEAT: Duration = Duration::from_millis(50);
-    let pipe = registry::lines().map(|[read, _]| read);
     let until = Instant::now() + WAIT;
-    let mut reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
-    let mut access = access::OfParent::new();
-    let mut log = || {
-        access.write(server);
-        let Some(reader) = &mut reader else { return };
-        line_kind::read_lines(reader.receive(), |level, id, text| {
-            server.log(level, id, &text);
-        });
-    };
+    let mut lines = Lines::new(server);
     loop {
         let drains = registry::drains();
         let Some(first) = drains.first() else { break };
         drains.iter().copied().for_each(Drain::terminate);
         let ended = process::watch(first.pid).ok();
         let ended = ended.as_ref().map(OwnedFd::as_fd);
-        let [_, said, written] =
-            poll::wait([ended, pipe, access::OfParent::channel()], Some(REPEAT));
-        if said || written {
-            log();
-        }
+        lines.wait([ended, None], REPEAT);
         if until <= Instant::now() {
             break;
         }
     }
-    log();
+    lines.log();
+}
+
+/// What drain processes have logged while there is no child that could.
+pub struct Lines<'s> {
+    server: Server<'s>,
+    pipe: Option<BorrowedFd<'static>>,
+    reader: Option<Reader<'static>>,
+    access: access::OfParent,
+}
+
+impl<'s> Lines<'s> {
+    /// In the parent, without children.
+    pub fn new(server: Server<'s>) -> Self {
+        let pipe = registry::lines().map(|[read, _]| read);
+        let reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
+        Self { server, pipe, reader, access: access::OfParent::new() }
+    }
+
+    /// Waits for one of two descriptors, and says which are readable. Logs what is there to log.
+    pub fn wait(
+        &mut self,
+        [first, second]: [Option<BorrowedFd<'_>>; 2],
+        timeout: Duration,
+    ) -> [bool; 2] {
+        let access = access::OfParent::channel();
+        let [first, second, said, written] =
+            poll::wait([first, second, self.pipe, access], Some(timeout));
+        if said || written {
+            self.log();
+        }
+        [first, second]
+    }
+
+    /// Logs what is there.
+    pub fn log(&mut self) {
+        let server = self.server;
+        self.access.write(server);
+        let Some(reader) = &mut self.reader else { return };
+        line_kind::read_lines(reader.receive(), |level, id, text| {
+            server.log(level, id, &text);
+        });
+    }
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use os::{descriptors, line_pipe, locks, packets, process};
-use shared::{Place, Registry};
+use os::{Notice, descriptors, line_pipe, locks, packets, process};
+use shared::{Place, Registry, Says, Times};
 
 use crate::ffi::retained::{retained, retained_descriptors};
 use crate::ffi::role::Parent;
@@ -93,9 +93,23 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Asks it to end. Nobody else is signalled.
+    /// Tells it to end at once. Nobody else is signalled.
     pub fn terminate(self) {
-        process::terminate(self.pid, || holder(self.place) == Some(self.pid));
+        self.tell(Notice::End);
+    }
+
+    /// Tells it something. `false` if it is of a build that understands nothing but to end at once.
+    pub fn tell(self, notice: Notice) -> bool {
+        let is_understood = notice == Notice::End || self.says() != Says::Nothing;
+        if is_understood {
+            process::tell(self.pid, notice, || holder(self.place) == Some(self.pid));
+        }
+        is_understood
+    }
+
+    /// What it says of itself.
+    pub fn says(self) -> Says {
+        registry().map_or(Says::Nothing, |registry| registry.says(self.place, self.pid))
     }
 }
 
@@ -141,6 +155,18 @@ pub fn drains() -> Vec<Drain> {
     found.into_iter().map(|(_, drain)| drain).collect()
 }
 
+/// The server stops gracefully, and says when tunnels end. For signal handlers too.
+pub fn stop_gracefully(times: Times) {
+    if let Some(registry) = registry() {
+        registry.stop_gracefully(times);
+    }
+}
+
+/// Whether it does, and when.
+pub fn stops_gracefully() -> Option<Times> {
+    registry()?.stops_gracefully()
+}
+
 /// Takes the lock of a place, in the process that has it from now on and to its end.
 ///
 /// # Errors
@@ -148,6 +174,7 @@ pub fn drains() -> Vec<Drain> {
 pub fn hold(place: Place<'_>) -> io::Result<()> {
     locks::take(lock_file().ok_or(io::ErrorKind::NotFound)?, place.number())?;
     OWN.store(place.number(), Relaxed);
+    place.say(std::process::id(), false);
     Ok(())
 }
 

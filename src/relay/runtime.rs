@@ -182,13 +182,7 @@ impl Relay {
     /// many are left: 0 unless a thread hangs.
     pub fn end_all(&self, how: Ending) -> usize {
         let deadline = how.deadline();
-        let (done, all_done) = mpsc::channel();
-        let mut told = 0;
-        for thread in &self.threads {
-            let command = ThreadCommand::End { how, deadline, done: done.clone() };
-            told += usize::from(thread.commands.send(command).is_ok());
-        }
-        drop(done);
+        let (told, all_done) = self.tell_end(how, deadline);
         let patience = deadline + CLOSE_GRACE;
         for _ in 0..told {
             let rest = patience.saturating_duration_since(Instant::now());
@@ -218,6 +212,24 @@ impl Relay {
                 let _ = thread.commands.send(ThreadCommand::Look(tasks));
             }
         }
+    }
+
+    /// Begins the same, and does not wait. It takes the place of one that goes on. Tunnels that are
+    /// adopted once all are gone are not ended.
+    pub fn begin_end(&self, how: Ending) {
+        self.tell_end(how, how.deadline());
+    }
+
+    /// Tells all threads to end their tunnels. Returns how many were told, and where each of them
+    /// says that it is done.
+    fn tell_end(&self, how: Ending, deadline: Instant) -> (usize, Receiver<()>) {
+        let (done, all_done) = mpsc::channel();
+        let mut told = 0;
+        for thread in &self.threads {
+            let command = ThreadCommand::End { how, deadline, done: done.clone() };
+            told += usize::from(thread.commands.send(command).is_ok());
+        }
+        (told, all_done)
     }
 
     #[cfg(test)]

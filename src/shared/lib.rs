@@ -45,7 +45,7 @@ pub use orders::OrderNumber;
 pub use processes::Processes;
 pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, Why};
 pub use register::Register;
-pub use registry::{Place, Registry};
+pub use registry::{Place, Registry, Says, Times};
 pub use role::{Claim, Sent};
 pub use series::Metric;
 pub use slots::{Memory, Shared, Slot};

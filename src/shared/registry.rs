@@ -19,7 +19,8 @@ const PLACES: usize = 2;
 /// All of the memory. Its layout never changes: builds of years meet in it.
 #[repr(C)]
 pub struct Registry {
-    _pad: [AtomicU32; 2],
+    /// When the tunnels of a server end that stops gracefully: see [`Times`]. 0 if it does not.
+    times: AtomicU64,
     places: [Entry; PLACES],
 }
 
@@ -28,7 +29,9 @@ pub struct Registry {
 struct Entry {
     /// 0 is free. Before the fork it is the child's.
     pid: AtomicU32,
-    _pad: AtomicU32,
+    /// What that process says of itself, see [`Says`]. Builds that know nothing of it leave what
+    /// there is.
+    says: AtomicU32,
     /// When it was taken, in microseconds of CLOCK_MONOTONIC.
     since: AtomicU64,
 }
@@ -40,6 +43,46 @@ const _: () = assert!(size_of::<Entry>() == 16 && size_of::<Registry>() == 8 + 2
 unsafe impl Shareable for Registry {
     const LAYOUT: u64 = size_of::<Self>() as u64;
 }
+
+/// From when on and until when the tunnels of a server end, in microseconds of CLOCK_MONOTONIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Times {
+    /// The first tunnel ends.
+    pub begin: u64,
+    /// The last.
+    pub end: u64,
+}
+
+impl Times {
+    /// Both are in one word: in steps of an eighth of a second it takes them for centuries.
+    const STEP: u64 = 125_000;
+
+    fn pack(self) -> u64 {
+        let steps = |time: u64| (time / Self::STEP).min(u64::from(u32::MAX));
+        // 0 is nothing.
+        steps(self.begin) << 32 | steps(self.end).max(1)
+    }
+
+    fn unpack(word: u64) -> Option<Self> {
+        let [begin, end] = [word >> 32, word & u64::from(u32::MAX)].map(|steps| steps * Self::STEP);
+        (word != 0).then_some(Self { begin, end })
+    }
+}
+
+/// What a drain process says of itself: its process id, and whether it is ending. That it says
+/// anything means that it takes orders other than SIGTERM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Says {
+    /// Nothing: it is of an older build, or has just begun.
+    Nothing,
+    /// It carries its tunnels on.
+    Carrying,
+    /// Its tunnels are being ended.
+    Ending,
+}
+
+/// With the process id.
+const IS_ENDING: u32 = 1 << 31;
 
 /// A place that this process has, or the one that it forks.
 #[derive(Clone, Copy)]
@@ -56,11 +99,8 @@ impl Registry {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         let entry =
-            |_| Entry { pid: AtomicU32::new(0), _pad: AtomicU32::new(0), since: AtomicU64::new(0) };
-        Self {
-            _pad: std::array::from_fn(|_| AtomicU32::new(0)),
-            places: std::array::from_fn(entry),
-        }
+            |_| Entry { pid: AtomicU32::new(0), says: AtomicU32::new(0), since: AtomicU64::new(0) };
+        Self { times: AtomicU64::new(0), places: std::array::from_fn(entry) }
     }
 
     /// A place for the process that this one is about to fork. From now on it counts.
@@ -88,6 +128,26 @@ impl Registry {
             .filter(|(_, entry)| entry.pid.load(Acquire) != 0)
             .map(|(number, entry)| (number, entry.since.load(Relaxed)))
     }
+
+    /// The server stops gracefully. It takes no lock and no memory.
+    pub fn stop_gracefully(&self, times: Times) {
+        self.times.store(times.pack(), Release);
+    }
+
+    /// Whether it does, and when tunnels end then.
+    pub fn stops_gracefully(&self) -> Option<Times> {
+        Times::unpack(self.times.load(Acquire))
+    }
+
+    /// What the process `pid` says of itself, which has that place.
+    pub fn says(&self, number: usize, pid: u32) -> Says {
+        // Another process may have left it there.
+        match self.places.get(number).map(|entry| entry.says.load(Relaxed)) {
+            Some(says) if says == pid => Says::Carrying,
+            Some(says) if says == pid | IS_ENDING => Says::Ending,
+            _ => Says::Nothing,
+        }
+    }
 }
 
 impl Place<'_> {
@@ -102,10 +162,16 @@ impl Place<'_> {
         self.entry.replace(from, to);
     }
 
+    /// The process `pid`, which has it, says that it takes orders, and whether it is ending.
+    pub fn say(self, pid: u32, is_ending: bool) {
+        self.entry.says.store(if is_ending { pid | IS_ENDING } else { pid }, Relaxed);
+    }
+
     /// Gives it back, if it is that process's.
     pub fn release(self, pid: u32) {
         if self.entry.pid.load(Acquire) == pid {
             self.entry.since.store(0, Relaxed);
+            self.entry.says.store(0, Relaxed);
             self.entry.pid.store(0, Release);
         }
     }

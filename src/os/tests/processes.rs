@@ -9,7 +9,7 @@ use std::time::Duration;
 use os::descriptors::{Place, duplicate, keep_open};
 use os::forked::{Fork, Forked, fork_drain};
 use os::signal_safe::EventFd;
-use os::{locks, poll, process};
+use os::{Notice, locks, poll, process};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -27,9 +27,9 @@ impl Other {
         let pid = match forked {
             Fork::Child(forked) => forked.run(|forked| {
                 body(&forked, &done);
-                let term = forked.leave().expect("descriptors").term;
+                let notices = forked.leave().expect("descriptors").notices;
                 done.signal();
-                poll::wait([Some(term.as_fd())], Some(LONG));
+                poll::wait([Some(notices.as_fd())], Some(LONG));
             }),
             Fork::Parent(pid) => pid,
         };
@@ -44,7 +44,7 @@ impl Other {
 
 impl Drop for Other {
     fn drop(&mut self) {
-        process::terminate(self.pid, || true);
+        process::tell(self.pid, Notice::End, || true);
         self.ends();
     }
 }
@@ -79,12 +79,38 @@ fn nothing_can_be_written_to_the_file_of_locks() {
 fn a_drain_process_ends_when_it_is_told() {
     let other = Other::start(|_, _| {});
     assert!(process::runs(other.pid) && process::is_alive(other.pid));
-    process::terminate(other.pid, || false);
+    process::tell(other.pid, Notice::End, || false);
     assert!(!poll::is_readable(other.ended.as_fd()));
-    process::terminate(other.pid, || true);
+    process::tell(other.pid, Notice::End, || true);
     assert!(other.ends());
     // It is not reaped yet.
     assert!(process::is_alive(other.pid) && !process::runs(other.pid));
+}
+
+#[test]
+fn a_forked_process_hears_every_notice() {
+    let all = [Notice::ServerEnds, Notice::Evicted, Notice::End];
+    let heard = EventFd::new().expect("descriptors");
+    // SAFETY: what it does needs nothing that another thread has.
+    let pid = match unsafe { fork_drain() }.expect("a process") {
+        Fork::Child(forked) => forked.run(|forked| {
+            let left = forked.leave().expect("descriptors");
+            for expected in all {
+                poll::wait([Some(left.notices.as_fd())], Some(LONG));
+                if left.notices.take() != Some(expected) || left.notices.take().is_some() {
+                    return;
+                }
+                heard.signal();
+            }
+        }),
+        Fork::Parent(pid) => pid,
+    };
+    for notice in all {
+        // The first one comes while the process begins, and waits there.
+        process::tell(pid, notice, || true);
+        assert!(heard.wait(LONG), "{notice:?}");
+        heard.clear();
+    }
 }
 
 struct Reaped(Child);
@@ -100,7 +126,7 @@ impl Drop for Reaped {
 fn who_has_another_name_is_not_told_to_end() {
     let mut other = Reaped(Command::new("sleep").arg("60").spawn().expect("it is there"));
     // Until then it has the name of this process, and that is another one too.
-    process::terminate(other.0.id(), || true);
+    process::tell(other.0.id(), Notice::End, || true);
     let ended = process::watch(other.0.id()).expect("it runs");
     assert_eq!(poll::wait([Some(ended.as_fd())], Some(Duration::from_millis(100))), [false]);
     assert!(other.0.try_wait().expect("it is ours").is_none());
@@ -110,7 +136,7 @@ fn who_has_another_name_is_not_told_to_end() {
 fn numbers_of_nobody() {
     for pid in [0, u32::MAX, i32::MAX as u32] {
         assert!(!process::runs(pid) && !process::is_alive(pid), "{pid}");
-        process::terminate(pid, || true);
+        process::tell(pid, Notice::End, || true);
     }
     assert!(process::watch_parent().is_ok());
 }
@@ -145,13 +171,13 @@ fn a_forked_process_has_a_title_and_no_environment() {
             if std::env::vars_os().next().is_none() {
                 done.signal();
             }
-            poll::wait([Some(left.term.as_fd())], Some(LONG));
+            poll::wait([Some(left.notices.as_fd())], Some(LONG));
         }),
         Fork::Parent(pid) => pid,
     };
     assert!(done.wait(LONG));
     let shown = command_line(pid);
-    process::terminate(pid, || true);
+    process::tell(pid, Notice::End, || true);
     assert_eq!(shown.trim_end_matches('\0'), "a title");
 }
 

@@ -3,7 +3,9 @@
 mod common;
 
 use common::*;
-use shared::{Memory, Message, Metric, Name, Processes, Register, Registry, Sent, Shared, Timed};
+use shared::{
+    Memory, Message, Metric, Name, Processes, Register, Registry, Says, Sent, Shared, Timed,
+};
 
 /// SplitMix64.
 struct Random(u64);
@@ -159,6 +161,8 @@ fn random_bytes_in_the_registry() {
         fill::<Registry>(start, || if seed == 0 { 0xff } else { random.next() as u8 });
         world.become_process(100);
         assert!(registry.taken() <= Registry::PLACES);
+        registry.stops_gracefully();
+        assert!((0..Registry::PLACES).all(|number| registry.says(number, 0) != Says::Ending));
         assert!(registry.places().all(|(number, _)| number < Registry::PLACES));
         if let Some(place) = registry.claim(&world, 1) {
             place.pass(world.own(), 101);

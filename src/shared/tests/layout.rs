@@ -7,7 +7,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
-use shared::{Mapping, Memory, Message, Metric, Processes, Register, Registry, Shareable};
+use shared::{
+    Mapping, Memory, Message, Metric, Processes, Register, Registry, Says, Shareable, Times,
+};
 
 /// The same bytes as in the golden file. With WSF_GOLDEN set it is written.
 fn assert_golden(name: &str, bytes: &[u8]) {
@@ -16,6 +18,43 @@ fn assert_golden(name: &str, bytes: &[u8]) {
         std::fs::write(&file, bytes).expect("it can be written");
     }
     assert_eq!(std::fs::read(&file).expect("it is there"), bytes, "{name}");
+}
+
+#[test]
+fn times_in_the_registry() {
+    let (start, mapping) = mapping::<Registry>();
+    let registry = mapping.get::<Registry>().expect("it fits");
+    assert_eq!(registry.stops_gracefully(), None);
+    // Eighths of a second, the beginning first.
+    registry.stop_gracefully(Times { begin: 2_000_000, end: 32_130_000 });
+    assert_eq!(bytes::<Registry>(start)[..8], (16_u64 << 32 | 257).to_le_bytes());
+    assert_eq!(registry.stops_gracefully(), Some(Times { begin: 2_000_000, end: 32_125_000 }));
+    registry.stop_gracefully(Times { begin: u64::MAX, end: 0 });
+    assert!(registry.stops_gracefully().is_some());
+}
+
+#[test]
+fn a_process_of_the_registry_speaks_for_itself_alone() {
+    let world = World::default();
+    let (_, mapping) = mapping::<Registry>();
+    let registry = mapping.get::<Registry>().expect("it fits");
+    world.become_process(100);
+    let place = registry.claim(&world, 1).expect("there is room");
+    let number = place.number();
+    assert_eq!(registry.says(number, 100), Says::Nothing);
+    place.say(100, false);
+    assert_eq!(
+        (registry.says(number, 100), registry.says(number, 101)),
+        (Says::Carrying, Says::Nothing)
+    );
+    place.say(100, true);
+    assert_eq!(
+        (registry.says(number, 100), registry.says(number, 101)),
+        (Says::Ending, Says::Nothing)
+    );
+    place.release(100);
+    assert_eq!(registry.says(number, 100), Says::Nothing);
+    assert_eq!(registry.says(usize::MAX, 100), Says::Nothing);
 }
 
 /// The beginning of a registry: three places, of which the last is free.
