@@ -271,7 +271,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 28] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 29] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -386,6 +386,15 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 28] = [
         usage: c"end, start or both: whether a relayed tunnel has its line in the access logs when it has ended, when it leaves its worker thread, or one each (default: end)",
         set: |config, values| {
             config.access_log = Some(access_log(values)?);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardAccessLogInterval",
+        context: Context::Directory,
+        usage: c"how often a relayed tunnel that is open has a line in the access logs, in seconds or with a unit; 0 is never (default: 0)",
+        set: |config, values| {
+            config.rules.report_interval = Some(log_interval(values)?);
             Ok(())
         },
     },
@@ -568,6 +577,16 @@ fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
         })),
         other => Err(not_allowed(other, &"Off, or three numbers such as 60 20 3")),
     }
+}
+
+fn log_interval(values: &Arguments<'_>) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_secs(1);
+    let expected = "0, or a time from 1s on such as 10min";
+    let interval = match *values.all() {
+        [interval] => time(interval).filter(|time| time.is_zero() || *time >= LEAST),
+        _ => None,
+    };
+    interval.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
 fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {

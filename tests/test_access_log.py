@@ -276,6 +276,54 @@ def test_start_and_both(site, client, value, expected):
         assert int(found[0]["I"]) == len(http.handshake()) and found[0]["id"] != "-" != found[0]["backend"]
 
 
+@pytest.mark.parametrize("mpm", MPM)
+def test_lines_of_a_tunnel_that_goes_on(site, client, mpm):
+    """One now and then, with what there is so far; in a drain process too. The last is that of the end."""
+    made = site(mpm, directives, vhost="WSForwardAccessLogInterval 1s", extra=["logio"])
+    server = made.server
+    talk = client(made.plain)
+    tunnel(talk, "/on")
+    first = lines(server, count=2, request="/on")
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    talk.echoes(frame(b"after it"))
+    wait.until(lambda: lines(server, count=1, request="/on")[-1]["messages-up"] == "4", "a line of the drain process")
+    talk.send(frame(b"\x03\xe8", 0x88))
+    talk.close()
+    [end] = relayed.ends(server)
+    *rows, last = wait.until(
+        lambda: (found := lines(server, count=3, request="/on"))[-1]["reason"] != "-" and found, "the line at the end")
+    assert {row["by"] + row["reason"] + row["code-client"] + row["code-backend"] for row in rows} == {"----"}
+    assert (last["code-client"], last["reason"], int(last["bytes-up"])) == ("1000", end.why, end.up)
+    assert {row["id"] for row in (*rows, last)} == {end.id} and {row["status"] for row in rows} == {"101"}
+    assert (first[0]["messages-up"], int(first[0]["bytes-up"])) == ("3", 3 * (6 + len(frame(b"hello"))))
+    asked = len(http.handshake("/on"))
+    assert all(int(row["I"]) == asked + int(row["bytes-up"]) for row in (*rows, last))
+    # At multiples of the interval from the beginning on, wherever it is then.
+    seconds = [float(row["duration"]) for row in rows]
+    assert seconds == sorted(seconds) and seconds[0] >= 1
+    assert len(seconds) <= float(last["duration"]) and float(last["duration"]) >= seconds[-1]
+
+
+def test_no_line_in_between_where_there_is_none_at_the_end(site, client):
+    """Nor by default, nor of a tunnel in its thread."""
+    made = site("event", directives, vhost="""WSForwardAccessLogInterval 1s
+<Location "/start">
+    WSForwardAccessLog start
+</Location>
+<Location "/never">
+    WSForwardAccessLogInterval 0
+</Location>
+<Location "/thread">
+    WSForwardRelay Off
+</Location>""")
+    talks = {path: client(made.plain) for path in ("/start", "/never", "/thread", "/on")}
+    for path, talk in talks.items():
+        tunnel(talk, path)
+    lines(made.server, count=2, request="/on")
+    assert [len(lines(made.server, request=path)) for path in ("/start", "/never", "/thread")] == [1, 0, 0]
+
+
 def test_items_of_a_tunnel_in_its_thread_and_of_none(site, client):
     made = site("event", directives, vhost="WSForwardRelay Off")
     made.server.page("page", "a page")

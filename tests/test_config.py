@@ -20,6 +20,7 @@ LIFETIME = "a time such as 8h, and a percentage from 0% to 100%"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
 PING = "Off, or one or two times from 1s on such as 30s 10s"
 MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
+LOG_INTERVAL = "0, or a time from 1s on such as 10min"
 PREFIXES = "two numbers such as 32 64"
 BYTES, PROCESSES = "a number from 4096 to 1048576", "auto, or a number from 1 to 1536"
 
@@ -73,6 +74,11 @@ WRONG = [
     ("WSForwardIdleTimeout never", "never", TIME),
     ("WSForwardIdleTimeout -5", "-5", TIME),
     ("WSForwardIdleTimeout 99999999999999999999", "99999999999999999999", TIME),
+    ("WSForwardAccessLogInterval", None, LOG_INTERVAL),
+    ("WSForwardAccessLogInterval Off", "Off", LOG_INTERVAL),
+    ("WSForwardAccessLogInterval 500ms", "500ms", LOG_INTERVAL),
+    ("WSForwardAccessLogInterval -1", "-1", LOG_INTERVAL),
+    ("WSForwardAccessLogInterval 1 2", "1 2", LOG_INTERVAL),
     ("WSForwardPing", None, PING),
     ("WSForwardPing On", "On", PING),
     ("WSForwardPing 0", "0", PING),
@@ -218,7 +224,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
     "WSForwardOrigin any", "WSForwardOrigin SAME required null https://*.example.com:8443",
     "WSForwardMaxLifetime 0", "WSForwardMaxLifetime 8h 10%", "WSForwardExtensions None", "WSForwardExtensions permessage-deflate x-a",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
-    "WSForwardPing Off", "WSForwardPing 30s", "WSForwardPing 1 1min", "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
+    "WSForwardAccessLogInterval 0", "WSForwardAccessLogInterval 1", "WSForwardAccessLogInterval 10min", "WSForwardPing Off", "WSForwardPing 30s", "WSForwardPing 1 1min", "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
 ])
 @pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])
 def test_right_value_passes_configtest_everywhere(httpd, line, where):

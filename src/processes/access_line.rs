@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use relay::{By, End};
+use relay::{By, End, Progress, Why};
 
 use crate::ffi::access_log::{
     BYTES_BOTH, BYTES_IN, BYTES_OUT, Line, MICROS, MICROS_TOO, MILLIS, OWN, Portion, SECONDS,
@@ -47,30 +47,68 @@ pub fn at_end(id: &str, backend: &str, end: &End) -> Vec<Option<String>> {
     let mut values = at_begin(id, backend);
     for (name, value) in NAMES.iter().zip(&mut values) {
         if value.is_none() {
-            *value = Some(value_of(name, end));
+            *value = Some(value_of(name, &end.into()));
         }
     }
     values
 }
 
-fn value_of(name: &str, end: &End) -> String {
-    let or_none = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
+/// What a line says of a tunnel: of one that has ended, or of one that goes on.
+struct Told<'t> {
+    bytes: [u64; 2],
+    messages: [Option<u64>; 2],
+    duration: Duration,
+    end: Option<(By, &'t Why)>,
+    /// Of the client's Close frame, and of the back end's.
+    codes: [Option<u16>; 2],
+}
+
+impl<'t> From<&'t End> for Told<'t> {
+    fn from(end: &'t End) -> Self {
+        Told {
+            bytes: [end.bytes_up, end.bytes_down],
+            messages: [end.messages_up, end.messages_down],
+            duration: end.duration,
+            end: Some((end.by, &end.why)),
+            codes: [end.client_close, end.backend_close],
+        }
+    }
+}
+
+impl From<&Progress> for Told<'_> {
+    fn from(progress: &Progress) -> Self {
+        Told {
+            bytes: [progress.bytes_up, progress.bytes_down],
+            messages: [progress.messages_up, progress.messages_down],
+            duration: progress.duration,
+            end: None,
+            codes: [None; 2],
+        }
+    }
+}
+
+fn value_of(name: &str, told: &Told<'_>) -> String {
+    let none = || "-".to_owned();
+    let or_none = |number: Option<u64>| number.map_or_else(none, |n| n.to_string());
+    let [messages_up, messages_down] = told.messages;
+    let [client_close, backend_close] = told.codes;
     match name {
-        "duration" => format!("{:.3}", end.duration.as_secs_f64()),
-        "bytes-up" => end.bytes_up.to_string(),
-        "bytes-down" => end.bytes_down.to_string(),
-        "messages-up" => or_none(end.messages_up),
-        "messages-down" => or_none(end.messages_down),
-        "by" => match end.by {
-            By::Client => "client",
-            By::Backend => "backend",
-            By::Us => "server",
+        "duration" => format!("{:.3}", told.duration.as_secs_f64()),
+        "bytes-up" => told.bytes[0].to_string(),
+        "bytes-down" => told.bytes[1].to_string(),
+        "messages-up" => or_none(messages_up),
+        "messages-down" => or_none(messages_down),
+        "by" => match told.end {
+            Some((By::Client, _)) => "client",
+            Some((By::Backend, _)) => "backend",
+            Some((By::Us, _)) => "server",
+            None => "-",
         }
         .to_owned(),
-        "reason" => end.why.name().to_owned(),
-        "code-client" => or_none(end.client_close.map(u64::from)),
-        "code-backend" => or_none(end.backend_close.map(u64::from)),
-        _ => "-".to_owned(),
+        "reason" => told.end.map_or_else(none, |(_, why)| why.name().to_owned()),
+        "code-client" => or_none(client_close.map(u64::from)),
+        "code-backend" => or_none(backend_close.map(u64::from)),
+        _ => none(),
     }
 }
 
@@ -133,16 +171,25 @@ impl<'b> Rest<'b> {
 }
 
 /// Completes the lines that were kept, each as a message for [`read`].
-pub fn complete(kept: &[u8], end: &End, mut each: impl FnMut(Vec<u8>)) {
+pub fn complete(kept: &[u8], end: &End, each: impl FnMut(Vec<u8>)) {
+    complete_as(kept, &end.into(), each);
+}
+
+/// The same for a tunnel that is still open: lines of how far it is.
+pub fn complete_so_far(kept: &[u8], progress: &Progress, each: impl FnMut(Vec<u8>)) {
+    complete_as(kept, &progress.into(), each);
+}
+
+fn complete_as(kept: &[u8], told: &Told<'_>, mut each: impl FnMut(Vec<u8>)) {
     let mut rest = Rest(kept);
     while !rest.0.is_empty() {
         // Another process may have made them.
-        let Some(message) = complete_one(&mut rest, end) else { return };
+        let Some(message) = complete_one(&mut rest, told) else { return };
         each(message);
     }
 }
 
-fn complete_one(rest: &mut Rest<'_>, end: &End) -> Option<Vec<u8>> {
+fn complete_one(rest: &mut Rest<'_>, told: &Told<'_>) -> Option<Vec<u8>> {
     let mut message = Vec::new();
     put_text(&mut message, rest.text()?);
     let since = Duration::from_micros(rest.number()?);
@@ -152,16 +199,16 @@ fn complete_one(rest: &mut Rest<'_>, end: &End) -> Option<Vec<u8>> {
         if kind == TEXT {
             message.extend_from_slice(body.text()?);
         } else {
-            message.extend_from_slice(item(kind, since, bytes, end).as_bytes());
+            message.extend_from_slice(item(kind, since, bytes, told).as_bytes());
         }
     }
     Some(message)
 }
 
-fn item(item: u8, since: Duration, [bytes_in, bytes_out]: [u64; 2], end: &End) -> String {
-    let duration = since.saturating_add(end.duration);
-    let bytes_in = bytes_in.saturating_add(end.bytes_up);
-    let bytes_out = bytes_out.saturating_add(end.bytes_down);
+fn item(item: u8, since: Duration, [bytes_in, bytes_out]: [u64; 2], told: &Told<'_>) -> String {
+    let duration = since.saturating_add(told.duration);
+    let bytes_in = bytes_in.saturating_add(told.bytes[0]);
+    let bytes_out = bytes_out.saturating_add(told.bytes[1]);
     match item {
         MICROS | MICROS_TOO => duration.as_micros().to_string(),
         SECONDS => duration.as_secs().to_string(),
@@ -171,7 +218,7 @@ fn item(item: u8, since: Duration, [bytes_in, bytes_out]: [u64; 2], end: &End) -
         BYTES_BOTH => bytes_in.saturating_add(bytes_out).to_string(),
         own => {
             let name = own.checked_sub(OWN).and_then(|at| NAMES.get(usize::from(at)));
-            name.map_or_else(|| "-".to_owned(), |name| value_of(name, end))
+            name.map_or_else(|| "-".to_owned(), |name| value_of(name, told))
         }
     }
 }

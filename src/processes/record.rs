@@ -7,7 +7,7 @@ use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::signal_safe::EventFd;
-use relay::{Activity, By, Close, End, Record, Why};
+use relay::{Activity, By, Close, End, Progress, Record, Why};
 use shared::{Message, Name, Slot, TallyEntry};
 
 use crate::processes::line_kind::Kind;
@@ -164,6 +164,10 @@ impl fmt::Display for TunnelRecord {
 }
 
 impl Record for TunnelRecord {
+    fn goes_on(&mut self, progress: &Progress) {
+        access_line::complete_so_far(&self.access_lines, progress, access::write);
+    }
+
     fn ended(&mut self, end: &End) {
         self.forget_entries(end);
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);

@@ -75,8 +75,27 @@ pub struct End {
     pub messages_down: Option<u64>,
 }
 
+/// How far a tunnel is that is open.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Bytes delivered from the client to the back end so far.
+    pub bytes_up: u64,
+    /// Bytes delivered from the back end to the client so far.
+    pub bytes_down: u64,
+    /// Since [`Tunnel::new`](crate::Tunnel::new).
+    pub duration: Duration,
+    /// Messages from the client; `None` if what it sends are not the frames of RFC 6455.
+    pub messages_up: Option<u64>,
+    /// The same from the back end.
+    pub messages_down: Option<u64>,
+}
+
 /// Identifies a tunnel for whoever made it, and is told of its end.
 pub trait Record: AsAny + Send {
+    /// Called every [`Rules::report_interval`](crate::Rules::report_interval) while the tunnel is
+    /// open, on a relay thread. Must not block.
+    fn goes_on(&mut self, _progress: &Progress) {}
+
     /// Called exactly once when the tunnel has ended, on a relay thread; not for tunnels that
     /// [`Relay::stop`](crate::Relay::stop) gives back. Must not block.
     fn ended(&mut self, end: &End);

@@ -40,7 +40,7 @@ mod watch;
 
 pub use budget::Budget;
 pub use close::Close;
-pub use end::{AsAny, By, End, Ending, Order, Record};
+pub use end::{AsAny, By, End, Ending, Order, Progress, Record};
 pub use frames::Tracker;
 pub use freeze::FROZEN_VERSION;
 pub use guard::{Breach, Guard, Refused};

@@ -65,6 +65,8 @@ rules! {
     ping_interval: Duration,
     /// How long it may go on saying nothing then. By default as long.
     ping_timeout: Duration,
+    /// How often its record is told how far it is while it is open. Zero is never; so is the default.
+    report_interval: Duration,
     /// Whether what is not RFC 6455 ends the tunnel. By default it does not.
     strict: Strict,
     /// How long the tunnel may be open. Zero is for ever; so is the default.
@@ -203,6 +205,11 @@ impl Rules {
         deadlines.min_by_key(|deadline| deadline.at)
     }
 
+    /// How often the tunnel's record is told how far it is, if it is.
+    pub(crate) fn effective_report_interval(&self) -> Option<Duration> {
+        self.report_interval.filter(|interval| !interval.is_zero())
+    }
+
     /// How long the tunnel waits for its peers when a rule has ended it.
     pub(crate) fn effective_linger(&self) -> Duration {
         self.linger.unwrap_or(Self::DEFAULT_LINGER)
@@ -259,6 +266,7 @@ mod tests {
                     max_message_backend: numbers[2 - at],
                     ping_interval: linger,
                     ping_timeout: idle_timeout,
+                    report_interval: idle_timeout,
                     strict: [None, Some(Strict::Off), Some(Strict::Extended)][at],
                     max_lifetime: linger,
                     expires: idle_timeout,

@@ -70,6 +70,40 @@ impl Idle {
     }
 }
 
+/// When the record of a tunnel is told how far it is: at multiples of the interval since it began,
+/// wherever it is carried then.
+struct Reports {
+    sleep: Pin<Box<Sleep>>,
+    interval: Duration,
+}
+
+impl Reports {
+    fn new(state: &TunnelState) -> Option<Self> {
+        /// A century: no time overflows with it.
+        const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        let interval = state.rules.effective_report_interval()?.min(LONGEST);
+        let past = state.started.elapsed().as_nanos() % interval.as_nanos();
+        let past = u64::try_from(past).map_or(Duration::ZERO, Duration::from_nanos);
+        let next = Instant::now() + interval.saturating_sub(past);
+        Some(Reports { sleep: Box::pin(sleep_until(next.into())), interval })
+    }
+
+    /// Whether it is time. One that comes late is not made up for.
+    fn is_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut is_due = false;
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            is_due = true;
+            let now = Instant::now();
+            let mut next = self.sleep.deadline().into_std() + self.interval;
+            if next <= now {
+                next = now + self.interval;
+            }
+            self.sleep.as_mut().reset(next.into());
+        }
+        is_due
+    }
+}
+
 /// A tunnel with its sides registered on this thread.
 struct Carried {
     client: Stream,
@@ -78,6 +112,8 @@ struct Carried {
     idle: Option<Box<Idle>>,
     /// When it ends whatever goes on in it.
     deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
+    /// When its record is told how far it is; none if it is not.
+    reports: Option<Box<Reports>>,
     /// None if nobody is sent Pings.
     pings: Option<Box<Silences>>,
     /// Since when the client and the back end have not answered; none while both do.
@@ -135,6 +171,7 @@ impl Task {
                 let deadline = state.rules.deadline(state.started).map(|deadline| {
                     Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))
                 });
+                let reports = Reports::new(&state).filter(|_| state.ending.is_none());
                 let is_opaque = state.up.is_opaque() || state.down.is_opaque();
                 let is_quiet = state.ending.is_some() || is_opaque;
                 let pings = Silences::new(&state.rules).filter(|_| !is_quiet);
@@ -147,6 +184,7 @@ impl Task {
                         state,
                         idle,
                         deadline,
+                        reports: reports.map(Box::new),
                         pings,
                         silence: None,
                         activity,
@@ -342,10 +380,13 @@ impl Carried {
             match self.poll_carry(cx, thread) {
                 Poll::Pending if self.is_broken() => self.poll_ending(cx, thread),
                 Poll::Pending if self.is_over(cx) => self.poll_ending(cx, thread),
-                Poll::Pending => match self.poll_pings(cx, thread) {
-                    Poll::Pending if self.state.ending.is_none() => self.poll_idle(cx, thread),
-                    other => other,
-                },
+                Poll::Pending => {
+                    self.report_progress(cx);
+                    match self.poll_pings(cx, thread) {
+                        Poll::Pending if self.state.ending.is_none() => self.poll_idle(cx, thread),
+                        other => other,
+                    }
+                }
                 ready => ready,
             }
         } else {
@@ -541,6 +582,14 @@ impl Carried {
         self.deadline = None;
         self.begin_end(By::Us, limit.into(), [Some(limit.code()); 2]);
         true
+    }
+
+    /// Tells the record how far the tunnel is, if it is time for that.
+    fn report_progress(&mut self, cx: &mut Context<'_>) {
+        if self.reports.as_mut().is_some_and(|reports| reports.is_due(cx)) {
+            let progress = self.state.progress();
+            self.state.record.goes_on(&progress);
+        }
     }
 
     /// Sends Pings to sides that have said nothing for the interval, and ends a tunnel of which one

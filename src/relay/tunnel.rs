@@ -8,7 +8,7 @@ use std::time::Instant;
 use messages::RecordPanicked;
 use shared::Why;
 
-use crate::end::{By, End, Record};
+use crate::end::{By, End, Progress, Record};
 use crate::flow::Flow;
 use crate::frames::Tracker;
 use crate::rules::{OwnRules, Rules};
@@ -42,18 +42,31 @@ impl TunnelState {
     }
 
     fn tell(&mut self, by: By, why: Why) {
+        let Progress { bytes_up, bytes_down, duration, messages_up, messages_down } =
+            self.progress();
         let end = End {
-            bytes_up: self.up.delivered(),
-            bytes_down: self.down.delivered(),
-            duration: self.started.elapsed(),
+            bytes_up,
+            bytes_down,
+            duration,
             by,
             why,
             client_close: self.up.close_code(),
             backend_close: self.down.close_code(),
-            messages_up: self.up.messages(),
-            messages_down: self.down.messages(),
+            messages_up,
+            messages_down,
         };
         self.record.ended(&end);
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            bytes_up: self.up.delivered(),
+            bytes_down: self.down.delivered(),
+            duration: self.started.elapsed(),
+            messages_up: self.up.messages(),
+            messages_down: self.down.messages(),
+        }
     }
 }
 

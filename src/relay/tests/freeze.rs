@@ -171,7 +171,7 @@ fn other_bytes_are_refused() {
     assert!(!thaw(&longer));
     // Behind version, age, rules, first end and stage: adding to so many bytes overflows.
     let mut countless = frozen.clone();
-    countless[77..85].fill(0xff);
+    countless[85..93].fill(0xff);
     assert!(!thaw(&countless));
     let mut random = Random::new(1);
     // Whatever it is: no panic, there or when it is used.
@@ -207,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-7.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-8.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -224,6 +224,7 @@ fn known() -> Tunnel {
         max_message_backend: None,
         ping_interval: Some(Duration::from_secs(30)),
         ping_timeout: Some(Duration::from_secs(10)),
+        report_interval: Some(Duration::from_secs(38)),
         strict: Some(relay::Strict::On),
         max_lifetime: Some(Duration::from_secs(3600)),
         expires: Some(Duration::from_secs(4_000_000_000)),
@@ -242,8 +243,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 7, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 8, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -265,11 +266,12 @@ fn the_bytes_of_older_versions_are_refused() {
         include_str!("frozen/version-4.hex"),
         include_str!("frozen/version-5.hex"),
         include_str!("frozen/version-6.hex"),
+        include_str!("frozen/version-7.hex"),
     ] {
         assert!(thaw(&bytes_of(older)).is_none());
     }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-7.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-8.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -301,7 +303,7 @@ fn another_protocol_is_not_looked_at() {
 fn states_that_cannot_be_are_refused() {
     // Of the direction from the client, behind version, age, rules, first end, stage and the bytes
     // delivered.
-    const TRACKER: usize = 2 + 8 + (8 * 8 + 1) + 1 + 1 + 8;
+    const TRACKER: usize = 2 + 8 + (9 * 8 + 1) + 1 + 1 + 8;
     const LEFT: usize = TRACKER + 1;
     const HAVE: usize = LEFT + 8;
     const CODE: usize = HAVE + 1 + 10;
@@ -309,7 +311,7 @@ fn states_that_cannot_be_are_refused() {
     const BREACH: usize = MESSAGES + 2 * 8;
     const GUARD: usize = BREACH + 1;
     const GUARD_HAVE: usize = GUARD + 8 + 8 + 1;
-    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
     let made = |rules| {
         let [client, backend] = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
         let tunnel = Tunnel::new(client, backend, websocket(), rules, record().0);
@@ -345,7 +347,7 @@ fn states_that_cannot_be_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-7.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;
