@@ -14,6 +14,7 @@
 #include "http_protocol.h"
 #include "http_request.h"
 #include "mpm_common.h"
+#include "scoreboard.h"
 #include "util_filter.h"
 
 #include "apr_base64.h"

@@ -22,7 +22,7 @@ use ffi::command::Commands;
 use ffi::conftree::Tree;
 use ffi::connection::{Connection, Socket};
 use ffi::content::{ContentHooks, Method, Reply};
-use ffi::ending::{ChildExit, EndHooks, ServerEnd};
+use ffi::ending::{ChildExit, EndHooks};
 use ffi::filter::Loading;
 use ffi::log::Server;
 use ffi::mod_status::StatusHooks;
@@ -150,10 +150,12 @@ impl EndHooks for Hooks {
         graceful_stop::tell(parent);
     }
 
-    fn parent_ends(parent: &Parent, main: Server<'_>, how: ServerEnd) {
-        if how == ServerEnd::Graceful {
-            graceful_stop::wait(parent, main);
-        }
+    fn children_gone(parent: &Parent, main: Server<'_>) {
+        graceful_stop::wait(parent, main);
+        parent::end_all(parent, main);
+    }
+
+    fn parent_ends(parent: &Parent, main: Server<'_>) {
         parent::end_all(parent, main);
     }
 }

@@ -232,6 +232,30 @@ def test_graceful_stop_with_a_process_of_another_build(site, many):
     ended(one, closed)
 
 
+@pytest.mark.parametrize("mpm", MPMS)
+def test_logs_that_are_piped_to_programs_have_the_lines_of_a_graceful_stop(site, many, mpm):
+    """httpd ends those programs with its children."""
+    def piped(server):
+        files = [server.directory / name for name in ("piped-access.log", "piped-error.log")]
+        return f"""GracefulShutdownTimeout 3
+WSForwardCloseSpread 1
+LogLevel wsforward:info
+CustomLog "|$exec cat >>{files[0]}" "%s %{{reason}}^WS"
+ErrorLog "|/usr/bin/tee -a {files[1]}"
+"""
+
+    one = site(mpm, piped, origin=many)
+    closed = relayed(one, many, 20)
+    one.server.send_signal(signal.SIGWINCH)
+    many.ends(closed)
+    wait.until(lambda: not lives(one), "the parent has ended")
+    access = (one.server.directory / "piped-access.log").read_text().splitlines()
+    assert access.count("101 stopped") == 20, access
+    errors = (one.server.directory / "piped-error.log").read_text()
+    assert errors.count("by the server: stopped") == 20, errors
+    one.server.stop()
+
+
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 def test_tunnels_of_a_child_that_has_work_end_with_the_others(site, many, backend, client, mpm):
     """A child waits for its threads, and carries its tunnels meanwhile."""

@@ -8,7 +8,7 @@ use os::asked;
 use super::guard::guard;
 use super::log::Server;
 use super::role::{Parent, SignalHandler};
-use super::server::{Process, has_closed_listeners, is_threaded};
+use super::server::{Process, has_children, has_closed_listeners, is_threaded};
 use super::{optional, pool, sys};
 
 /// How a child process ends.
@@ -34,30 +34,23 @@ pub(crate) trait EndHooks {
     /// The server stops gracefully: it listens no more, and waits for its children, of which one has
     /// ended. Called for each of them.
     fn stops_gracefully(parent: &Parent);
+    /// The last of them has ended. The logs are there still, which the MPM's next step may change: it
+    /// ends the programs that they are piped to.
+    fn children_gone(parent: &Parent, main: Server<'_>);
     /// The configuration goes away in the parent, because the server stops or
     /// restarts without grace. Not called for a graceful reload. The children have ended.
-    fn parent_ends(parent: &Parent, main: Server<'_>, how: ServerEnd);
+    fn parent_ends(parent: &Parent, main: Server<'_>);
 }
 
-/// How the server ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ServerEnd {
-    /// Stop, a restart without grace, or it could not go on.
-    AtOnce,
-    /// A graceful stop, and nobody has asked for more since.
-    Graceful,
-}
-
-fn server_end(parent: &Parent) -> ServerEnd {
+/// Whether the parent was asked to stop, or to restart, at once. At the end of a graceful stop, behind
+/// [`EndHooks::children_gone`], prefork's parent asks itself.
+pub(crate) fn is_to_end_at_once(_: &Parent) -> bool {
     // SAFETY: reads what the MPM keeps in the parent.
-    let by_mpm = || unsafe { sys::wsf_mpm_is_ungraceful() != 0 };
-    // At the end of a graceful stop prefork's parent sends itself SIGTERM.
-    let at_once = asked::to_stop_at_once().unwrap_or_else(by_mpm);
-    if has_closed_listeners(parent) && !at_once { ServerEnd::Graceful } else { ServerEnd::AtOnce }
+    unsafe { sys::wsf_mpm_is_ungraceful() != 0 }
 }
 
 unsafe extern "C" fn child_status<H: EndHooks>(
-    _server: *mut sys::server_rec,
+    server: *mut sys::server_rec,
     _pid: libc::pid_t,
     _generation: sys::ap_generation_t,
     _slot: c_int,
@@ -72,6 +65,10 @@ unsafe extern "C" fn child_status<H: EndHooks>(
             H::parent_runs(&parent);
         } else if has_closed_listeners(&parent) {
             H::stops_gracefully(&parent);
+            if !has_children(&parent) {
+                // SAFETY: the MPM passes the main server of the configuration that runs.
+                H::children_gone(&parent, unsafe { Server::from_raw(server) });
+            }
         }
     });
 }
@@ -190,7 +187,7 @@ unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_st
             let parent = Parent::new();
             // SAFETY: the main server, part of the configuration that goes away after this.
             let server = unsafe { Server::from_raw(main.cast()) };
-            H::parent_ends(&parent, server, server_end(&parent));
+            H::parent_ends(&parent, server);
         }
         // The module is about to be unloaded, in whatever process this is.
         asked::leave();
@@ -218,7 +215,7 @@ unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_sta
         if !restarts || ungraceful {
             // SAFETY: the main server, part of the configuration that goes away after this.
             let main = unsafe { Server::from_raw(server) };
-            H::parent_ends(&Parent::new(), main, ServerEnd::AtOnce);
+            H::parent_ends(&Parent::new(), main);
         }
     });
     sys::APR_SUCCESS as sys::apr_status_t

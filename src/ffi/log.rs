@@ -4,8 +4,10 @@
 use std::ffi::{CString, c_int};
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 
 use messages::{Level, Message, MessageId};
+use os::poll;
 
 use super::request::Request;
 use super::slots::module_index;
@@ -79,6 +81,19 @@ impl Server<'_> {
         level <= Level::Notice
             || unsafe { sys::ap_get_server_module_loglevel(self.0, module_index()) }
                 >= of_httpd(level)
+    }
+
+    /// Whether its error log takes a line now: one that is piped to a program may stand still. Where
+    /// there is no file, the system's log takes all.
+    pub(crate) fn takes_lines(self) -> bool {
+        let mut fd: sys::apr_os_file_t = -1;
+        // SAFETY: a server of this process's configuration; its log, if it has one, is open for as long.
+        let is_file = unsafe {
+            let file = (*self.0).error_log;
+            !file.is_null() && sys::apr_os_file_get(&raw mut fd, file) == 0 && fd >= 0
+        };
+        // SAFETY: an open descriptor, by the log that has it.
+        !is_file || poll::has_room(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// Logs about the server as a whole.

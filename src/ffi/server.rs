@@ -96,6 +96,20 @@ pub(super) fn has_closed_listeners(_: &Parent) -> bool {
     is_closed
 }
 
+/// Whether the MPM has a child that has not ended. It is asked as the MPM itself asks in a graceful
+/// stop.
+pub(super) fn has_children(_: &Parent) -> bool {
+    let mut used: c_int = 0;
+    // SAFETY: `used` is ours.
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMON_USED as c_int, &raw mut used) };
+    (0..used).any(|slot| {
+        // SAFETY: NULL, or a place of the scoreboard, which is there for as long as the MPM runs.
+        let process = unsafe { sys::ap_get_scoreboard_process(slot).as_ref() };
+        // SAFETY: takes numbers, and sends no signal.
+        process.is_some_and(|process| unsafe { sys::ap_mpm_safe_kill(process.pid, 0) == 0 })
+    })
+}
+
 /// Whether a module is loaded, by the name of its source file.
 pub(crate) fn is_loaded(name: &CStr) -> bool {
     // SAFETY: compares names in httpd's list of modules, which only the parent changes, in its only

@@ -29,4 +29,4 @@ mod signals;
 pub mod stop;
 pub mod threads;
 
-pub use signals::{Notice, Notices, sigterm};
+pub use signals::{Notice, Notices, StopSignals, sigterm};

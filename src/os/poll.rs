@@ -44,6 +44,12 @@ pub fn wait_for_room(fd: BorrowedFd<'_>, timeout: Duration) {
     let _ = poll(&mut polled, timespec(Some(timeout)).as_ref());
 }
 
+/// Whether the descriptor takes bytes now: at least a page of them, if it is a pipe.
+pub fn has_room(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    poll(&mut polled, timespec(Some(Duration::ZERO)).as_ref()).is_ok_and(|ready| ready > 0)
+}
+
 fn sleep(timeout: Option<Duration>) {
     let _ = poll(&mut [], timespec(timeout).as_ref());
 }

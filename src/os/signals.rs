@@ -53,7 +53,7 @@ impl Mask {
     }
 
     /// Has this thread block these again, and no others.
-    pub(crate) fn restore(self) {
+    pub(crate) fn restore(&self) {
         Self::change(libc::SIG_SETMASK, &self.0);
     }
 }
@@ -78,6 +78,43 @@ pub(crate) fn descriptor(signals: &[c_int]) -> io::Result<OwnedFd> {
     }
     // SAFETY: just made, and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The signals that ask for a stop at once, held back for as long as this lives: its descriptor is
+/// readable once there is one.
+pub struct StopSignals {
+    fd: OwnedFd,
+    before: Mask,
+}
+
+impl StopSignals {
+    /// In the thread that has their handlers.
+    ///
+    /// # Errors
+    /// There is no descriptor for them.
+    pub fn hold() -> io::Result<Self> {
+        let signals = [libc::SIGTERM, libc::SIGINT];
+        let before = Mask::block(&signals);
+        match descriptor(&signals) {
+            Ok(fd) => Ok(Self { fd, before }),
+            Err(error) => {
+                before.restore();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl AsFd for StopSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for StopSignals {
+    fn drop(&mut self) {
+        self.before.restore();
+    }
 }
 
 /// What a drain process is told, each by a signal of its own.

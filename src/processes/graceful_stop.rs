@@ -10,10 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use messages::{AskedToStop, StopOver, StopWaits, TimeIsOver, TunnelsForever, TunnelsUntil};
-use os::{Notice, asked, process};
+use os::{Notice, StopSignals, asked, process};
 use shared::Times;
 
 use crate::config;
+use crate::ffi::ending::is_to_end_at_once;
 use crate::ffi::log::Server;
 use crate::ffi::role::Parent;
 use crate::ffi::server::graceful_timeout;
@@ -68,7 +69,7 @@ fn announce(since: u64) {
 fn since() -> u64 {
     asked::to_stop_gracefully().unwrap_or_else(|| {
         let now = process::now();
-        asked::note_graceful(now);
+        asked::note(now);
         now
     })
 }
@@ -95,10 +96,10 @@ fn tell_drains() -> Option<registry::Drain> {
 /// The children have ended. Waits for drain processes: until the last has ended, the time is over, or
 /// the parent is asked to stop at once.
 pub fn wait(parent: &Parent, server: Server<'_>) {
-    // SIGTERM would end the parent in the middle of it, or be missed.
-    let Ok(asked) = asked::stop_at_once() else { return };
+    // Those that come from now on are for the MPM, when this is over.
+    let Ok(asked) = StopSignals::hold() else { return };
     let count = registry::drains().len();
-    if count == 0 || asked::to_stop_at_once() == Some(true) {
+    if count == 0 || is_to_end_at_once(parent) {
         return;
     }
     let until = until(parent);

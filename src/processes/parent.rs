@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use messages::LinesLost;
 use os::line_pipe::Reader;
 use os::{poll, process, room};
 
@@ -58,6 +59,8 @@ pub struct Lines<'s> {
     pipe: Option<BorrowedFd<'static>>,
     reader: Option<Reader<'static>>,
     access: access::OfParent,
+    /// Lines that the log did not take, and of which it does not tell yet.
+    lost: u64,
 }
 
 impl<'s> Lines<'s> {
@@ -65,7 +68,7 @@ impl<'s> Lines<'s> {
     pub fn new(server: Server<'s>) -> Self {
         let pipe = registry::lines().map(|[read, _]| read);
         let reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
-        Self { server, pipe, reader, access: access::OfParent::new() }
+        Self { server, pipe, reader, access: access::OfParent::new(), lost: 0 }
     }
 
     /// Waits for one of two descriptors, and says which are readable. Logs what is there to log.
@@ -83,12 +86,20 @@ impl<'s> Lines<'s> {
         [first, second]
     }
 
-    /// Logs what is there.
+    /// Logs what is there. Does not wait for a log that is piped to a program: at a stop that may be
+    /// gone, while the parent itself keeps its pipe open.
     pub fn log(&mut self) {
-        let server = self.server;
-        self.access.write(server);
-        let Some(reader) = &mut self.reader else { return };
+        let Self { server, reader, access, lost, .. } = self;
+        access.write(*server);
+        let Some(reader) = reader else { return };
         line_kind::read_lines(reader.receive(), |level, id, text| {
+            if !server.takes_lines() {
+                *lost += 1;
+                return;
+            }
+            if *lost > 0 {
+                server.say(&LinesLost { lines: &std::mem::take(lost) });
+            }
             server.log(level, id, &text);
         });
     }

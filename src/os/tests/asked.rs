@@ -1,10 +1,9 @@
-//! What signals ask of httpd's parent. One test: the handlers are those of the whole process.
+//! What signals ask of httpd's parent. One test: handlers are those of the whole process.
 
-use std::process::Command;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::time::{Duration, Instant};
 
-use os::{asked, process};
+use os::{StopSignals, asked, poll, process};
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
 static TOLD: AtomicU64 = AtomicU64::new(0);
@@ -26,49 +25,45 @@ fn handler(signal: i32) -> usize {
     }
 }
 
-/// A signal of another process, and that it was handled.
-fn sent(name: &str) {
-    let before = HANDLED.load(SeqCst);
-    let pid = std::process::id().to_string();
-    assert!(Command::new("kill").args([name, &pid]).status().expect("it is there").success());
-    let until = Instant::now() + Duration::from_secs(30);
-    while HANDLED.load(SeqCst) == before && Instant::now() < until {
-        std::thread::yield_now();
-    }
-    assert_eq!(HANDLED.load(SeqCst), before + 1, "the MPM's handler is called");
+fn set(signal: i32, handler: usize) {
+    // SAFETY: one that does nothing, or stores a number.
+    unsafe { libc::signal(signal, handler) };
+}
+
+fn raise(signal: i32) {
+    // SAFETY: it has a handler, or is blocked.
+    unsafe { libc::raise(signal) };
 }
 
 #[test]
 fn who_asks_for_a_stop() {
-    const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGWINCH];
     let mpm: extern "C" fn(i32) = of_the_mpm;
-    assert_eq!(asked::to_stop_at_once(), None, "nobody looks");
-    for signal in SIGNALS {
-        // SAFETY: the handler stores a number.
-        unsafe { libc::signal(signal, mpm as libc::sighandler_t) };
-    }
+    let mpm = mpm as usize;
+    set(libc::SIGWINCH, mpm);
+    set(libc::SIGTERM, mpm);
     asked::watch(told);
     asked::watch(told);
-    // The process itself, as prefork's parent does.
-    for (count, signal) in (1..).zip(SIGNALS) {
-        // SAFETY: a signal with a handler, to this thread.
-        unsafe { libc::raise(signal) };
-        assert_eq!(HANDLED.load(SeqCst), count);
-    }
-    assert_eq!((asked::to_stop_at_once(), asked::to_stop_gracefully()), (Some(false), None));
+    assert_eq!(asked::to_stop_gracefully(), None);
     let before = process::now();
-    sent("-WINCH");
+    raise(libc::SIGWINCH);
     let since = asked::to_stop_gracefully().expect("it was noted");
     assert!(before <= since && since <= process::now());
-    assert_eq!(TOLD.load(SeqCst), since);
-    sent("-WINCH");
+    assert_eq!((TOLD.load(SeqCst), HANDLED.load(SeqCst)), (since, 1));
+    raise(libc::SIGWINCH);
     assert_eq!(asked::to_stop_gracefully(), Some(since), "the first one is when it began");
-    assert_eq!(asked::to_stop_at_once(), Some(false));
-    sent("-TERM");
-    assert_eq!(asked::to_stop_at_once(), Some(true));
-    // Somebody else's is left alone.
-    // SAFETY: the signal is ignored.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
+    // Another one's is left alone.
     asked::leave();
-    assert_eq!(SIGNALS.map(handler), [mpm as usize, libc::SIG_IGN, mpm as usize]);
+    assert_eq!(handler(libc::SIGWINCH), mpm);
+    asked::watch(told);
+    set(libc::SIGWINCH, libc::SIG_IGN);
+    asked::leave();
+    assert_eq!(handler(libc::SIGWINCH), libc::SIG_IGN);
+    // Those for a stop at once are seen, and come when they are held back no longer.
+    let held = StopSignals::hold().expect("descriptors");
+    assert!(!poll::is_readable(held.as_fd()));
+    raise(libc::SIGTERM);
+    assert!(poll::is_readable(held.as_fd()));
+    assert_eq!(HANDLED.load(SeqCst), 2);
+    drop(held);
+    assert_eq!(HANDLED.load(SeqCst), 3);
 }
