@@ -8,6 +8,8 @@ use std::time::Duration;
 use libc::{c_int, c_void};
 use socket2::SockRef;
 
+use crate::watch::tcp_info;
+
 /// Receives what is there, without waiting. `Ok(0)` is the end.
 ///
 /// # Errors
@@ -98,6 +100,14 @@ pub fn shutdown_read(fd: BorrowedFd<'_>) {
 /// Has whoever reads or writes it find an end.
 pub fn shutdown_both(fd: BorrowedFd<'_>) {
     let _ = SockRef::from(&fd).shutdown(Shutdown::Both);
+}
+
+/// Whether a socket from which nothing is read any more, as [`shutdown_read`] makes it, has been ended
+/// or reset by its peer. `None` if that cannot be told: it is not TCP.
+pub fn peer_has_ended(fd: BorrowedFd<'_>) -> Option<bool> {
+    /// Of the states of TCP (tcp(7), tcpi_state) the one in which both sides may send.
+    const ESTABLISHED: u8 = 1;
+    Some(tcp_info(fd).ok()?.tcpi_state != ESTABLISHED)
 }
 
 /// Has calls without a flag of their own not wait.

@@ -109,7 +109,7 @@ pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
     }
 }
 
-fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     // SAFETY: it is made of numbers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of::<libc::tcp_info>() as socklen_t;

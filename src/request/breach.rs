@@ -19,6 +19,9 @@ use crate::request::tunnel::Side;
 /// What is asked of a connection at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// How often a side is looked at that cannot be waited for.
+const STEP: Duration = Duration::from_millis(20);
+
 /// Ends a tunnel of which a side has sent what a rule does not allow, or whose time has come, at a
 /// read of `reading` with `next` below it: both sides get what may still go on, which is in `out`
 /// for the other side than `reading`, and their Close frame, and have the usual time to end too.
@@ -45,6 +48,9 @@ pub fn end(
     let mut bytes = Vec::new();
     let _ = out.drain_into(&mut bytes);
     tunnel.draining.set(true);
+    // The alarm shuts the back end's socket for reading. If both ways were shut, TCP would answer what
+    // it still sends by a reset, and it might never see its Close.
+    let may_be_shut = tunnel.alarm.borrow().is_some();
     for (c, from) in [(origin, Side::Client), (client, Side::Origin)] {
         let ahead = if from == reading { std::mem::take(&mut bytes) } else { Vec::new() };
         tunnel.ahead(from).count(ahead.len());
@@ -60,13 +66,20 @@ pub fn end(
             let _ = c.pass_end();
         } else {
             tls::send_close_notify(c);
-            if let Some(fd) = own_socket(c).as_ref().and_then(Socket::fd) {
+            let stays = may_be_shut && from == Side::Client;
+            if let Some(fd) = own_socket(c).as_ref().and_then(Socket::fd).filter(|_| !stays) {
                 relay::socket::shutdown_write(fd);
             }
         }
     }
+    let is_ended = || {
+        let origin = own_socket(origin);
+        let fd = origin.as_ref().and_then(Socket::fd).filter(|_| may_be_shut);
+        fd.and_then(relay::socket::peer_has_ended).unwrap_or(true)
+    };
     let mut over = [false; 2];
     while let Some(left) = left().filter(|_| over != [true; 2]) {
+        let mut is_deaf = false;
         for (over, (c, of)) in over.iter_mut().zip([(client, Side::Client), (origin, Side::Origin)])
         {
             let mut more = !*over;
@@ -80,12 +93,18 @@ pub fn end(
                     c.read_available(&mut bytes, CHUNK_BYTES)
                 };
                 more = !bytes.is_empty() && Instant::now() < until;
-                *over = result.is_err_and(|why| !why.is_again());
-                more &= !*over;
+                let is_end = result.is_err_and(|why| !why.is_again());
+                is_deaf |= is_end && of == Side::Origin && !is_ended();
+                *over = is_end && (of == Side::Client || !is_deaf);
+                more &= !is_end;
             }
         }
-        if over != [true; 2] {
-            wait(client, origin, over, left);
+        let [client_over, origin_over] = over;
+        match over {
+            [true, true] => {}
+            // Nothing says when the back end has ended.
+            _ if is_deaf => wait(client, origin, [client_over, true], left.min(STEP)),
+            _ => wait(client, origin, [client_over, origin_over], left),
         }
     }
     tunnel.draining.set(false);
