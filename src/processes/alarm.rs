@@ -3,7 +3,7 @@
 //! and finds out. One that is not waiting for that, since neither side takes what it is sent, loses
 //! both sockets a little later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use os::descriptors;
 use relay::{Rules, socket, spawn_without_signals};
+use shared::TunnelEntry;
 
 /// How long a tunnel gets to end once its worker was woken: its peers have the usual time for an
 /// answer to their Close.
@@ -31,6 +32,8 @@ struct State {
 }
 
 struct Sleeper {
+    /// Which tunnel it is, if others see it.
+    tunnel: Option<TunnelEntry>,
     origin: OwnedFd,
     client: Option<OwnedFd>,
     /// It was woken.
@@ -49,13 +52,6 @@ fn state() -> MutexGuard<'static, State> {
 #[derive(Debug)]
 pub struct Alarm(u32);
 
-impl Alarm {
-    /// By which [`ring`] knows it: never 0.
-    pub fn number(&self) -> u32 {
-        self.0
-    }
-}
-
 impl Drop for Alarm {
     fn drop(&mut self) {
         state().sleepers.retain(|(_, number), _| *number != self.0);
@@ -63,16 +59,18 @@ impl Drop for Alarm {
 }
 
 /// Sets an alarm for the worker thread that waits for these sockets; without a time only [`ring`]
-/// sets it off.
+/// sets it off. Whoever looks for an order to the tunnel after this sees those that rang before.
 ///
 /// # Errors
 /// There is no descriptor or no thread for it.
 pub fn set(
     at: Option<Instant>,
+    tunnel: Option<TunnelEntry>,
     origin: BorrowedFd<'_>,
     client: Option<BorrowedFd<'_>>,
 ) -> io::Result<Alarm> {
     let sleeper = Sleeper {
+        tunnel,
         origin: descriptors::duplicate(origin)?,
         client: client.map(descriptors::duplicate).transpose()?,
         is_woken: false,
@@ -93,17 +91,23 @@ pub fn set(
     Ok(Alarm(number))
 }
 
-/// Sets an alarm off.
-pub fn ring(number: u32) {
+/// Sets off the alarms of tunnels. Those that went off before go on as they would.
+pub fn ring(tunnels: &HashSet<TunnelEntry>) {
     let mut state = state();
-    let key = state.sleepers.keys().find(|(_, of)| *of == number).copied();
-    if let Some(mut sleeper) = key.and_then(|key| state.sleepers.remove(&key))
-        && (sleeper.is_woken || sleeper.wake())
-    {
-        state.sleepers.insert((Instant::now() + GRACE, number), sleeper);
-        drop(state);
-        CHANGED.notify_one();
+    let is_to_ring = |sleeper: &Sleeper| {
+        !sleeper.is_woken && sleeper.tunnel.is_some_and(|tunnel| tunnels.contains(&tunnel))
+    };
+    let ringing = state.sleepers.iter().filter(|(_, sleeper)| is_to_ring(sleeper));
+    let ringing: Vec<_> = ringing.map(|(key, _)| *key).collect();
+    let at = Instant::now() + GRACE;
+    for key in ringing {
+        if let Some(mut sleeper) = state.sleepers.remove(&key) {
+            sleeper.wake();
+            state.sleepers.insert((at, key.1), sleeper);
+        }
     }
+    drop(state);
+    CHANGED.notify_one();
 }
 
 /// The child ends: nobody is woken any more.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,9 +90,29 @@ pub fn start(process: Process<'_>) {
     let is_threaded = is_threaded();
     let child = Child { pid, is_threaded, settings, server, relay, slot, prepared, keeper };
     let _ = CHILD.set(child);
-    // Without it, orders are seen when bytes come.
-    if settings.actions {
-        let _ = orders::watch(slot, move || orders::look(slot, self::relay()));
+    watch_orders();
+}
+
+/// Has the tunnels of this process look at what they are ordered.
+pub fn watch_orders() {
+    /// The process that has the thread for it: one that was forked from it (mpm_itk's) has not.
+    static WATCHING: AtomicU32 = AtomicU32::new(0);
+    let Some(child) = CHILD.get() else { return };
+    let (slot, pid) = (child.slot, std::process::id());
+    // Those in threads look only where it is known from their beginning.
+    if !child.settings.actions {
+        slot.make_deaf(false);
+    }
+    // Relayed ones may be closed by a configuration that comes.
+    let is_needed = child.settings.actions || child.relay.is_some();
+    if !is_needed || WATCHING.swap(pid, Relaxed) == pid {
+        return;
+    }
+    let mut told = orders::Told::default();
+    let relay = move || relay().filter(|_| child.pid == pid);
+    if orders::watch(slot, move || told.look(slot, relay())).is_err() {
+        slot.make_deaf(false);
+        slot.make_deaf(true);
     }
 }
 

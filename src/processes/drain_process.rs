@@ -176,6 +176,8 @@ struct DrainProcess<'d> {
     /// What it was told before it began: there are too many drain processes, and this is one of the
     /// oldest.
     surplus: Option<Notice>,
+    /// Those that have looked.
+    told: orders::Told,
 }
 
 /// Why a drain process ends.
@@ -269,6 +271,7 @@ impl<'d> DrainProcess<'d> {
             surplus: surplus(terms.max_processes)
                 .into_iter()
                 .find_map(|(drain, notice)| (drain.pid == own).then_some(notice)),
+            told: orders::Told::default(),
         })
     }
 
@@ -276,7 +279,7 @@ impl<'d> DrainProcess<'d> {
     fn look_at_orders(&mut self) {
         let raised = self.drain_slot.slot.orders().load(Acquire);
         if self.orders_seen.replace(raised) != Some(raised) {
-            orders::look(self.drain_slot.slot, Some(&self.relay));
+            self.told.look(self.drain_slot.slot, Some(&self.relay));
         }
     }
 

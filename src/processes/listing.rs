@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relay::{By, Close, End};
-use shared::{
-    About, Activity, Direction, Handshake, Metric, Name, Opcode, Slot, Timed, TunnelEntry,
-};
+use shared::{About, Activity, Direction, Handshake, Metric, Name, Slot, Timed, TunnelEntry};
 
 use crate::processes::memory::shared;
 use crate::processes::own_slot;
@@ -85,6 +83,17 @@ impl Listing {
         shared()?.activity(self.entry?)
     }
 
+    /// What others know it by.
+    pub fn entry(self) -> Option<TunnelEntry> {
+        self.entry
+    }
+
+    /// Whether an administrator has it closed.
+    pub fn is_ordered(self) -> bool {
+        let order = || self.activity()?.order(self.entry?);
+        order().is_some()
+    }
+
     /// How an administrator has it closed, if one has.
     pub fn ordered(self) -> Option<Close> {
         let shared = shared()?;
@@ -110,18 +119,19 @@ impl Listing {
     pub fn end(self, end: &End) {
         let Some(shared) = shared() else { return };
         let vhost = self.vhost;
-        let messages = self.activity().map(|activity| {
-            activity.messages.each_ref().map(|way| way.each_ref().map(|count| count.load(Relaxed)))
-        });
+        let bytes = [end.bytes_up, end.bytes_down];
         if let Some(entry) = self.entry {
+            // What stands in the entry goes into the totals as it is cleared: here, or when its
+            // process is found dead.
+            if let Some(activity) = shared.activity(entry) {
+                for (count, bytes) in activity.bytes.iter().zip(bytes) {
+                    count.store(bytes, Relaxed);
+                }
+            }
             shared.forget_tunnel(entry);
-        }
-        for (direction, bytes) in Direction::ALL.into_iter().zip([end.bytes_up, end.bytes_down]) {
-            shared.count(Metric::Bytes { vhost, direction }, bytes);
-        }
-        for (direction, kinds) in Direction::ALL.into_iter().zip(messages.unwrap_or_default()) {
-            for (opcode, count) in Opcode::ALL.into_iter().zip(kinds) {
-                shared.count(Metric::Messages { vhost, direction, opcode }, count);
+        } else {
+            for (direction, bytes) in Direction::ALL.into_iter().zip(bytes) {
+                shared.count(Metric::Bytes { vhost, direction }, bytes);
             }
         }
         let closed = Metric::Closed {

@@ -73,6 +73,8 @@ enum Event {
     ProbationOver(usize),
     /// The tasks with these numbers are to check their peers.
     Check(Vec<usize>),
+    /// The tasks with these numbers are to look at what they are ordered.
+    Look(Vec<usize>),
     /// The time has come to end the tunnel of the task with this number.
     EndDue(usize),
     /// A shutdown is complete: no tunnel is left.
@@ -80,6 +82,9 @@ enum Event {
     /// The time for a shutdown is over.
     Deadline,
 }
+
+/// So many tunnels begin to end at once, of those that are ordered to: each writes to both sides.
+const LOOKS_AT_ONCE: usize = 16;
 
 fn carry(thread: &Rc<Thread>, mut adopted: Adopted) {
     if let Some(tunnel) = adopted.tunnel.take()
@@ -92,13 +97,17 @@ fn carry(thread: &Rc<Thread>, mut adopted: Adopted) {
 /// Carries out commands until one says stop.
 pub(crate) async fn serve(thread: &Rc<Thread>, commands: &mut UnboundedReceiver<ThreadCommand>) {
     let mut shutdown: Option<Shutdown> = None;
+    let mut looks = Vec::new();
     loop {
-        match poll_fn(|cx| poll_event(thread, cx, commands, shutdown.as_mut())).await {
+        match poll_fn(|cx| poll_event(thread, cx, commands, &mut looks, shutdown.as_mut())).await {
             Event::Command(Some(ThreadCommand::Adopt(adopted))) => carry(thread, adopted),
             Event::ProbationOver(task) | Event::EndDue(task) => thread.wake(task),
             Event::Check(tasks) => tasks.into_iter().for_each(|task| thread.wake(task)),
-            Event::Command(Some(ThreadCommand::Look(tasks))) => {
+            Event::Command(Some(ThreadCommand::Look(tasks))) => looks.extend(tasks),
+            Event::Look(tasks) => {
                 tasks.into_iter().for_each(|task| thread.wake(task));
+                // So that the others go on meanwhile.
+                tokio::task::yield_now().await;
             }
             Event::Command(Some(ThreadCommand::Ask)) => thread.report_alive(),
             Event::Command(Some(ThreadCommand::End { how, deadline, done })) => {
@@ -140,10 +149,16 @@ fn poll_event(
     thread: &Thread,
     cx: &mut Context<'_>,
     commands: &mut UnboundedReceiver<ThreadCommand>,
+    looks: &mut Vec<usize>,
     shutdown: Option<&mut Shutdown>,
 ) -> Poll<Event> {
     if let Poll::Ready(command) = commands.poll_recv(cx) {
         return Poll::Ready(Event::Command(command));
+    }
+    if !looks.is_empty() {
+        return Poll::Ready(Event::Look(
+            looks.split_off(looks.len().saturating_sub(LOOKS_AT_ONCE)),
+        ));
     }
     if let Poll::Ready(task) = thread.probation.poll_over(cx) {
         return Poll::Ready(Event::ProbationOver(task));

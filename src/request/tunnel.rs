@@ -190,11 +190,26 @@ impl Tunnel {
         self.broken.get().is_some() || self.over.get().is_some() || self.ordered.borrow().is_some()
     }
 
+    /// The messages that `side` has sent, of text and of other bytes, if its frames are looked at.
+    pub fn messages(&self, side: Side) -> Option<[u64; 2]> {
+        self.frames.borrow_mut().as_mut()?.of(side).tracker.messages_by_kind()
+    }
+
+    /// The code of the Close frame that `side` has sent, likewise.
+    pub fn close_code(&self, side: Side) -> Option<u16> {
+        self.frames.borrow_mut().as_mut()?.of(side).tracker.close_code()
+    }
+
     /// Has others see what went through it so far.
     fn show(&self) {
         let Some(activity) = self.listing.get().and_then(Listing::activity) else { return };
         for (count, side) in activity.bytes.iter().zip([Side::Client, Side::Origin]) {
             count.store(self.ahead(side).passed.get(), Relaxed);
+        }
+        for (counts, side) in activity.messages.iter().zip([Side::Client, Side::Origin]) {
+            for (count, messages) in counts.iter().zip(self.messages(side).into_iter().flatten()) {
+                count.store(messages, Relaxed);
+            }
         }
         activity.last.store(process::seconds(), Relaxed);
     }

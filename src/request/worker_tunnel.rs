@@ -1,7 +1,6 @@
 //! The open tunnel while mod_proxy's own loop runs it in the worker thread: from
 //! its first read on it may be handed over to the relay.
 
-use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 use messages::{InThread, Message, TunnelEnded};
@@ -160,10 +159,10 @@ pub fn ended(r: Request<'_>, handshake: &Handshake) {
         duration: began.elapsed(),
         by,
         why,
-        client_close: None,
-        backend_close: None,
-        messages_up: None,
-        messages_down: None,
+        client_close: tunnel.close_code(Side::Client),
+        backend_close: tunnel.close_code(Side::Origin),
+        messages_up: tunnel.messages(Side::Client).map(|kinds| kinds.iter().sum()),
+        messages_down: tunnel.messages(Side::Origin).map(|kinds| kinds.iter().sum()),
     };
     if let Some(listing) = tunnel.listing.take() {
         listing.end(&end);
@@ -213,8 +212,12 @@ fn how_it_ended(
     // One end is enough for these.
     let is_one =
         client.is_secondary() || r.env().is_some_and(|env| env.get(c"proxy-nohalfclose").is_some());
+    // It did not come to look again, since neither side took what it was sent.
+    let is_ordered =
+        || child::settings().actions && tunnel.listing.get().is_some_and(Listing::is_ordered);
     match first {
         Some((_, by)) if are_both || is_one => (by, Why::Closed),
+        _ if is_ordered() => (By::Us, Why::ClosedByAdmin),
         _ if client.is_aborted() => (By::Client, Why::Reset),
         _ if closed.is_some_and(|closed| closed.is_aborted) => (By::Backend, Why::Reset),
         _ => (By::Us, Why::IdleTimeout),
@@ -276,18 +279,18 @@ fn look_at_the_clock(serving: &Serving<'_, Handshake>) {
             let origin = origin.socket();
             let origin = origin.as_ref().and_then(Socket::fd);
             *alarm = origin.and_then(|origin| {
-                alarm::set(deadline.map(|one| one.at), origin, client.as_ref().and_then(Socket::fd))
-                    .ok()
+                let client = client.as_ref().and_then(Socket::fd);
+                let tunnel = listing.and_then(Listing::entry);
+                alarm::set(deadline.map(|one| one.at), tunnel, origin, client).ok()
             });
+            if alarm.is_some() && listing.is_some() {
+                child::watch_orders();
+            }
         }
         alarm.is_some()
     };
     let is_set = is_set();
-    if let (Some(activity), Some(alarm)) =
-        (listing.and_then(Listing::activity), &*tunnel.alarm.borrow())
-    {
-        activity.seat.store(alarm.number(), Release);
-    }
+    // Behind that: an order that comes from now on sets the alarm off.
     if let Some(close) = listing.and_then(Listing::ordered) {
         tunnel.ordered.replace(Some(close));
     }

@@ -205,7 +205,7 @@ pub struct Ordered {
     pub tunnel: TunnelEntry,
     /// Whether a relay carries it, and not a thread of httpd's.
     pub is_relayed: bool,
-    /// Where in there it is, see [`Activity::seat`].
+    /// Where in its relay it is, see [`Activity::seat`].
     pub seat: u32,
 }
 

@@ -285,7 +285,13 @@ impl Register {
     }
 
     /// Orders a tunnel to end, and says whose it is. `None` if it has ended, or has an order.
-    pub(crate) fn order(&self, tunnel: TunnelEntry, order: Order) -> Option<SlotNumber> {
+    /// `hears` says of a slot, and of whether a relay has the tunnel, whether it would look.
+    pub(crate) fn order(
+        &self,
+        tunnel: TunnelEntry,
+        order: Order,
+        hears: impl Fn(SlotNumber, bool) -> bool,
+    ) -> Option<SlotNumber> {
         /// What was found changes only if another order is given, to a later tunnel.
         const TRIES: usize = 16;
         let word = OrderWord::new(tunnel.life(), order);
@@ -293,8 +299,9 @@ impl Register {
             let at = &self.entries.get(tunnel.index())?.activity.order;
             let seen = at.load(Acquire);
             // Behind that: if it is the same when it is replaced, no later tunnel is ordered.
-            self.find(tunnel)?;
-            if OrderWord(seen).is_for(tunnel.life()) {
+            let (_, owner) = self.find(tunnel)?;
+            let is_heard = hears(owner.slot()?, owner.phase() == Phase::Relay);
+            if !is_heard || OrderWord(seen).is_for(tunnel.life()) {
                 return None;
             }
             if at.compare_exchange(seen, word.0, AcqRel, Relaxed).is_ok() {
@@ -308,14 +315,22 @@ impl Register {
 
     /// The tunnel in an entry and its seat, if it is of this slot and has an order.
     pub(crate) fn ordered(&self, index: usize, slot: SlotNumber) -> Option<Ordered> {
-        let owner = self.owner(index).filter(|owner| owner.is_open() && owner.is_of(slot))?;
-        let activity = &self.entries.get(index)?.activity;
-        let is_ordered = OrderWord(activity.order.load(Acquire)).is_for(owner.life());
-        Some(Ordered {
-            tunnel: TunnelEntry::of(index, owner.life()).filter(|_| is_ordered)?,
-            is_relayed: owner.phase() == Phase::Relay,
-            seat: activity.seat.load(Acquire),
-        })
+        /// It goes to a relay or another process meanwhile, or ends: seldom, and hardly ever twice.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let owner = self.owner(index).filter(|owner| owner.is_open() && owner.is_of(slot))?;
+            let activity = &self.entries.get(index)?.activity;
+            let is_ordered = OrderWord(activity.order.load(Acquire)).is_for(owner.life());
+            let ordered = Ordered {
+                tunnel: TunnelEntry::of(index, owner.life()).filter(|_| is_ordered)?,
+                is_relayed: owner.phase() == Phase::Relay,
+                seat: activity.seat.load(Acquire),
+            };
+            if self.owner(index) == Some(owner) {
+                return Some(ordered);
+            }
+        }
+        None
     }
 
     pub(crate) fn count(&self, metric: Metric, by: u64) {

@@ -25,7 +25,8 @@ const SLOTS: usize = 3;
 pub struct Slot {
     /// An [`Owner`].
     owner: AtomicU32,
-    /// Raised for each order to one of its tunnels, and woken (a futex).
+    /// Raised when some of its tunnels have got orders, and woken (a futex). The lowest bits are
+    /// [`Deaf`].
     orders: Word,
     /// Upgrade requests admitted that are no tunnels yet (a gauge).
     pub reserved: Count,
@@ -60,6 +61,19 @@ impl Owner {
 
 const _: () = assert!(SLOTS < 1 << SlotNumber::BITS);
 
+/// The tunnels of a process that nobody tells of orders, as bits.
+struct Deaf;
+
+impl Deaf {
+    const RELAYED: u32 = 1;
+    const IN_THREADS: u32 = 2;
+    const ALL: u32 = Self::RELAYED | Self::IN_THREADS;
+
+    const fn of(is_relayed: bool) -> u32 {
+        if is_relayed { Self::RELAYED } else { Self::IN_THREADS }
+    }
+}
+
 /// All of the memory.
 #[repr(C)]
 pub struct Memory {
@@ -80,7 +94,7 @@ pub struct Memory {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Memory {
-    const LAYOUT: u64 = 10 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 11 << 32 | size_of::<Self>() as u64;
 }
 
 const _: () = assert!(size_of::<Memory>() < 1 << 32);
@@ -206,6 +220,7 @@ impl<'a> Shared<'a> {
         for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
         }
+        slot.orders.fetch_and(!Deaf::ALL, Relaxed);
         // Whoever takes it sees what was cleared before.
         slot.owner.store(Owner::NOBODY.0, Release);
         true
@@ -324,6 +339,7 @@ impl Slot {
         if self.replace(Owner(from), Owner(to)) {
             self.reserved.store(0, Relaxed);
             self.capacity.store(0, Relaxed);
+            self.orders.fetch_and(!Deaf::ALL, Relaxed);
         }
     }
 
@@ -334,8 +350,18 @@ impl Slot {
     }
 
     pub(crate) fn raise_orders(&self, processes: &dyn Processes) {
-        self.orders.fetch_add(1, Release);
+        self.orders.fetch_add(Deaf::ALL + 1, Release);
         processes.wake(&self.orders);
+    }
+
+    /// Nobody tells tunnels of this process what they are ordered: those of its relay, or those in
+    /// threads. They are not ordered anything then.
+    pub fn make_deaf(&self, is_relayed: bool) {
+        self.orders.fetch_or(Deaf::of(is_relayed), Release);
+    }
+
+    pub(crate) fn hears(&self, is_relayed: bool) -> bool {
+        self.orders.load(Acquire) & Deaf::of(is_relayed) == 0
     }
 
     /// What is raised for each order to one of its tunnels, and woken: a futex.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 /// Where a tunnel is registered, as its owner knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelEntry {
     index: u32,
     life: NonZeroU32,

@@ -1,5 +1,7 @@
 //! What a process does with the register: its tunnels, its figures, its nonces.
 
+use std::collections::BTreeSet;
+
 use crate::activity::{Activity, Order};
 use crate::entry::{About, Listed, Ordered};
 use crate::labels::Timed;
@@ -7,6 +9,7 @@ use crate::names::Name;
 use crate::orders::OrderNumber;
 use crate::register::Register;
 use crate::series::Metric;
+use crate::slot_number::SlotNumber;
 use crate::slots::{Shared, Slot};
 use crate::tunnel_entry::TunnelEntry;
 
@@ -72,12 +75,34 @@ impl<'a> Shared<'a> {
         })
     }
 
-    /// Orders a tunnel to end, with this code. `false` if it has ended, or has an order already.
+    /// Orders a tunnel to end, with this code. `false` if it has ended, has an order already, or would
+    /// not be told of it.
     pub fn order_close(self, tunnel: &Listed, code: u16, number: OrderNumber) -> bool {
-        let order = |register: &Register| register.order(tunnel.entry, Order { code, number });
-        let slot = self.register.and_then(order).and_then(|number| self.slot_at(number));
-        slot.into_iter().for_each(|slot| slot.raise_orders(self.processes));
-        slot.is_some()
+        self.order_close_all([tunnel], code, number) == 1
+    }
+
+    /// The same of many tunnels. Says how many it was. Their processes are woken once, when all have
+    /// their orders.
+    pub fn order_close_all<'t>(
+        self,
+        tunnels: impl IntoIterator<Item = &'t Listed>,
+        code: u16,
+        number: OrderNumber,
+    ) -> usize {
+        let Some(register) = self.register else { return 0 };
+        let hears =
+            |slot, is_relayed| self.slot_at(slot).is_some_and(|slot: &Slot| slot.hears(is_relayed));
+        let mut slots = BTreeSet::new();
+        let ordered = tunnels.into_iter().filter_map(|tunnel| {
+            let slot = register.order(tunnel.entry, Order { code, number }, hears)?;
+            slots.insert(slot.0);
+            Some(slot)
+        });
+        let count = ordered.count();
+        for slot in slots.into_iter().filter_map(|slot| self.slot_at(SlotNumber(slot))) {
+            slot.raise_orders(self.processes);
+        }
+        count
     }
 
     /// The tunnels of a slot that have an order.

@@ -182,11 +182,8 @@ fn close(r: Request<'_>, config: &DirConfig<'_>, shared: Shared<'_>) -> Result<R
     }
     let snapshot = Snapshot::take(shared);
     let number = shared.new_order(form.reason.as_bytes(), user);
-    let closed = snapshot
-        .tunnels()
-        .filter(|(_, tunnel)| form.filter.matches(tunnel))
-        .filter(|(listed, _)| shared.order_close(listed, form.code, number))
-        .count();
+    let wanted = snapshot.tunnels().filter(|(_, tunnel)| form.filter.matches(tunnel));
+    let closed = shared.order_close_all(wanted.map(|(listed, _)| listed), form.code, number);
     let who = user.escape_ascii();
     let which = form.filter.to_query();
     let said = ClosedByAdmin { count: &closed, who: &who, which: &which, code: &form.code };
