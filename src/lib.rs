@@ -83,6 +83,14 @@ impl module::Hooks for Hooks {
         Ok(())
     }
 
+    fn config_begins(files: Tree<'_>) {
+        status::pages::find(&files.directives(&[status::pages::DIRECTIVE]));
+    }
+
+    fn config_ends() {
+        status::pages::forget();
+    }
+
     fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)> {
         let directives = files.directives(&config::ADVISED);
         let useless = config::advice::useless_relay(&directives).into_iter();
@@ -102,7 +110,7 @@ impl module::Hooks for Hooks {
             main.say(&messages::ForeignLogWriter);
         }
         parent::measure(parent);
-        let created = memory::create(parent).and_then(|()| registry::create(parent));
+        let created = memory::create(parent, main).and_then(|()| registry::create(parent));
         created.map_err(|error| NoSharedMemory { error: &error }.to_string())
     }
 
@@ -212,7 +220,7 @@ impl ContentHooks for Hooks {
 }
 
 impl StatusHooks for Hooks {
-    fn status(auto: bool) -> String {
-        status::mod_status::page(auto)
+    fn status(r: Request<'_>, auto: bool) -> String {
+        status::mod_status::page(r, auto)
     }
 }

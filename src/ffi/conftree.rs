@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
+use std::fmt::Display;
 
 use super::sys;
 
@@ -13,6 +14,10 @@ pub(crate) struct Directive {
     pub(crate) arguments: String,
     /// Which virtual host it is in, if any: a number to compare.
     pub(crate) vhost: Option<usize>,
+    /// The file and line at which that begins.
+    pub(crate) vhost_place: Option<String>,
+    /// What the innermost `<Location>` around it is for, as it was written.
+    pub(crate) location: Option<String>,
     /// Its file and line.
     pub(crate) place: String,
 }
@@ -32,35 +37,59 @@ impl Tree<'_> {
     /// The directives of these names, in the order of the files.
     pub(crate) fn directives(self, names: &[&str]) -> Vec<Directive> {
         let mut found = Vec::new();
-        self.walk(None, names, &mut found);
+        self.walk(&Around::default(), names, &mut found);
         found
     }
 
-    fn walk(self, vhost: Option<usize>, names: &[&str], found: &mut Vec<Directive>) {
+    fn walk(self, around: &Around<'_>, names: &[&str], found: &mut Vec<Directive>) {
         let mut at = self.0;
         while let Some(directive) = at {
             // SAFETY: the texts of a directive of the tree.
             let text = |text| unsafe { text_of(text) };
+            // SAFETY: likewise.
+            let place = |file, line| unsafe { place(file, line) };
             let name = text(directive.directive);
-            let is_vhost = name.eq_ignore_ascii_case("<VirtualHost");
-            let within = if is_vhost { Some(std::ptr::from_ref(directive).addr()) } else { vhost };
+            let mut within = *around;
+            if name.eq_ignore_ascii_case("<VirtualHost") {
+                within = Around { vhost: Some(directive), location: None };
+            } else if name.eq_ignore_ascii_case("<Location") {
+                within.location = Some(directive);
+            }
             // A copy of the few that are asked for: httpd's own go with the configuration.
             if names.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)) {
                 found.push(Directive {
                     name: name.into_owned(),
                     arguments: text(directive.args).into_owned(),
-                    vhost,
-                    place: format!("{}:{}", text(directive.filename), directive.line_num),
+                    vhost: around.vhost.map(|vhost| std::ptr::from_ref(vhost).addr()),
+                    vhost_place: around.vhost.map(|vhost| place(vhost.filename, vhost.line_num)),
+                    location: around.location.map(|location| text(location.args).into_owned()),
+                    place: place(directive.filename, directive.line_num),
                 });
             }
             // SAFETY: NULL, or directives of the same tree.
             let (child, next) =
                 unsafe { (directive.first_child.as_ref(), directive.next.as_ref()) };
             // This goes as deep as sections are nested.
-            Tree(child).walk(within, names, found);
+            Tree(child).walk(&within, names, found);
             at = next;
         }
     }
+}
+
+/// The sections around a directive that say where it holds.
+#[derive(Clone, Copy, Default)]
+struct Around<'t> {
+    vhost: Option<&'t sys::ap_directive_t>,
+    location: Option<&'t sys::ap_directive_t>,
+}
+
+/// A file and a line of it.
+///
+/// # Safety
+/// As for [`text_of`].
+pub(super) unsafe fn place(file: *const c_char, line: impl Display) -> String {
+    // SAFETY: by the caller.
+    format!("{}:{line}", unsafe { text_of(file) })
 }
 
 /// A text of httpd's; nothing if there is none.

@@ -4,12 +4,13 @@
 use std::ffi::c_int;
 
 use super::guard::guard;
+use super::request::Request;
 use super::{optional, sys};
 
 /// What the module shows on the page of mod_status.
 pub(crate) trait StatusHooks {
     /// What this module adds to mod_status, as HTML or as `?auto`.
-    fn status(auto: bool) -> String;
+    fn status(r: Request<'_>, auto: bool) -> String;
 }
 
 /// `AP_STATUS_SHORT` of mod_status.h: the lines of `?auto`.
@@ -32,7 +33,9 @@ pub(super) fn register<H: StatusHooks>() {
 
 unsafe extern "C" fn page<H: StatusHooks>(r: *mut sys::request_rec, flags: c_int) -> c_int {
     guard((), || {
-        let page = H::status(flags & SHORT != 0);
+        // SAFETY: mod_status passes its live request.
+        let Some(request) = (unsafe { Request::from_raw(r) }) else { return };
+        let page = H::status(request, flags & SHORT != 0);
         if let Ok(length) = c_int::try_from(page.len()) {
             // SAFETY: mod_status passes its live request; `page` is readable for
             // its length. A client that is gone is mod_status's business.

@@ -1,6 +1,7 @@
 //! The module record, and the hooks that httpd calls.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
 
 use messages::{Level, MessageId};
 
@@ -27,7 +28,14 @@ use super::{http2, sys, tls};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
-    AccessLogHooks + BalanceHooks + ContentHooks + EndHooks + OrphanHooks + ProxyHooks + StatusHooks
+    'static
+    + AccessLogHooks
+    + BalanceHooks
+    + ContentHooks
+    + EndHooks
+    + OrphanHooks
+    + ProxyHooks
+    + StatusHooks
 {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
@@ -42,6 +50,11 @@ pub(crate) trait Hooks:
     fn check_config() -> Result<(), String>;
     /// Warnings about what the configuration says and can hardly mean.
     fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)>;
+    /// The server goes on with a configuration that was read, until it [ends](Self::config_ends).
+    fn config_begins(files: Tree<'_>);
+    /// Another one is about to be read, or the server ends: what is kept on the heap for this one would
+    /// stay there when the library is unloaded.
+    fn config_ends();
     /// The configuration is final. `Err` ends the start.
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
     /// A request's section is known, and no other module has changed its headers for that.
@@ -184,6 +197,21 @@ fn warn<H: Hooks>() {
     }
 }
 
+/// Has the hooks know of a configuration, until its pool is cleared.
+fn begin<H: Hooks>(pool: Pool<'_>) {
+    struct OfConfiguration<H: Hooks>(PhantomData<fn(H)>);
+
+    impl<H: Hooks> Drop for OfConfiguration<H> {
+        fn drop(&mut self) {
+            H::config_ends();
+        }
+    }
+
+    pool.own(OfConfiguration::<H>(PhantomData));
+    // SAFETY: as in `warn`.
+    H::config_begins(unsafe { Tree::read() });
+}
+
 unsafe extern "C" fn post_config<H: Hooks>(
     pconf: *mut sys::apr_pool_t,
     _plog: *mut sys::apr_pool_t,
@@ -200,6 +228,9 @@ unsafe extern "C" fn post_config<H: Hooks>(
             ending::watch_config::<H>(pconf, server);
             (Pool::from_raw(pconf), Server::from_raw(server))
         };
+        if let Some(pool) = pool {
+            begin::<H>(pool);
+        }
         match H::post_config(&Parent::new(), main) {
             Ok(()) => {
                 if let Some(pool) = pool {

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::ptr::NonNull;
 
+use super::conftree;
 use super::connection::{Connection, write_address};
 use super::pool::Pool;
 use super::slots::{config_of, set_config_of};
@@ -167,6 +168,18 @@ impl<'r> Request<'r> {
     pub(crate) fn set_header(self, name: &CStr, value: &str) {
         if let Some(headers) = self.table(|record| &record.headers_out) {
             headers.set(name, value.as_bytes());
+        }
+    }
+
+    /// Where the virtual host of the request begins in the configuration: file and line.
+    pub(crate) fn virtual_host_place(self) -> String {
+        // SAFETY: a request never outlives its server, nor that the name of its file.
+        unsafe {
+            self.request_rec()
+                .server
+                .as_ref()
+                .map(|server| conftree::place(server.defn_name, server.defn_line_number))
+                .unwrap_or_default()
         }
     }
 

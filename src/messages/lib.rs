@@ -186,4 +186,6 @@ messages! {
     LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
 
     ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
+
+    NoRegister(401) Warn { error } "open tunnels are not listed, and the status page has no totals by virtual host: {error}"
 }

@@ -6,12 +6,14 @@ use std::ptr::{from_ref, null_mut};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
+use messages::NoRegister;
 use os::descriptors::Place;
 use os::{fdpass, futex, process};
 use relay::FROZEN_VERSION;
 use shared::{Memory, Message, Processes, Register, Shareable, Shared, Slot};
 
 use crate::config;
+use crate::ffi::log::Server;
 use crate::ffi::retained::{retained, retained_descriptors};
 use crate::ffi::role::Parent;
 
@@ -72,10 +74,12 @@ impl Processes for System {
 ///
 /// # Errors
 /// It cannot be had.
-pub fn create(_: &Parent) -> io::Result<()> {
+pub fn create(_: &Parent, main: Server<'_>) -> io::Result<()> {
     let memory: &Memory = retained(c"mod_wsforward_shared")?;
     // Without it nothing is listed, and all else goes on: memory may be promised to nobody.
-    let register: Option<&Register> = retained(c"mod_wsforward_register").ok();
+    let register: Option<&Register> = retained(c"mod_wsforward_register")
+        .inspect_err(|error| main.say(&NoRegister { error }))
+        .ok();
     let queue = retained_descriptors(c"mod_wsforward_queue", QUEUE_LAYOUT, fdpass::pair)?;
     for (place, end) in QUEUE.iter().zip(queue) {
         place.set(end);

@@ -2,5 +2,6 @@
 
 pub mod handler;
 pub mod mod_status;
+pub mod pages;
 mod snapshot;
 mod totals;

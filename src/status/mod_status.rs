@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use shared::{Ends, Fallbacks, Refusals, Slot};
 
+use crate::ffi::request::Request;
 use crate::processes::memory::shared;
 use crate::processes::registry;
+use crate::status::pages;
 
 /// One figure: its name in `?auto`, its text in HTML, its value.
 struct Figure {
@@ -62,7 +64,7 @@ fn figures() -> Vec<Figure> {
 }
 
 /// The part of the status page, as HTML or as the lines of `?auto`.
-pub fn page(auto: bool) -> String {
+pub fn page(r: Request<'_>, auto: bool) -> String {
     let figures = figures();
     let mut page = String::new();
     if figures.is_empty() {
@@ -81,6 +83,9 @@ pub fn page(auto: bool) -> String {
     }
     if !auto {
         page.push_str("</table>\n");
+        if let Some(link) = pages::link(r) {
+            let _ = writeln!(page, "<p><a href=\"{link}\">Open tunnels, one by one</a></p>");
+        }
     }
     page
 }
