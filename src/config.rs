@@ -271,7 +271,7 @@ pub fn uses_relay() -> bool {
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 29] = [
+pub static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -377,6 +377,26 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 29] = [
         set: |config, values| {
             let strict = if values.flag()? { Strict::On } else { Strict::Off };
             config.rules.strict = Some(strict);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardMessageRate",
+        context: Context::Directory,
+        usage: c"how many messages the client of a relayed tunnel may send in a second, such as 20/s, and how many of them at once; 0 is no limit (default: 0)",
+        set: |config, values| {
+            let [rate, burst] = message_rate(values)?;
+            config.rules.message_rate = Some(rate);
+            config.rules.message_burst = Some(burst);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardBandwidth",
+        context: Context::Directory,
+        usage: c"how many bytes the client of a relayed tunnel may send in a second, such as 65536/s; 0 is no limit (default: 0)",
+        set: |config, values| {
+            config.rules.bandwidth = Some(bandwidth(values)?);
             Ok(())
         },
     },
@@ -620,6 +640,31 @@ fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {
         _ => None,
     };
     limits.ok_or_else(|| not_allowed(values.all(), &expected))
+}
+
+fn message_rate(values: &Arguments<'_>) -> Result<[u64; 2], String> {
+    const MOST: u64 = 1_000_000;
+    let expected = "0, or a number of messages in a second such as 20/s, and one of those at once, each up to 1000000";
+    let is_right = |number: &u64| (1..=MOST).contains(number);
+    let rate = |value: &str| value.strip_suffix("/s")?.parse().ok().filter(is_right);
+    let burst = |value: &str| value.parse().ok().filter(is_right);
+    let limits = match values.all() {
+        ["0"] => Some([0; 2]),
+        [one] => rate(one).map(|rate| [rate; 2]),
+        [one, two] => rate(one).zip(burst(two)).map(|(a, b)| [a, b]),
+        _ => None,
+    };
+    limits.ok_or_else(|| not_allowed(values.all(), &expected))
+}
+
+fn bandwidth(values: &Arguments<'_>) -> Result<u64, String> {
+    /// More than any network has.
+    const MOST: u64 = 1_000_000_000_000;
+    let expected = "0, or a number of bytes in a second such as 65536/s, up to 1000000000000/s";
+    let value = values.one(&expected)?;
+    let digits = value.strip_suffix("/s").unwrap_or(value);
+    let bytes = digits.parse().ok().filter(|bytes| *bytes <= MOST);
+    bytes.ok_or_else(|| not_allowed(&[value], &expected))
 }
 
 fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {

@@ -19,6 +19,8 @@ EXTENSIONS = "any, none, or names of extensions such as permessage-deflate"
 LIFETIME = "a time such as 8h, and a percentage from 0% to 100%"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
 PING = "Off, or one or two times from 1s on such as 30s 10s"
+RATE = "0, or a number of messages in a second such as 20/s, and one of those at once, each up to 1000000"
+BANDWIDTH = "0, or a number of bytes in a second such as 65536/s, up to 1000000000000/s"
 MESSAGE = "one or two numbers of bytes such as 1048576, 0 is no limit"
 LOG_INTERVAL = "0, or a time from 1s on such as 10min"
 PREFIXES = "two numbers such as 32 64"
@@ -92,6 +94,21 @@ WRONG = [
     ("WSForwardMaxMessage 9223372036854775808", "9223372036854775808", MESSAGE),
     ("WSForwardMaxMessage 1 -2", "1 -2", MESSAGE),
     ("WSForwardMaxMessage 1 2 3", "1 2 3", MESSAGE),
+    ("WSForwardMessageRate", None, RATE),
+    ("WSForwardMessageRate 20", "20", RATE),
+    ("WSForwardMessageRate 0/s", "0/s", RATE),
+    ("WSForwardMessageRate -1/s", "-1/s", RATE),
+    ("WSForwardMessageRate 20/min", "20/min", RATE),
+    ("WSForwardMessageRate 1000001/s", "1000001/s", RATE),
+    ("WSForwardMessageRate 20/s 0", "20/s 0", RATE),
+    ("WSForwardMessageRate 20/s 40/s", "20/s 40/s", RATE),
+    ("WSForwardMessageRate 0 10", "0 10", RATE),
+    ("WSForwardMessageRate 20/s 40 1", "20/s 40 1", RATE),
+    ("WSForwardBandwidth", None, BANDWIDTH),
+    ("WSForwardBandwidth 64k", "64k", BANDWIDTH),
+    ("WSForwardBandwidth -1/s", "-1/s", BANDWIDTH),
+    ("WSForwardBandwidth 1000000000001/s", "1000000000001/s", BANDWIDTH),
+    ("WSForwardBandwidth 65536/s 131072", "65536/s 131072", BANDWIDTH),
     ("WSForwardStrict", None, FLAG),
     ("WSForwardStrict Maybe", "Maybe", FLAG),
     ("WSForwardStrict On Off", "On Off", FLAG),
@@ -225,6 +242,7 @@ def test_relay_without_forward_is_in_the_log(httpd):
     "WSForwardMaxLifetime 0", "WSForwardMaxLifetime 8h 10%", "WSForwardExtensions None", "WSForwardExtensions permessage-deflate x-a",
     "WSForwardHandshakeTimeout 1min", "WSForwardIdleTimeout 0", "WSForwardIdleTimeout 60", "WSForwardIdleTimeout 1h",
     "WSForwardAccessLogInterval 0", "WSForwardAccessLogInterval 1", "WSForwardAccessLogInterval 10min", "WSForwardPing Off", "WSForwardPing 30s", "WSForwardPing 1 1min", "WSForwardMaxMessage 0", "WSForwardMaxMessage 1048576 0", "WSForwardMaxMessage 1 9223372036854775807", "WSForwardStrict On",
+    "WSForwardMessageRate 0", "WSForwardMessageRate 20/s", "WSForwardMessageRate 1/s 1000000", "WSForwardBandwidth 0", "WSForwardBandwidth 65536/s", "WSForwardBandwidth 65536",
 ])
 @pytest.mark.parametrize("where", ["server", "vhost", "Directory", "Location", "Proxy", "If"])
 def test_right_value_passes_configtest_everywhere(httpd, line, where):

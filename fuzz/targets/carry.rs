@@ -9,12 +9,17 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Strict, Tracker, Tunnel, Why};
+use relay::{
+    Counters, End, Ending, Order, Record, Relay, Rules, Settings, Side, Strict, Tracker, Tunnel,
+    Why,
+};
 
 use crate::input;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A tunnel that has not ended by then has a client that is held back, and is ordered to end.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// Where the microseconds stand for which a frozen tunnel was there: not its state, as they go on.
 const AGE: std::ops::Range<usize> = 2..10;
@@ -64,6 +69,9 @@ impl<'a> Plan<'a> {
                 2 => Some(Strict::Deflate),
                 _ => Some(Strict::Extended),
             },
+            message_rate: (flags & 8 != 0).then_some(1_000_000),
+            message_burst: (flags & 16 != 0).then_some(1_000_000),
+            bandwidth: (flags & 32 != 0).then_some(1_000_000_000),
             ..Rules::default()
         };
         let ahead = [0; 2].map(|_| {
@@ -117,11 +125,17 @@ pub fn carry(sent: [&[u8]; 2], make: impl FnOnce([OwnedFd; 2], Told) -> Tunnel) 
     }
     relay.adopt(tunnel).map_err(drop).expect("adopted");
     for peer in [&mut client, &mut backend] {
-        peer.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        peer.set_read_timeout(Some(SLOW)).expect("timeout");
         let mut buffer = [0; 4096];
         while peer.read(&mut buffer).is_ok_and(|n| n > 0) {}
     }
-    let end = ends.recv_timeout(PATIENCE).expect("it ends");
+    let is_over = ends.recv_timeout(SLOW);
+    let end = is_over.or_else(|_| {
+        let [spread, linger] = [Duration::ZERO, Duration::from_millis(10)];
+        relay.end_all(Ending { order: Order::Stop, code: None, spread, linger });
+        ends.recv_timeout(PATIENCE)
+    });
+    let end = end.expect("it ends");
     drop((client, backend));
     assert!(!matches!(end.why, Why::Panic | Why::ThreadDied), "{end:?}");
     assert_eq!(relay.alive(), 1);

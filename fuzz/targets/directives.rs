@@ -88,6 +88,7 @@ fn look_at(config: &DirConfig<'_>) {
     let [rules, expired] = [config.rules(), config.until(Some(Duration::MAX)).rules()];
     assert!(rules.max_lifetime.is_none_or(|time| time.as_secs() <= LONGEST_SECONDS));
     assert!(rules.ping_interval.is_some() == rules.ping_timeout.is_some());
+    assert!(rules.message_rate.is_some() == rules.message_burst.is_some());
     let now = Instant::now();
     assert_eq!(rules.has_deadline(), rules.deadline(now).is_some());
     assert!(rules.deadline(now).is_none_or(|deadline| deadline.at > now));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use crate::budget::{Budget, give_way};
 use crate::buffers::ThreadBuffers;
@@ -9,6 +10,7 @@ use crate::bytes::{Reader, put_u64};
 use crate::end::By;
 use crate::frames::Tracker;
 use crate::guard::{Breach, Guard};
+use crate::pace::Pace;
 use crate::pipe::{Pipe, Pipes};
 use crate::rules::Rules;
 use crate::stream::Stream;
@@ -69,6 +71,8 @@ pub(crate) struct Flow {
     guard: Option<Box<Guard>>,
     /// What came that a rule does not allow: nothing more is read.
     breach: Option<Breach>,
+    /// None if the source may send as fast as it likes.
+    pace: Option<Box<Pace>>,
     kept: Option<Box<Kept>>,
     delivered: u64,
     /// Bytes that the source has sent since it is carried here.
@@ -87,13 +91,22 @@ fn cannot_splice(error: &io::Error) -> bool {
 }
 
 impl Flow {
-    /// The direction of what this side sends, whose next bytes are `kept`.
-    pub(crate) fn new(frames: Tracker, kept: Vec<u8>, rules: &Rules, sender: By) -> Self {
+    /// The direction of what this side sends, whose next bytes are `kept`, of a tunnel that began
+    /// then.
+    pub(crate) fn new(
+        frames: Tracker,
+        kept: Vec<u8>,
+        rules: &Rules,
+        sender: By,
+        started: Instant,
+    ) -> Self {
         let guard = Self::guard(&frames, rules, sender);
+        let pace = Self::pace(&frames, rules, sender, started);
         let mut flow = Flow {
             frames,
             guard: guard.map(Box::new),
             breach: None,
+            pace: pace.map(Box::new),
             kept: None,
             delivered: 0,
             arrived: 0,
@@ -102,7 +115,9 @@ impl Flow {
             can_splice: true,
         };
         let mut kept = kept;
+        let came = kept.len();
         kept.truncate(flow.allow(&kept));
+        flow.charge(came, |_| Duration::ZERO);
         flow.keep(kept);
         flow
     }
@@ -110,6 +125,43 @@ impl Flow {
     /// What looks at the frames of what this side sends, before any came.
     fn guard(frames: &Tracker, rules: &Rules, sender: By) -> Option<Guard> {
         Guard::new(rules, sender).filter(|_| !frames.is_foreign())
+    }
+
+    /// How fast this side may send, before anything came.
+    fn pace(frames: &Tracker, rules: &Rules, sender: By, started: Instant) -> Option<Pace> {
+        let is_limited = sender == By::Client;
+        is_limited.then(|| Pace::new(rules, !frames.is_foreign(), started)).flatten()
+    }
+
+    /// Takes note of so many bytes that were read, and when in the life of the tunnel.
+    fn charge(&mut self, bytes: usize, when: impl FnOnce(&Pace) -> Duration) {
+        if let Some(pace) = &mut self.pace {
+            let messages = self.guard.as_mut().map_or(0, |guard| guard.take_begun());
+            let when = when(pace);
+            pace.take(messages, bytes as u64, when);
+        }
+    }
+
+    /// How many bytes may be read now, at most `most`. None while the source is held back.
+    fn room(&mut self, most: usize) -> Option<usize> {
+        let Some(pace) = &mut self.pace else {
+            return Some(most);
+        };
+        let payload = self.guard.as_ref().map_or(0, |guard| guard.skippable());
+        let room = pace.room(payload)?;
+        Some(usize::try_from(room).map_or(most, |room| room.min(most)))
+    }
+
+    /// Until when the source is held back, if it is.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.pace.as_ref().filter(|_| self.is_open())?.held_until()
+    }
+
+    /// The time until which the source was held back has come.
+    pub(crate) fn release(&mut self) {
+        if let Some(pace) = &mut self.pace {
+            pace.release();
+        }
     }
 
     /// Takes note of the next bytes, and says how many of them may go on.
@@ -132,7 +184,7 @@ impl Flow {
 
     /// How many bytes [`freeze`](Self::freeze) appends besides those that are kept.
     pub(crate) const FROZEN_BYTES: usize =
-        1 + 8 + Tracker::FROZEN_BYTES + 1 + Guard::FROZEN_BYTES + 8;
+        1 + 8 + Tracker::FROZEN_BYTES + 1 + Guard::FROZEN_BYTES + Pace::FROZEN_BYTES + 8;
 
     /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
     /// neither: see [`gather`](Self::gather).
@@ -152,6 +204,7 @@ impl Flow {
             Some(Breach::Protocol) => 2,
         });
         Guard::freeze(self.guard.as_deref(), out);
+        Pace::freeze(self.pace.as_deref(), out);
         let kept = match self.kept.as_deref() {
             Some(Kept::Bytes { bytes, sent }) => &bytes[*sent..],
             _ => &[],
@@ -160,8 +213,14 @@ impl Flow {
         out.extend_from_slice(kept);
     }
 
-    /// The direction that [`freeze`](Self::freeze) was called on.
-    pub(crate) fn thaw(from: &mut Reader<'_>, rules: &Rules, sender: By) -> Option<Self> {
+    /// The direction that [`freeze`](Self::freeze) was called on, in a tunnel that began then and is
+    /// so old.
+    pub(crate) fn thaw(
+        from: &mut Reader<'_>,
+        rules: &Rules,
+        sender: By,
+        (started, age): (Instant, Duration),
+    ) -> Option<Self> {
         let stage = match from.u8()? {
             0 => Stage::Open,
             1 => Stage::Ending,
@@ -184,6 +243,7 @@ impl Flow {
         if breach.is_some() && guard.is_none() {
             return None;
         }
+        let pace = Pace::thaw(from, Self::pace(&frames, rules, sender, started), age)?;
         let length = usize::try_from(from.u64()?).ok()?;
         // The frames were followed when the bytes were read.
         let kept = from.bytes(length)?.to_vec();
@@ -191,6 +251,7 @@ impl Flow {
             frames,
             guard: guard.map(Box::new),
             breach,
+            pace: pace.map(Box::new),
             kept: None,
             delivered,
             arrived: 0,
@@ -339,11 +400,14 @@ impl Flow {
             if self.breach.is_some() {
                 return Ok(());
             }
-            let most = buffers.buffer.len();
+            let Some(most) = self.room(buffers.buffer.len()) else {
+                return Ok(());
+            };
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
                 self.poll_splice(cx, source, sink, most, &mut buffers.pipes)?
             } else {
-                self.poll_copy(cx, source, sink, buffers, &mut budget, other.has_closed())?
+                let buffer = &mut buffers.buffer[..most];
+                self.poll_copy(cx, source, sink, buffer, &mut budget, other.has_closed())?
             };
             match taken {
                 Poll::Pending => {
@@ -353,14 +417,18 @@ impl Flow {
                     return Ok(());
                 }
                 Poll::Ready(0) => self.stage = Stage::Ending,
-                Poll::Ready(n) => budget.charge(n + READ_COST),
+                Poll::Ready(n) => {
+                    self.charge(n, Pace::age);
+                    budget.charge(n + READ_COST);
+                }
             }
         }
         give_way(cx);
         Ok(())
     }
 
-    /// Carries what the source still has, but not its end: the tunnel ends another way.
+    /// Carries what the source still has, unless it is held back, but not its end: the tunnel ends
+    /// another way.
     pub(crate) fn carry_rest(
         &mut self,
         cx: &mut Context<'_>,
@@ -374,8 +442,15 @@ impl Flow {
             && !budget.is_spent()
             && matches!(self.poll_flush(cx, sink, buffers), Poll::Ready(Ok(())))
         {
-            match self.poll_copy(cx, source, sink, buffers, &mut budget, false) {
-                Ok(Poll::Ready(n)) if n > 0 => budget.charge(n + READ_COST),
+            let Some(most) = self.room(buffers.buffer.len()) else {
+                return;
+            };
+            match self.poll_copy(cx, source, sink, &mut buffers.buffer[..most], &mut budget, false)
+            {
+                Ok(Poll::Ready(n)) if n > 0 => {
+                    self.charge(n, Pace::age);
+                    budget.charge(n + READ_COST);
+                }
                 _ => return,
             }
         }
@@ -388,11 +463,10 @@ impl Flow {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        buffers: &mut ThreadBuffers,
+        buffer: &mut [u8],
         budget: &mut Budget,
         answers: bool,
     ) -> Result<Poll<usize>, Fault> {
-        let buffer = &mut buffers.buffer;
         let n = match source.poll_read(cx, buffer, budget).map_err(Fault::Source)? {
             Poll::Ready(n) if n > 0 => n,
             ended => return Ok(ended),

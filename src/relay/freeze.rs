@@ -14,7 +14,7 @@ use crate::tunnel::{Tunnel, TunnelState};
 /// Of the encoding: a build of the module may get tunnels from another one. Whoever changes what
 /// [`Tunnel::freeze`] writes raises this, and adds the bytes of the new version to
 /// `tests/frozen/`, where those of older ones stay.
-pub const FROZEN_VERSION: u16 = 8;
+pub const FROZEN_VERSION: u16 = 9;
 
 /// What a frozen tunnel takes at least, when nothing is kept for either side.
 const FROZEN_BYTES: usize = size_of_val(&FROZEN_VERSION)
@@ -24,7 +24,7 @@ const FROZEN_BYTES: usize = size_of_val(&FROZEN_VERSION)
     + 2 * Flow::FROZEN_BYTES;
 
 const _: () = assert!(
-    FROZEN_VERSION == 8 && FROZEN_BYTES == 252,
+    FROZEN_VERSION == 9 && FROZEN_BYTES == 308,
     "another encoding needs another FROZEN_VERSION: change both here"
 );
 
@@ -64,6 +64,8 @@ impl Tunnel {
             return None;
         }
         let elapsed = Duration::from_micros(from.u64()?);
+        let now = Instant::now();
+        let started = now.checked_sub(elapsed).unwrap_or(now);
         let rules = Rules::thaw(&mut from)?;
         // Without TLS every end is a clean one.
         let first_end = match from.u8()? {
@@ -73,12 +75,11 @@ impl Tunnel {
             3 => Some((By::Us, true)),
             _ => return None,
         };
-        let up = Flow::thaw(&mut from, &rules, By::Client)?;
-        let down = Flow::thaw(&mut from, &rules, By::Backend)?;
+        let up = Flow::thaw(&mut from, &rules, By::Client, (started, elapsed))?;
+        let down = Flow::thaw(&mut from, &rules, By::Backend, (started, elapsed))?;
         if !from.0.is_empty() {
             return None;
         }
-        let now = Instant::now();
         Some(Tunnel {
             client: Socket { tls: None, fd: client, failed: false },
             backend: Socket { tls: None, fd: backend, failed: false },
@@ -87,7 +88,7 @@ impl Tunnel {
                 down,
                 record,
                 rules: rules.into(),
-                started: now.checked_sub(elapsed).unwrap_or(now),
+                started,
                 first_end,
                 ending: None,
             },

@@ -80,6 +80,8 @@ pub struct Guard {
     /// The present header as far as it came.
     head: [u8; 10],
     have: u8,
+    /// Messages that began since they were last taken out.
+    begun: u64,
 }
 
 impl Guard {
@@ -93,7 +95,8 @@ impl Guard {
         };
         let limit = most.filter(|most| *most > 0).unwrap_or(u64::MAX);
         let strict = rules.strict.unwrap_or(Strict::Off);
-        (limit < u64::MAX || strict != Strict::Off).then_some(Guard {
+        let is_counted = sender == By::Client && rules.message_rate.is_some_and(|rate| rate > 0);
+        (limit < u64::MAX || strict != Strict::Off || is_counted).then_some(Guard {
             limit,
             strict,
             masked: sender == By::Client,
@@ -103,7 +106,13 @@ impl Guard {
             has_closed: false,
             head: [0; 10],
             have: 0,
+            begun: 0,
         })
+    }
+
+    /// How many messages began since this was last asked.
+    pub(crate) fn take_begun(&mut self) -> u64 {
+        std::mem::take(&mut self.begun)
     }
 
     /// How many of the bytes that come next are payload.
@@ -224,6 +233,8 @@ impl Guard {
         if self.message > self.limit {
             return Err(Breach::TooBig);
         }
+        // One within another is none of RFC 6455, but somebody may take it for one.
+        self.begun += u64::from(!self.in_message || first & 0xf != 0);
         self.in_message = first & FIN == 0;
         if !self.in_message {
             self.message = 0;

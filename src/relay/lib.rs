@@ -20,6 +20,7 @@ mod freeze;
 mod guard;
 mod inline;
 mod keepalive;
+mod pace;
 mod ping;
 mod pipe;
 mod probation;

@@ -165,6 +165,12 @@ impl Silences {
         }
     }
 
+    /// It may have something to say that is not read yet.
+    pub(crate) fn held_back(&mut self, at: usize, now: Instant) {
+        let side = &mut self.sides[at];
+        *side = Silence { last: now, pinged: None, retry: None, ..*side };
+    }
+
     /// It was sent a Ping, or could not be.
     pub(crate) fn pinged(&mut self, at: usize, is_sent: bool, now: Instant) {
         let phase = self.phase();

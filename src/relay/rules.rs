@@ -73,6 +73,12 @@ rules! {
     max_lifetime: Duration,
     /// When it ends whatever goes on in it, as time since 1970. By default never.
     expires: Duration,
+    /// The most messages that the client may send in a second. Zero is no limit; so is the default.
+    message_rate: u64,
+    /// How many of them may come at once. By default as many as in a second.
+    message_burst: u64,
+    /// The most bytes that the client may send in a second. Zero is no limit; so is the default.
+    bandwidth: u64,
 }
 
 /// The rules of an open tunnel. It costs little where none is set, as with most tunnels.
@@ -270,6 +276,9 @@ mod tests {
                     strict: [None, Some(Strict::Off), Some(Strict::Extended)][at],
                     max_lifetime: linger,
                     expires: idle_timeout,
+                    message_rate: numbers[at],
+                    message_burst: numbers[2 - at],
+                    bandwidth: numbers[at],
                 };
                 let mut bytes = Vec::new();
                 rules.freeze(&mut bytes);

@@ -13,6 +13,7 @@ use messages::TaskPanicked;
 use shared::{Activity, Why};
 use tokio::time::{Sleep, sleep_until};
 
+use crate::budget::give_way;
 use crate::buffers::ThreadBuffers;
 use crate::close::Close;
 use crate::end::By;
@@ -116,6 +117,8 @@ struct Carried {
     reports: Option<Box<Reports>>,
     /// None if nobody is sent Pings.
     pings: Option<Box<Silences>>,
+    /// Wakes it when a client that was held back is read again. None before the first time.
+    hold: Option<Pin<Box<Sleep>>>,
     /// Since when the client and the back end have not answered; none while both do.
     silence: Option<Box<[Silence; 2]>>,
     /// Where others see what goes on in it; none if nobody does.
@@ -186,6 +189,7 @@ impl Task {
                         deadline,
                         reports: reports.map(Box::new),
                         pings,
+                        hold: None,
                         silence: None,
                         activity,
                     }),
@@ -428,10 +432,35 @@ impl Carried {
             self.count(thread, |carried| carried.pump(cx, &mut thread.buffers()));
         // With TLS a byte counts as delivered once it is encrypted.
         let moved = delivered || self.client.kept() + self.backend.kept() < kept_before;
-        if let Some(idle) = self.idle.as_mut().filter(|_| moved) {
+        // Nor is it silent if what its client says is not read yet.
+        let is_held = self.state.up.held_until().is_some();
+        if let Some(idle) = self.idle.as_mut().filter(|_| moved || is_held) {
             idle.last = Instant::now();
         }
-        cause
+        if cause.is_pending() { self.poll_hold(cx) } else { cause }
+    }
+
+    /// Has a client read again when it was held back for long enough. Whether it was reset is looked
+    /// at whenever that begins.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let Some(until) = self.state.up.held_until() else {
+            return Poll::Pending;
+        };
+        let is_new = self.hold.as_ref().is_none_or(|sleep| sleep.deadline() != until.into());
+        let sleep = self.hold.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
+        if is_new {
+            sleep.as_mut().reset(until.into());
+            if !self.state.down.is_blocked(&self.client)
+                && let Poll::Ready(error) = self.client.poll_reset(cx)
+            {
+                return Poll::Ready(Cause::from_error(&error, By::Client));
+            }
+        }
+        if sleep.as_mut().poll(cx).is_ready() {
+            self.state.up.release();
+            give_way(cx);
+        }
+        Poll::Pending
     }
 
     /// Counts what `carry` delivers, and says whether it was something.
@@ -621,6 +650,9 @@ impl Carried {
                 _ => (&mut state.down, &mut state.up, &mut *backend),
             };
             let by = pings.sides[at].by;
+            if from.held_until().is_some() {
+                pings.held_back(at, now);
+            }
             match pings.note(at, from.arrived(), now) {
                 Due::Nothing => {}
                 // A side that has ended is not asked.

@@ -91,15 +91,16 @@ impl Tunnel {
         record: Box<dyn Record>,
     ) -> Self {
         let [up, down] = frames;
+        let started = Instant::now();
         Tunnel {
             client: Socket { tls: client.tls, fd: client.fd, failed: false },
             backend: Socket { tls: backend.tls, fd: backend.fd, failed: false },
             state: TunnelState {
-                up: Flow::new(up, client.read_ahead, &rules, By::Client),
-                down: Flow::new(down, backend.read_ahead, &rules, By::Backend),
+                up: Flow::new(up, client.read_ahead, &rules, By::Client, started),
+                down: Flow::new(down, backend.read_ahead, &rules, By::Backend, started),
                 record,
                 rules: rules.into(),
-                started: Instant::now(),
+                started,
                 first_end: None,
                 ending: None,
             },

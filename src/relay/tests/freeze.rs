@@ -171,7 +171,7 @@ fn other_bytes_are_refused() {
     assert!(!thaw(&longer));
     // Behind version, age, rules, first end and stage: adding to so many bytes overflows.
     let mut countless = frozen.clone();
-    countless[85..93].fill(0xff);
+    countless[109..117].fill(0xff);
     assert!(!thaw(&countless));
     let mut random = Random::new(1);
     // Whatever it is: no panic, there or when it is used.
@@ -207,7 +207,7 @@ fn bytes_of(text: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// What `tests/frozen/version-8.hex` is: a client has sent part of a frame with the request for the
+/// What `tests/frozen/version-9.hex` is: a client has sent part of a frame with the request for the
 /// upgrade, the back end one and the beginning of a Close frame with its answer.
 fn known() -> Tunnel {
     let side = |read_ahead: &[u8]| Side {
@@ -228,6 +228,9 @@ fn known() -> Tunnel {
         strict: Some(relay::Strict::On),
         max_lifetime: Some(Duration::from_secs(3600)),
         expires: Some(Duration::from_secs(4_000_000_000)),
+        message_rate: Some(20),
+        message_burst: Some(40),
+        bandwidth: Some(65_536),
     };
     Tunnel::new(client, backend, websocket(), rules, record().0)
 }
@@ -243,8 +246,8 @@ fn thaw(bytes: &[u8]) -> Option<Tunnel> {
 /// Another build of the module reads them.
 #[test]
 fn the_bytes_of_this_version_are_pinned() {
-    assert_eq!(relay::FROZEN_VERSION, 8, "add the file of the new version to tests/frozen");
-    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
+    assert_eq!(relay::FROZEN_VERSION, 9, "add the file of the new version to tests/frozen");
+    let pinned = bytes_of(include_str!("frozen/version-9.hex"));
     let mut frozen = known().freeze().expect("a plain tunnel");
     frozen[AGE].copy_from_slice(&pinned[AGE]);
     assert_eq!(frozen, pinned);
@@ -267,11 +270,12 @@ fn the_bytes_of_older_versions_are_refused() {
         include_str!("frozen/version-5.hex"),
         include_str!("frozen/version-6.hex"),
         include_str!("frozen/version-7.hex"),
+        include_str!("frozen/version-8.hex"),
     ] {
         assert!(thaw(&bytes_of(older)).is_none());
     }
     // Nor is what a later one may write.
-    let mut later = bytes_of(include_str!("frozen/version-8.hex"));
+    let mut later = bytes_of(include_str!("frozen/version-9.hex"));
     later[0] += 1;
     assert!(thaw(&later).is_none());
 }
@@ -303,7 +307,7 @@ fn another_protocol_is_not_looked_at() {
 fn states_that_cannot_be_are_refused() {
     // Of the direction from the client, behind version, age, rules, first end, stage and the bytes
     // delivered.
-    const TRACKER: usize = 2 + 8 + (9 * 8 + 1) + 1 + 1 + 8;
+    const TRACKER: usize = 2 + 8 + (12 * 8 + 1) + 1 + 1 + 8;
     const LEFT: usize = TRACKER + 1;
     const HAVE: usize = LEFT + 8;
     const CODE: usize = HAVE + 1 + 10;
@@ -311,7 +315,8 @@ fn states_that_cannot_be_are_refused() {
     const BREACH: usize = MESSAGES + 2 * 8;
     const GUARD: usize = BREACH + 1;
     const GUARD_HAVE: usize = GUARD + 8 + 8 + 1;
-    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
+    const PACE: usize = GUARD_HAVE + 1 + 10;
+    let pinned = bytes_of(include_str!("frozen/version-9.hex"));
     let made = |rules| {
         let [client, backend] = [(); 2].map(|()| Side::plain(unix_pair().0.into()));
         let tunnel = Tunnel::new(client, backend, websocket(), rules, record().0);
@@ -328,6 +333,10 @@ fn states_that_cannot_be_are_refused() {
         ("within a payload and a header", &strict, &[(LEFT, 1), (HAVE, 1)]),
         ("more than a header", &strict, &[(HAVE, 2)]),
         ("a header that is not allowed", &strict, &[(HAVE, 3), (HAVE + 1, 0xf), (HAVE + 2, 0xff)]),
+        ("messages used up without a rule", &free, &[(PACE, 1)]),
+        ("bytes used up without a rule", &free, &[(PACE + 8, 1)]),
+        ("more messages than can be used up", &pinned, &[(PACE + 7, 1)]),
+        ("more bytes than can be used up", &pinned, &[(PACE + 8 + 7, 1)]),
         ("a guard within a payload and a header", &strict, &[(GUARD, 1), (GUARD_HAVE, 1)]),
         ("a guard with more than a header", &strict, &[(GUARD_HAVE, 2)]),
         ("not of WebSocket and within a payload", &free, &[(TRACKER, 0), (LEFT, 1)]),
@@ -347,7 +356,7 @@ fn states_that_cannot_be_are_refused() {
 /// Whatever the bytes are: no panic, neither there nor when the tunnel is carried.
 #[test]
 fn any_bytes_are_taken_or_refused() {
-    let pinned = bytes_of(include_str!("frozen/version-8.hex"));
+    let pinned = bytes_of(include_str!("frozen/version-9.hex"));
     assert!((0..pinned.len()).all(|cut| thaw(&pinned[..cut]).is_none()));
     let (relay, counters) = relay(1);
     let mut taken = 0;

@@ -1,8 +1,8 @@
-//! Sides that have ended cost no CPU. Alone in its binary, as it looks at the process's CPU time.
+//! Sides that have ended or are held back cost no CPU. Alone in its binary, as it looks at the process's CPU time.
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn cpu_ticks() -> u64 {
 }
 
 #[test]
-fn a_half_closed_or_hung_up_side_costs_nothing() {
+fn a_half_closed_hung_up_or_held_back_side_costs_nothing() {
     let (relay, _) = relay(1);
     let mut held = Vec::new();
     for _ in 0..10 {
@@ -39,6 +39,20 @@ fn a_half_closed_or_hung_up_side_costs_nothing() {
     client.set_nonblocking(true).expect("nonblocking");
     until("the back end is full", || (&client).write(&[1; 65_536]).is_err());
     drop(client);
+    // Held back, with a client that sends on.
+    let rules = relay::Rules { bandwidth: Some(1000), ..relay::Rules::default() };
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let (client, a) = tcp_pair();
+        let (backend, b) = tcp_pair();
+        let (record, ends) = record();
+        let sides = [a, b].map(|side| relay::Side::plain(side.into()));
+        let [a, b] = sides;
+        relay.adopt(relay::Tunnel::new(a, b, opaque(), rules, record)).expect("adopted");
+        (&client).write_all(&[1; 50_000]).expect("write");
+        (&backend).read_exact(&mut [0; 1000]).expect("what may come at once");
+        slow.push((client, backend, ends));
+    }
     let before = cpu_ticks();
     thread::sleep(Duration::from_millis(500));
     // A spin is 50 ticks.

@@ -36,6 +36,7 @@ pub struct Sums {
     reset: usize,
     tls: usize,
     idle: usize,
+    paced: usize,
     ordered: usize,
     killed: usize,
     moved: usize,
@@ -189,6 +190,8 @@ struct Pair {
     /// There was such an order.
     may_be_killed: bool,
     idle: Option<u64>,
+    /// How fast its client may send.
+    paces: Option<Paces>,
     linger: u64,
     /// Bytes that the relay sent or sealed, and when that was last seen to grow.
     sent: u64,
@@ -203,6 +206,22 @@ struct Pair {
     first_end: Option<Option<By>>,
     /// The first of them said nothing of it before.
     is_truncated: bool,
+}
+
+/// How many bytes and messages a client may send in a second, and what came ahead of that.
+#[derive(Clone, Copy, Debug)]
+struct Paces {
+    bytes: Option<u64>,
+    messages: Option<u64>,
+    ahead: u64,
+}
+
+impl Paces {
+    /// The most bytes that may have come after so many nanoseconds.
+    fn most(self, time: u64) -> u64 {
+        let saved = |rate: u64| u128::from(rate) * (1 + u128::from(time / 1000) / 1_000_000 + 1);
+        self.bytes.map_or(u64::MAX, |rate| self.ahead + saved(rate) as u64)
+    }
 }
 
 /// All of one seed.
@@ -358,22 +377,33 @@ impl Script<'_> {
             true => [Tracker::client_to_backend(), Tracker::backend_to_client()],
             false => [Tracker::opaque(), Tracker::opaque()],
         };
-        let idle = self.chance(2).then(|| (1 + self.random.below(20) as u64) * SECOND);
+        let pace = self.chance(4).then(|| {
+            let rate = [500, 20_000, 2_000_000][self.random.below(3)];
+            [[Some(rate), None], [None, Some(100)], [Some(rate), Some(20)]][self.random.below(3)]
+        });
+        let ahead = sides[0].read_ahead.len() as u64;
+        let paces = pace.map(|[bytes, messages]| Paces { bytes, messages, ahead });
+        self.sums.paced += usize::from(paces.is_some());
+        let idle = self.chance(2) && paces.is_none();
+        let idle = idle.then(|| (1 + self.random.below(20) as u64) * SECOND);
         let (sender, told) = channel();
         let (Some(backend), Some(client)) = (sides.pop(), sides.pop()) else { unreachable!() };
         let linger = 1 + self.random.below(3) as u64;
+        let life = self.random.next() as u32;
         let rules = Rules {
             idle_timeout: idle.map(Duration::from_nanos),
             linger: Some(Duration::from_secs(linger)),
+            bandwidth: paces.and_then(|paces| paces.bytes),
+            message_rate: paces.and_then(|paces| paces.messages),
+            message_burst: paces.and_then(|paces| paces.messages).filter(|_| life & 1 == 0),
             ..Rules::default()
         };
         let activity = &self.register[self.pairs.len()];
-        let life = self.random.next() as u32;
         let teller = Teller { told: sender, activity, life };
         let tunnel = Tunnel::new(client, backend, frames, rules, Box::new(teller));
         self.tell(|| {
             let tls: Vec<bool> = peers.iter().map(|peer| peer.has_tls).collect();
-            format!("a tunnel, websocket: {is_websocket}, TLS: {tls:?}, idle: {idle:?}")
+            format!("a tunnel, websocket: {is_websocket}, TLS: {tls:?}, idle: {idle:?}, {paces:?}")
         });
         let Ok(peers) = <[Peer; 2]>::try_from(peers) else { unreachable!() };
         self.pairs.push(Pair {
@@ -388,6 +418,7 @@ impl Script<'_> {
             killed_until: 0,
             may_be_killed: false,
             idle,
+            paces,
             linger: linger * SECOND,
             sent: 0,
             moved_at: kernel::now(),
@@ -491,7 +522,8 @@ impl Script<'_> {
                 socket.end();
                 peer.has_ended = true;
                 // Of two that end at once nobody can tell, nor of one whose bytes have to wait.
-                let before = pair.first_end.get_or_insert(Some(by));
+                let can_wait = pair.paces.is_some() && side == 0;
+                let before = pair.first_end.get_or_insert(Some(by).filter(|_| !can_wait));
                 if *before != Some(by) {
                     *before = None;
                 }
@@ -661,6 +693,10 @@ impl Script<'_> {
             }
             kernel::settle();
             self.check();
+            if self.pairs.iter().any(|pair| pair.paces.is_some() && pair.end.is_none()) {
+                kernel::pass(Duration::from_secs(1));
+                self.check();
+            }
             NOW[1].fetch_add(1, Relaxed);
             let peers = self.pairs.iter().flat_map(|pair| &pair.peers);
             let state: Vec<_> = peers
@@ -741,10 +777,12 @@ impl Script<'_> {
                 assert_eq!(last, now / SECOND, "others see when");
                 pair.seen = delivered;
             }
+            let is_within = |paces: Paces| delivered[0] <= paces.most(now - pair.opened_at);
+            assert!(pair.paces.is_none_or(is_within), "{:?}: {delivered:?}", pair.paces);
             for look in looks {
                 assert_eq!(look.closed, pair.end.is_some(), "its sockets are open for as long");
             }
-            for (source, sink) in [(looks[0], looks[1]), (looks[1], looks[0])] {
+            for (from, source, sink) in [(0, looks[0], looks[1]), (1, looks[1], looks[0])] {
                 if pair.end.is_some() {
                     break;
                 }
@@ -754,13 +792,18 @@ impl Script<'_> {
                 let is_ending = is_ending || source.peer_ended && source.shut;
                 // Nobody reads on where TLS has failed.
                 let is_left = is_ending && pair.is_broken;
-                assert!(is_ending || !source.has_failed, "a failure is seen: {looks:?}");
+                // A client that is held back is not looked at meanwhile.
+                let is_held = pair.paces.is_some() && from == 0;
+                assert!(is_ending || is_held || !source.has_failed, "a failure is seen: {looks:?}");
                 assert!(
-                    !is_free || source.is_blocked || source.unread == 0 || is_left,
+                    !is_free || source.is_blocked || source.unread == 0 || is_left || is_held,
                     "what can go on does: {looks:?}"
                 );
                 let is_over = source.peer_ended && source.unread == 0 || is_ordered;
-                assert!(!is_free || !is_over || sink.shut, "an end is carried: {looks:?}");
+                assert!(
+                    !is_free || !is_over || sink.shut || is_held && !is_ordered,
+                    "an end is carried: {looks:?}"
+                );
             }
             if pair.idle.is_some_and(|idle| now - pair.moved_at > idle + SECOND / 10) {
                 pair.idle_since.get_or_insert(now);

@@ -1,0 +1,216 @@
+//! How fast a client may send: what is too fast is not read yet.
+
+use std::time::{Duration, Instant};
+
+use crate::bytes::{Reader, micros, put_u64};
+use crate::rules::Rules;
+
+/// A message takes at least so many bytes (RFC 6455 5.2): two of header, four of masking key.
+const MIN_MESSAGE_BYTES: u64 = 6;
+/// What is saved up lasts at least this part of a second: timers are not exact.
+const MIN_BURST_PART: u64 = 8;
+/// Who is held back waits for what this part of a second allows, and is not woken for less.
+const WAIT_PART: u64 = 8;
+/// What was read before the rule could hold it back is waited for no longer.
+const MAX_DEBT: Duration = Duration::from_secs(3600);
+const NANOS: u128 = 1_000_000_000;
+
+/// A token bucket. Times are those since the tunnel began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bucket {
+    /// In a second; never zero.
+    rate: u64,
+    /// The most that is saved up.
+    burst: u64,
+    /// When all of that is there again.
+    full_at: Duration,
+}
+
+impl Bucket {
+    /// None if there is no limit.
+    fn new(rate: Option<u64>, burst: Option<u64>) -> Option<Self> {
+        let rate = rate.filter(|rate| *rate > 0)?;
+        let burst = burst.unwrap_or(rate).max(rate / MIN_BURST_PART).max(1);
+        Some(Bucket { rate, burst, full_at: Duration::ZERO })
+    }
+
+    /// How long it takes until so much is there, not less.
+    fn time_for(&self, count: u64) -> Duration {
+        let nanos = (u128::from(count) * NANOS).div_ceil(u128::from(self.rate));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// What is there.
+    fn left(&self, now: Duration) -> u64 {
+        let free = self.time_for(self.burst).saturating_sub(self.full_at.saturating_sub(now));
+        let left = free.as_nanos() * u128::from(self.rate) / NANOS;
+        u64::try_from(left).unwrap_or(u64::MAX)
+    }
+
+    /// When enough is there for it to be worth while.
+    fn next(&self) -> Duration {
+        let wanted = (self.rate / WAIT_PART).min(self.burst / 2).max(1);
+        let debt = self.time_for(self.burst).saturating_sub(self.time_for(wanted));
+        self.full_at.saturating_sub(debt)
+    }
+
+    fn take(&mut self, count: u64, now: Duration) {
+        let nanos = u128::from(count) * NANOS / u128::from(self.rate);
+        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let at = self.full_at.max(now).saturating_add(time);
+        self.full_at = at.min(now.saturating_add(self.longest()));
+    }
+
+    /// The longest time until it is full.
+    fn longest(&self) -> Duration {
+        self.time_for(self.burst).saturating_add(MAX_DEBT)
+    }
+}
+
+/// What a client may still send of messages and of bytes.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// When the tunnel began.
+    started: Instant,
+    messages: Option<Bucket>,
+    bytes: Option<Bucket>,
+    held_until: Option<Instant>,
+}
+
+impl Pace {
+    /// For a tunnel that began then; none if no rule is set.
+    pub(crate) fn new(rules: &Rules, is_websocket: bool, started: Instant) -> Option<Self> {
+        let messages = Bucket::new(rules.message_rate, rules.message_burst);
+        let messages = messages.filter(|_| is_websocket);
+        let bytes = Bucket::new(rules.bandwidth, None);
+        let is_set = messages.is_some() || bytes.is_some();
+        is_set.then_some(Pace { started, messages, bytes, held_until: None })
+    }
+
+    /// How many bytes may be read now, of which these are payload for sure. None while the client is
+    /// held back.
+    pub(crate) fn room(&mut self, payload: u64) -> Option<u64> {
+        let at = Instant::now();
+        if self.held_until.is_some_and(|until| at < until) {
+            return None;
+        }
+        self.held_until = None;
+        let now = at.saturating_duration_since(self.started);
+        let bytes = self.bytes.map_or(u64::MAX, |bucket| bucket.left(now));
+        let messages = self.messages.map_or(u64::MAX, |bucket| bucket.left(now));
+        // So no more messages begin in it than may.
+        let room = messages.saturating_mul(MIN_MESSAGE_BYTES).saturating_add(payload).min(bytes);
+        if room > 0 {
+            return Some(room);
+        }
+        let empty = [self.bytes.filter(|_| bytes == 0), self.messages.filter(|_| messages == 0)];
+        let next = empty.iter().flatten().map(Bucket::next).max().unwrap_or_default();
+        self.held_until = self.started.checked_add(next);
+        None
+    }
+
+    /// Takes note of what was read when the tunnel was of this age.
+    pub(crate) fn take(&mut self, messages: u64, bytes: u64, now: Duration) {
+        if let Some(bucket) = &mut self.messages {
+            bucket.take(messages, now);
+        }
+        if let Some(bucket) = &mut self.bytes {
+            bucket.take(bytes, now);
+        }
+    }
+
+    /// The age of the tunnel.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Until when the client is held back; none if it is not.
+    pub(crate) fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
+    /// That time has come.
+    pub(crate) fn release(&mut self) {
+        self.held_until = None;
+    }
+
+    /// How many bytes [`freeze`](Self::freeze) appends.
+    pub(crate) const FROZEN_BYTES: usize = 2 * size_of::<u64>();
+
+    /// How far it has come, as bytes: what it allows is in the rules.
+    pub(crate) fn freeze(pace: Option<&Self>, out: &mut Vec<u8>) {
+        let [messages, bytes] = pace.map_or([None; 2], |pace| [pace.messages, pace.bytes]);
+        for bucket in [messages, bytes] {
+            put_u64(out, bucket.map_or(0, |bucket| micros(bucket.full_at)));
+        }
+    }
+
+    /// The pace that [`freeze`](Self::freeze) was called on, so long after it began; `pace` is what it
+    /// was at the beginning, none if there is no rule.
+    pub(crate) fn thaw(
+        from: &mut Reader<'_>,
+        mut pace: Option<Self>,
+        age: Duration,
+    ) -> Option<Option<Self>> {
+        let [messages, bytes] = match &mut pace {
+            Some(pace) => [pace.messages.as_mut(), pace.bytes.as_mut()],
+            None => [None, None],
+        };
+        for bucket in [messages, bytes] {
+            let full_at = Duration::from_micros(from.u64()?);
+            match bucket {
+                Some(bucket) if full_at <= age.saturating_add(bucket.longest()) => {
+                    bucket.full_at = full_at;
+                }
+                // There is nothing that could have been used up.
+                None if full_at.is_zero() => {}
+                _ => return None,
+            }
+        }
+        Some(pace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Bucket, MAX_DEBT};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn there_is_one_as_soon_as_it_is_waited_for() {
+        for rate in [1, 3, 7, 8, 1000, 1_000_003, u64::MAX - 1] {
+            for burst in [None, Some(1), Some(2), Some(rate), Some(u64::MAX - 1)] {
+                let mut bucket = Bucket::new(Some(rate), burst).expect("a limit");
+                let begin = bucket.left(Duration::ZERO);
+                assert!((1..=bucket.burst).contains(&begin), "{rate} {burst:?}: {begin}");
+                bucket.take(begin, Duration::ZERO);
+                assert!(bucket.left(bucket.next()) > 0, "{rate} {burst:?}");
+            }
+        }
+        assert_eq!(Bucket::new(Some(0), Some(5)), None);
+        assert_eq!(Bucket::new(None, None), None);
+    }
+
+    #[test]
+    fn what_was_not_used_is_saved_up_to_the_burst() {
+        let mut bucket = Bucket::new(Some(10), Some(20)).expect("a limit");
+        assert_eq!(bucket.left(100 * SECOND), 20);
+        bucket.take(20, 100 * SECOND);
+        assert_eq!(bucket.left(100 * SECOND), 0);
+        assert_eq!(bucket.left(101 * SECOND), 10);
+        assert_eq!(bucket.left(200 * SECOND), 20);
+    }
+
+    #[test]
+    fn a_debt_is_paid_first_and_is_bounded() {
+        let mut bucket = Bucket::new(Some(10), Some(20)).expect("a limit");
+        bucket.take(40, Duration::ZERO);
+        assert_eq!(bucket.left(2 * SECOND), 0);
+        assert_eq!(bucket.left(3 * SECOND), 10);
+        bucket.take(u64::MAX, 3 * SECOND);
+        assert_eq!(bucket.full_at, 5 * SECOND + MAX_DEBT);
+    }
+}
