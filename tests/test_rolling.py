@@ -5,6 +5,7 @@ import signal
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -253,6 +254,30 @@ ErrorLog "|/usr/bin/tee -a {files[1]}"
     assert access.count("101 stopped") == 20, access
     errors = (one.server.directory / "piped-error.log").read_text()
     assert errors.count("by the server: stopped") == 20, errors
+    one.server.stop()
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGWINCH], ids=["stop", "graceful-stop"])
+def test_a_log_that_stands_still_holds_up_no_stop(site, many, mpm, how):
+    """It is piped to a program that reads no more; the lines do not fit its pipe."""
+    more = 'ErrorLog "|$exec cat"\nLogLevel wsforward:info\nGracefulShutdownTimeout 2'
+    one = site(mpm, more, origin=many)
+    closed = relayed(one, many, 600)
+    one.server.reload()
+    drained(one, 1)
+    commands = {pid: Path(f"/proc/{pid}/comm").read_text() for pid in procfs.children(one.server.pid)}
+    programs = [pid for pid, command in commands.items() if command == "cat\n"]
+    assert programs
+    for pid in programs:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        one.server.send_signal(how)
+        many.ends(closed)
+        wait.until(lambda: not lives(one), "the parent has ended")
+    finally:
+        for pid in programs:
+            os.kill(pid, signal.SIGKILL)
     one.server.stop()
 
 

@@ -109,8 +109,8 @@ pub fn wait(parent: &Parent, server: Server<'_>) {
         Some(at_most) => at_most,
         None => &TunnelsForever,
     };
-    server.say(&StopWaits { processes: &count, until: at_most });
     let mut lines = Lines::new(server);
+    lines.say(&StopWaits { processes: &count, until: at_most });
     let mut look_around = FIRST_LOOK;
     while let Some(first) = tell_drains() {
         let ended = process::watch(first.pid).ok();
@@ -120,7 +120,7 @@ pub fn wait(parent: &Parent, server: Server<'_>) {
             let now = Instant::now();
             if until.is_some_and(|until| until <= now) {
                 lines.log();
-                server.say(&StopOver { why: &TimeIsOver });
+                lines.say(&StopOver { why: &TimeIsOver });
                 return;
             }
             if next_look <= now {
@@ -131,7 +131,7 @@ pub fn wait(parent: &Parent, server: Server<'_>) {
             let [has_ended, is_asked] = lines.wait(fds, left);
             if is_asked {
                 lines.log();
-                server.say(&StopOver { why: &AskedToStop });
+                lines.say(&StopOver { why: &AskedToStop });
                 return;
             }
             if has_ended {

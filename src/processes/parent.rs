@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use messages::LinesLost;
+use messages::{LinesLost, Message};
 use os::line_pipe::Reader;
 use os::{poll, process, room};
 
@@ -84,6 +84,15 @@ impl<'s> Lines<'s> {
             self.log();
         }
         [first, second]
+    }
+
+    /// Logs a message of the parent's own, in the same way.
+    pub fn say<M: Message>(&mut self, message: &M) {
+        if self.server.takes_lines() {
+            self.server.say(message);
+        } else {
+            self.lost += 1;
+        }
     }
 
     /// Logs what is there. Does not wait for a log that is piped to a program: at a stop that may be
