@@ -1,5 +1,6 @@
 """WSForwardMaxLifetime and WSFORWARD_EXPIRES: the same end wherever the tunnel is carried."""
 
+import re
 import threading
 import time
 
@@ -34,6 +35,20 @@ RewriteRule "^/rewritten" "-" [E=WSFORWARD_EXPIRES:1000000000]
 SetEnvIf Request_URI "^/setenvif" WSFORWARD_EXPIRES=1000000000
 SetEnvIfExpr "%{{REQUEST_URI}} =~ m#^/expr#" WSFORWARD_EXPIRES=1000000000
 """
+#: A session, and the rules that read its end, as docs/security.md has them.
+SESSION = f"""<LocationMatch "^(/tls)?/(session|login)">
+    Session On
+    SessionCookieName session path=/
+    SessionEnv On
+    SessionMaxAge {LIMIT}
+    SessionHeader X-Replace-Session
+</LocationMatch>
+RewriteCond %{{IS_SUBREQ}} =false
+RewriteCond %{{LA-U:ENV:HTTP_SESSION}} !(?:^|&)user=
+RewriteRule "^/session" "-" [F]
+RewriteCond %{{LA-U:ENV:HTTP_SESSION}} (?:^|&)expiry=(\\d+)\\d{{6}}(?:&|$)
+RewriteRule "^/session" "-" [E=WSFORWARD_EXPIRES:%1]
+"""
 LIMITS = {"/lifetime": (1001, "lifetime"), "/expires": (1008, "expired")}
 
 
@@ -44,7 +59,7 @@ def origins(shared_backend):
 
 @pytest.fixture(scope="module")
 def server(carrier, shared_httpd, origins):
-    return carrier.start(shared_httpd, origins, SITES)
+    return carrier.start(shared_httpd, origins, SITES + SESSION, extra=["session", "session_cookie"])
 
 
 def took(end):
@@ -150,3 +165,35 @@ def test_garbage_is_no_tunnel(server, origins, ask, path):
     seen = len(origins["tcp"].connections)
     assert ask(path) == 500
     assert len(origins["tcp"].connections) == seen
+
+
+@pytest.mark.carriers("thread", "relay")
+def test_the_tunnel_ends_with_the_session(server, carrier, origins, client):
+    """mod_session's, in a cookie. Its expiry is in microseconds."""
+    origins["tcp"].answers(http.page(b"welcome", fields=[("X-Replace-Session", "user=somebody")]))
+    with client(server.ports["plain"]) as talk:
+        answer = talk.ask(http.request("/login"))
+    [cookie] = re.findall(r"session=([^;]*)", answer.get("Set-Cookie"))
+    [expiry] = re.findall(r"expiry=(\d+)", cookie)
+    left = int(expiry) / 1e6 - time.time()
+    assert 0 < left <= LIMIT
+
+    def ask():
+        talk = client(server.ports["plain"])
+        return talk, talk.ask(http.handshake("/session", fields=[("Cookie", f"session={cookie}")]))
+
+    origins["tcp"].answers(steps.switch(), steps.websocket_echo, steps.close)
+    talk, answer = ask()
+    assert answer.status == 101
+    talk.origin = origins["tcp"].connections[-1]
+    assert talk.read_frame() == websocket.close_frame(1008)
+    late = time.time() - int(expiry) / 1e6
+    # The part of a second that the rule leaves out.
+    assert -1.0 <= late < wait.scaled(1.0), late
+    talk.end()
+    talk.close()
+    carrier.ended(server, talk, "server", "expired")
+    # Nor does another one begin then.
+    talk, answer = ask()
+    assert answer.status == 403
+    talk.close()
