@@ -207,6 +207,43 @@ def test_links_lead_somewhere(page):
     assert re.search(r"^\tdh_installdocs README.md mod_wsforward.load docs$", read("debian/rules"), re.M)
 
 
+# Rules.
+
+#: Which tests hold for the rows of the table of docs/security.md.
+RULE_TESTS = {
+    "WSForwardOrigin": "origin", "WSForwardExtensions": "extensions", "WSForwardStrict": "frames",
+    "WSForwardMaxMessage": "frames", "WSForwardMaxLifetime": "lifetime", "WSFORWARD_EXPIRES": "lifetime",
+    "WSForwardPing": "ping", "WSForwardMessageRate": "rates", "WSForwardBandwidth": "rates",
+}  # fmt: skip
+ROW = r"^\| (WSF\w+) \| (\w+) \| (\w+) \| ([\w ]+) \| ([\w ]+) \| (\w+) \|$"
+
+
+@pytest.mark.parametrize("rule", RULE_TESTS)
+def test_table_of_rules_is_that_of_the_carriers_tested(rule):
+    [cells] = [cells for name, *cells in re.findall(ROW, read("docs/security.md"), re.M) if name == rule]
+    [names] = re.findall(r"^pytestmark = pytest.mark.carriers\((.*)\)$", read(f"tests/test_{RULE_TESTS[rule]}.py"), re.M)
+    tested = set(re.findall(r'"(\w+)"', names))
+    by_fork, by_message = cells.pop(2), cells.pop(2)
+    assert {"yes": True, "no": False, "at the handshake": False}[by_fork] == ("drain" in tested)
+    assert by_fork == by_message
+    for cell, carrier in zip(cells, ("thread", "relay", "http2"), strict=True):
+        assert cell == ("yes" if carrier in tested else "no"), carrier
+
+
+def test_recommended_settings_are_right(httpd):
+    example, *_ = re.findall(r"```apache\n(.*?)```", read("docs/security.md"), re.S)
+    server = httpd()
+    server.directives(example)
+    status, text = server.configtest()
+    assert status == 0, text
+
+
+def test_no_row_of_the_table_of_rules_is_without_a_test():
+    rows = {name for name, *_ in re.findall(ROW, read("docs/security.md"), re.M)}
+    # test_answers_101.py and test_http2.py are about it.
+    assert rows == {*RULE_TESTS, "WSForwardCheck"}
+
+
 def test_contributing_names_what_is_there():
     """Every path, directory or script; and every directory of src/ is explained."""
     text = read("CONTRIBUTING.md")
