@@ -44,6 +44,8 @@ talk.sendall(b"GET /probe HTTP/1.1\r\nHost: site.test\r\nUpgrade: websocket\r\nC
 head = b""
 while b"\r\n\r\n" not in head:
     head += talk.recv(1)
+# Whoever reads this has not written the next line before.
+print("open", flush=True)
 longest, count = 0.0, 0
 while True:
     begin = time.monotonic()
@@ -66,7 +68,7 @@ class Probe:
 
     def begin(self, port):
         self._process.stdin.write(f"{port}\n")
-        self.longest()
+        assert self._process.stdout.readline() == "open\n"
 
     def longest(self):
         """The longest echo since this was asked last, in seconds."""
