@@ -69,7 +69,7 @@ HOSTILE = '<script>alert(1)</script>"&\'\x1b[31m\u202e'
 def test_text_of_clients_is_hostile(site, backend, client):
     """Path, user and subprotocol: in JSON it is what was sent, in HTML it is escaped, in metrics it is not."""
     origin = backend()
-    users = f"""<Location "/ws">
+    users = """<Location "/ws">
     AuthType Basic
     AuthName all
     AuthBasicProvider anon
@@ -172,7 +172,10 @@ def test_results_of_handshakes(site, backend, client):
     origin = backend()
     server, page = site(origin, more="WSForwardOrigin same\nWSForwardHandshakeTimeout 300ms")
     server.expect_log("WSF010[235]|WSF0140")
-    ask = lambda **options: client(server.port).ask(http.handshake(**options)).status
+
+    def ask(**options):
+        return client(server.port).ask(http.handshake(**options)).status
+
     assert ask() == 101
     origin.answers(steps.websocket_or_page)
     origin.answers(steps.body, steps.switch(accept="wrong"))

@@ -9,16 +9,18 @@ use crate::carry::{Plan, Told, carry, nothing, same_state};
 use crate::input;
 
 /// A byte that says how many of the next ones come later through the sockets, and what a tunnel is
-/// made of. The rest is written over it as it was frozen: two bytes that say where, one that says
-/// how many follow. So what is tried is near to what can be, whatever the encoding is.
+/// made of. The rest is written over it as it was frozen: two bytes that say how far from its end,
+/// before which new rules come, and one that says how many follow. So what is tried is near to what
+/// can be, whatever the encoding is.
 pub fn run(mut data: &[u8]) {
     let later = usize::from(input::byte(&mut data));
     let later = input::bytes(&mut data, later);
     let mut frozen = Plan::take(&mut data).frozen();
     while !data.is_empty() {
         let [low, high, count] = [0; 3].map(|_| input::byte(&mut data));
-        // Behind the version. Its end may be written over, too.
-        let at = 2 + usize::from(u16::from_le_bytes([low, high])) % (frozen.len() - 1);
+        // Behind the version, up to the end itself, where it grows.
+        let from_end = usize::from(u16::from_le_bytes([low, high])) % (frozen.len() - 1);
+        let at = frozen.len() - from_end;
         let bytes = input::bytes(&mut data, usize::from(count));
         let within = bytes.len().min(frozen.len() - at);
         frozen[at..at + within].copy_from_slice(&bytes[..within]);
