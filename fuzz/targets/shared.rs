@@ -247,7 +247,7 @@ impl Script {
                 self.world.seconds.fetch_add(u32::from(to) << 4, Relaxed);
             }
             17 => {
-                let metric = Metric::Shown { number: 7 };
+                let metric = Metric::Micros { of: Timed::Handshake };
                 let shown = self.shared.never_less(metric, u64::from(to));
                 self.shown = self.shown.max(u64::from(to));
                 assert!(self.is_hostile && shown >= u64::from(to) || shown == self.shown);

@@ -8,8 +8,8 @@ use rustix::process::{Resource, getrlimit};
 const PROCESS_BYTES: u64 = 2 << 20;
 /// The share of memory that they may have all together: one part of so many.
 const MEMORY_SHARE: u64 = 4;
-/// Each has two threads, which count as processes, and half of all is left to others.
-const TASKS_FOR_PROCESS: u64 = 2 * 2;
+/// Each has three threads, which count as processes, and half of all is left to others.
+const TASKS_FOR_PROCESS: u64 = 3 * 2;
 
 /// How many drain processes there may be. As many as a server has children are within its memory by
 /// its configuration: a drain process takes less than a child of httpd.
@@ -94,7 +94,7 @@ mod tests {
         // A small machine with many children.
         assert_eq!(bound(GIB / 2, u64::MAX, 256, 1536), 256);
         // Processes.
-        assert_eq!(bound(64 * GIB, 400, 256, 1536), 100);
+        assert_eq!(bound(64 * GIB, 600, 256, 1536), 100);
         assert_eq!(bound(64 * GIB, 1, 256, 1536), 1);
         // The places in memory.
         assert_eq!(bound(u64::MAX, u64::MAX, 16, 1536), 1536);

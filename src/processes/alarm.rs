@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -44,6 +45,10 @@ static STATE: Mutex<State> =
     Mutex::new(State { sleepers: BTreeMap::new(), last: 0, thread: None, is_over: false });
 static CHANGED: Condvar = Condvar::new();
 
+/// The process in which alarms were set; 0 is none. One that has set none takes no lock here: it may be
+/// forked at any time (mpm_itk's), and its copy would hold the lock for ever.
+static SET_IN: AtomicU32 = AtomicU32::new(0);
+
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -75,8 +80,9 @@ pub fn set(
         client: client.map(descriptors::duplicate).transpose()?,
         is_woken: false,
     };
-    let mut state = state();
     let pid = std::process::id();
+    SET_IN.store(pid, Relaxed);
+    let mut state = state();
     // A process that was forked has what its parent had, but for the thread.
     if state.thread.as_ref().is_none_or(|(of, _)| *of != pid) {
         state.sleepers.clear();
@@ -93,6 +99,9 @@ pub fn set(
 
 /// Sets off the alarms of tunnels. Those that went off before go on as they would.
 pub fn ring(tunnels: &HashSet<TunnelEntry>) {
+    if SET_IN.load(Relaxed) != std::process::id() {
+        return;
+    }
     let mut state = state();
     let is_to_ring = |sleeper: &Sleeper| {
         !sleeper.is_woken && sleeper.tunnel.is_some_and(|tunnel| tunnels.contains(&tunnel))

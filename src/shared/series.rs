@@ -81,12 +81,6 @@ pub enum Metric {
         /// What did.
         of: Timed,
     },
-    /// A figure that is not counted here, and is not to go back where it is shown: see
-    /// [`Shared::never_less`](crate::Shared::never_less). The caller numbers them.
-    Shown {
-        /// Which one.
-        number: u16,
-    },
 }
 
 /// A metric as a word, never 0.
@@ -114,7 +108,6 @@ impl Key {
             }
             Metric::Durations { of, bucket } => (6, Name::OTHER, 0, of.number(), u64::from(bucket)),
             Metric::Micros { of } => (7, Name::OTHER, 0, of.number(), 0),
-            Metric::Shown { number } => (8, Name::OTHER, number, 0, 0),
         };
         Self(Self::KIND.set(0, kind))
             .with_vhost(vhost)
@@ -153,7 +146,6 @@ impl Key {
             }
             6 => Metric::Durations { of: Timed::from_number(two)?, bucket: three as u8 },
             7 => Metric::Micros { of: Timed::from_number(two)? },
-            8 => Metric::Shown { number: one },
             _ => return None,
         };
         (Self::new(metric) == self).then_some(metric)
@@ -232,11 +224,10 @@ impl Series {
 
     /// All that was counted.
     pub fn all(&self) -> impl Iterator<Item = (Metric, u64)> {
-        let counted = self.places.iter().filter_map(|place| {
+        self.places.iter().filter_map(|place| {
             let metric = Key(place.key.load(Acquire)).metric()?;
             Some((metric, place.value.load(Relaxed)))
-        });
-        counted.filter(|(metric, _)| !matches!(metric, Metric::Shown { .. }))
+        })
     }
 
     /// The most that was shown of a figure, this included.

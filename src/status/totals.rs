@@ -91,6 +91,6 @@ fn counter(shared: Shared<'_>, metric: Metric) -> Option<(Name, Counter)> {
             };
             (vhost, Counter::Messages(way(direction), opcode))
         }
-        Metric::Durations { .. } | Metric::Micros { .. } | Metric::Shown { .. } => return None,
+        Metric::Durations { .. } | Metric::Micros { .. } => return None,
     })
 }

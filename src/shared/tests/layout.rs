@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
 use shared::{
-    Mapping, Memory, Message, Metric, Processes, Register, Registry, Says, Shareable, Times,
+    Mapping, Memory, Message, Metric, Processes, Register, Registry, Says, Shareable, Timed, Times,
 };
 
 /// The same bytes as in the golden file. With WSF_GOLDEN set it is written.
@@ -127,7 +127,7 @@ fn the_register_is_that_of_its_layout() {
     assert!(shared.order_close(&listed, 1012, shared.new_order(b"reason", b"who")));
     assert!(shared.use_nonce(&shared.new_nonce(b"user"), b"user"));
     shared.count(Metric::Opened { vhost, backend }, 3);
-    shared.never_less(Metric::Shown { number: 4 }, 5);
+    shared.never_less(Metric::Micros { of: Timed::Tunnel }, 5);
     // Each word that is not 0, behind where it is.
     let bytes = bytes::<Register>(start);
     let words = bytes.chunks_exact(8).enumerate().filter(|(_, word)| **word != [0; 8]);
