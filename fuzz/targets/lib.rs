@@ -23,7 +23,7 @@ mod rules;
 #[allow(dead_code, reason = "no request is served, and each target uses a part")]
 mod ffi;
 /// The module's own code that asks httpd for little.
-#[allow(dead_code, missing_docs, reason = "as above")]
+#[allow(dead_code, missing_docs, unused_imports, reason = "as above")]
 #[path = "../../src"]
 mod module {
     pub mod config;
