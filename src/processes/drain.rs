@@ -9,10 +9,9 @@ use os::forked::{Fork, end_unless_alive, fork_drain};
 use relay::Tunnel;
 use shared::Slot;
 
+use crate::processes::collecting::arrived;
 use crate::processes::collector;
-use crate::processes::drain_process::{
-    self, DrainSlot, HANG_SECONDS, Prepared, Terms, arrived, surplus,
-};
+use crate::processes::drain_process::{self, DrainSlot, HANG_SECONDS, Prepared, Terms, surplus};
 use crate::processes::registry::{self, Drain};
 use crate::processes::{access, lines, record};
 

@@ -5,11 +5,11 @@
 //! and leaves by `_exit`. It starts a relay thread, which does all the work; the first one watches.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
-use messages::{NoThread, NotCounted, OthersTunnelLost};
+use messages::{NoThread, NotCounted};
 use os::forked::{Forked, Left, Title, end_unless_alive};
 use os::signal_safe::EventFd;
 use os::{Notice, Notices, poll, process};
@@ -17,7 +17,8 @@ use relay::{Ending, KeepAlive, Order, Relay, Settings as RelaySettings, Tunnel};
 use shared::{Place, Says, Shared, Slot, Times};
 
 use crate::processes::access;
-use crate::processes::collector::{self, Claim, Received};
+use crate::processes::collecting::{Collecting, adopt, arrived};
+use crate::processes::collector::Claim;
 use crate::processes::line_kind::Kind;
 use crate::processes::lines;
 use crate::processes::memory::{self, shared};
@@ -31,8 +32,6 @@ pub const HANG_SECONDS: u32 = 30;
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How long peers get to answer a Close at WSForwardDrainTimeout.
 const TIMEOUT_LINGER: Duration = Duration::from_secs(5);
-/// Tunnels are collected during the first of so many parts of WSForwardDrainTimeout.
-const COLLECTING_SHARE: u32 = 8;
 
 /// What a child makes at its start for the process that may follow it.
 pub struct Prepared {
@@ -411,60 +410,4 @@ impl<'d> DrainProcess<'d> {
         let code = Some(self.terms.close_code);
         self.relay.end_all(Ending::at_once(Order::Stop, code, STOP_LINGER));
     }
-}
-
-fn adopt(relay: &Relay, tunnel: Tunnel) {
-    if let Err(tunnel) = relay.adopt(tunnel) {
-        tunnel.end(relay::By::Us, relay::Why::ThreadDied);
-    }
-}
-
-/// A drain process that takes in the tunnels of other children.
-struct Collecting {
-    claim: Claim,
-    /// No longer than this: all its tunnels end at the same time, so the last must not be too new.
-    until: Option<Instant>,
-    /// No more tunnels than this.
-    max_tunnels: usize,
-}
-
-impl Collecting {
-    fn start(claim: Claim, timeout: Option<Duration>) -> Self {
-        let until = timeout.map(|timeout| Instant::now() + timeout / COLLECTING_SHARE);
-        Self { claim, until, max_tunnels: collector::most() }
-    }
-
-    /// Takes what came, and says how many tunnels. `None` if the time for it is over.
-    fn go_on(self, relay: &Relay, slot: &Slot) -> (Option<Self>, usize) {
-        if !self.claim.is_held() {
-            return (None, 0);
-        }
-        if relay.open() >= self.max_tunnels
-            || self.until.is_some_and(|until| until <= Instant::now())
-        {
-            return (None, self.end(relay, slot));
-        }
-        let came = take_in(self.claim.queue, relay, slot);
-        (Some(self), came)
-    }
-
-    /// Takes what is left, and says how many tunnels.
-    fn end(self, relay: &Relay, slot: &Slot) -> usize {
-        take_in(self.claim.give_up(), relay, slot)
-    }
-}
-
-fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) -> usize {
-    arrived(queue, slot).map(|tunnel| adopt(relay, tunnel)).count()
-}
-
-/// The tunnels that came through the queue. Those that are lost are said to be.
-pub fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
-    collector::received(queue, slot).filter_map(|one| match one {
-        Received::Tunnel(tunnel) => Some(tunnel),
-        Received::Lost(why) => {
-            lines::say(Kind::Lost, &OthersTunnelLost { why: &why });
-            None
-        }
-    })
 }

@@ -4,6 +4,7 @@ mod access;
 pub mod access_line;
 pub mod alarm;
 pub mod child;
+mod collecting;
 mod collector;
 pub mod drain;
 mod drain_process;
