@@ -173,6 +173,10 @@ messages! {
         Automatic { number } "auto (here {number})";
     }
 
+    ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
+
+    NoRegister(401) Warn { error } "open tunnels are not listed, and the status page has no totals by virtual host: {error}"
+
     StopWaits(480) Notice { processes, until } "graceful stop: {processes} processes carry tunnels on, {until}; SIGTERM ends them at once" {
         TunnelsUntil { seconds } "for at most {seconds} s";
         TunnelsForever "until these end";
@@ -184,8 +188,4 @@ messages! {
     }
 
     LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
-
-    ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
-
-    NoRegister(401) Warn { error } "open tunnels are not listed, and the status page has no totals by virtual host: {error}"
 }
