@@ -173,6 +173,8 @@ messages! {
         Automatic { number } "auto (here {number})";
     }
 
+    LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
+
     ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
 
     NoRegister(401) Warn { error } "open tunnels are not listed, and the status page has no totals by virtual host: {error}"
@@ -186,6 +188,4 @@ messages! {
         TimeIsOver "their time is over";
         AskedToStop "the server was asked to stop at once";
     }
-
-    LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
 }

@@ -88,10 +88,12 @@ pub fn admit(r: Request<'_>) -> Result<(), u16> {
 pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
     if let Some(file) = config.ready_file().filter(|file| !ready::is_there(file)) {
         give_back(r);
+        static LAST: AtomicU64 = AtomicU64::new(0);
         count(r, Refusal::NotReady);
         let file = file.to_bytes().escape_ascii();
         // This is as the administrator wants it.
-        log::request_at(r, Level::Info, &Refused { why: &ReadyFileAbsent { file: &file } });
+        let level = level(&LAST, Level::Info);
+        log::request_at(r, level, &Refused { why: &ReadyFileAbsent { file: &file } });
         r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
         return Err(SERVICE_UNAVAILABLE);
     }
@@ -124,7 +126,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
 pub fn refuse(r: Request<'_>, why: Refusal, text: &dyn Display) -> u16 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     count(r, why);
-    log::request_at(r, level(&LAST), &Refused { why: text });
+    log::request_at(r, level(&LAST, Level::Error), &Refused { why: text });
     r.set_error_header(c"Retry-After", RETRY_AFTER_SECONDS);
     SERVICE_UNAVAILABLE
 }
@@ -139,7 +141,7 @@ fn count(r: Request<'_>, why: Refusal) {
 fn refuse_origin(r: Request<'_>, denied: &Denied) -> u16 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     count(r, Refusal::Origin);
-    log::request_at(r, level(&LAST), &OriginRefused { why: denied });
+    log::request_at(r, level(&LAST, Level::Error), &OriginRefused { why: denied });
     FORBIDDEN
 }
 
@@ -217,7 +219,7 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
 }
 
 /// A full server, or one that strangers ask, says so once a second, not once for each request.
-fn level(last: &AtomicU64) -> Level {
+fn level(last: &AtomicU64, first: Level) -> Level {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    if last.swap(now, Relaxed) != now { Level::Error } else { Level::Debug }
+    if last.swap(now, Relaxed) != now { first } else { Level::Debug }
 }
