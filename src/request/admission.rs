@@ -157,7 +157,10 @@ pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
         }
         NotOpen::Wrong(text) => {
             let seen = &text[..text.len().min(MAX_SHOWN_BYTES)];
-            log::request(r, &WrongExpiry { seen: &seen.escape_ascii() });
+            // It may be a client's text, by way of a header.
+            static LAST: AtomicU64 = AtomicU64::new(0);
+            let level = level(&LAST, Level::Error);
+            log::request_at(r, level, &WrongExpiry { seen: &seen.escape_ascii() });
             INTERNAL_SERVER_ERROR
         }
     }
