@@ -197,3 +197,45 @@ def test_the_tunnel_ends_with_the_session(server, carrier, origins, client):
     talk, answer = ask()
     assert answer.status == 403
     talk.close()
+
+
+@pytest.mark.parametrize("mpm", ["event", "prefork"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_back_end_on_a_unix_socket_gets_its_close(httpd, backend, client, certificate, mpm, tls):
+    """While it is sending, in a worker thread: whoever shuts a unix socket for reading breaks its peer's sending."""
+    origin, got = backend(unix=True), []
+
+    def send(connection):
+        def listen():
+            got.append(websocket.read_frame(connection.recv_exactly))
+            heard.set()
+        heard = threading.Event()
+        threading.Thread(target=listen, daemon=True).start()
+        while not heard.is_set():
+            try:
+                connection.send(websocket.Frame(websocket.TEXT, b"busy").encode(mask=False))
+            except OSError as error:
+                if not heard.is_set():
+                    got.append(error)
+                return
+            # Each frame is read as a whole: within one there would be no Close for the client.
+            time.sleep(0.001)
+
+    server = httpd(mpm=mpm)
+    port = server.vhost(f"""WSForward On
+WSForwardMaxLifetime 1s
+ProxyPass "/" "{origin.url("http")}\"""", tls=tls)
+    server.start()
+    origin.answers(steps.switch(), send, steps.close)
+    talk = client(port, certificate.client_context("tls1.3") if tls else None)
+    assert talk.ask(http.handshake()).status == 101
+    frame = talk.read_frame()
+    while frame.opcode == websocket.TEXT:
+        frame = talk.read_frame()
+    assert frame == websocket.close_frame(1001)
+    talk.send_frame(frame)
+    talk.read_to_end()
+    talk.close()
+    [end] = relayed.ends(server)
+    assert (end.by, end.why, end.where) == ("server", "lifetime", "thread")
+    wait.until(lambda: got == [websocket.close_frame(1001)], lambda: f"the back end's Close: {got}")

@@ -1,7 +1,8 @@
 //! Wakes worker threads whose tunnels have a time to end. mod_proxy's loop waits for the tunnel's
-//! sockets and nothing else, so at that time the back end's is shut down for reading: the loop reads,
-//! and finds out. One that is not waiting for that, since neither side takes what it is sent, loses
-//! both sockets a little later.
+//! sockets and nothing else, so at that time one of them is shut down for reading: the loop reads, and
+//! finds out. It is the back end's, which every tunnel has, unless that is no TCP: a peer that sends
+//! into a unix socket that nobody reads any more gets an error. A loop that is not waiting for that,
+//! since neither side takes what it is sent, loses both sockets a little later.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -37,6 +38,8 @@ struct Sleeper {
     tunnel: Option<TunnelEntry>,
     origin: OwnedFd,
     client: Option<OwnedFd>,
+    /// See [`Alarm::shuts_client`].
+    shuts_client: bool,
     /// It was woken.
     is_woken: bool,
 }
@@ -55,11 +58,21 @@ fn state() -> MutexGuard<'static, State> {
 
 /// An alarm that is set, until it is dropped.
 #[derive(Debug)]
-pub struct Alarm(u32);
+pub struct Alarm {
+    number: u32,
+    shuts_client: bool,
+}
+
+impl Alarm {
+    /// Whether it is the client's socket that is shut down for reading, and not the back end's.
+    pub fn shuts_client(&self) -> bool {
+        self.shuts_client
+    }
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
-        state().sleepers.retain(|(_, number), _| *number != self.0);
+        state().sleepers.retain(|(_, number), _| *number != self.number);
     }
 }
 
@@ -74,8 +87,10 @@ pub fn set(
     origin: BorrowedFd<'_>,
     client: Option<BorrowedFd<'_>>,
 ) -> io::Result<Alarm> {
+    let shuts_client = client.is_some() && socket::peer_has_ended(origin).is_none();
     let sleeper = Sleeper {
         tunnel,
+        shuts_client,
         origin: descriptors::duplicate(origin)?,
         client: client.map(descriptors::duplicate).transpose()?,
         is_woken: false,
@@ -94,7 +109,7 @@ pub fn set(
     state.sleepers.insert((at, number), sleeper);
     drop(state);
     CHANGED.notify_one();
-    Ok(Alarm(number))
+    Ok(Alarm { number, shuts_client })
 }
 
 /// Sets off the alarms of tunnels. Those that went off before go on as they would.
@@ -157,7 +172,8 @@ impl Sleeper {
     /// Wakes who waits for it. `true` if that may have to be done again.
     fn wake(&mut self) -> bool {
         if !std::mem::replace(&mut self.is_woken, true) {
-            socket::shutdown_read(self.origin.as_fd());
+            let client = self.client.as_ref().filter(|_| self.shuts_client);
+            socket::shutdown_read(client.unwrap_or(&self.origin).as_fd());
             return true;
         }
         for fd in [Some(&self.origin), self.client.as_ref()].into_iter().flatten() {

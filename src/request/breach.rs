@@ -48,9 +48,12 @@ pub fn end(
     let mut bytes = Vec::new();
     let _ = out.drain_into(&mut bytes);
     tunnel.draining.set(true);
-    // The alarm shuts the back end's socket for reading. If both ways were shut, TCP would answer what
-    // it still sends by a reset, and it might never see its Close.
-    let may_be_shut = tunnel.alarm.borrow().is_some();
+    // The alarm shuts a side's socket for reading. If both ways were shut, TCP would answer what that
+    // side still sends by a reset, and it might never see its Close.
+    let may_be_shut = tunnel.alarm.borrow().as_ref().map(|alarm| match alarm.shuts_client() {
+        true => Side::Client,
+        false => Side::Origin,
+    });
     for (c, from) in [(origin, Side::Client), (client, Side::Origin)] {
         let ahead = if from == reading { std::mem::take(&mut bytes) } else { Vec::new() };
         tunnel.ahead(from).count(ahead.len());
@@ -66,21 +69,22 @@ pub fn end(
             let _ = c.pass_end();
         } else {
             tls::send_close_notify(c);
-            let stays = may_be_shut && from == Side::Client;
+            let stays = may_be_shut == Some(from.other());
             if let Some(fd) = own_socket(c).as_ref().and_then(Socket::fd).filter(|_| !stays) {
                 relay::socket::shutdown_write(fd);
             }
         }
     }
-    let is_ended = || {
-        let origin = own_socket(origin);
-        let fd = origin.as_ref().and_then(Socket::fd).filter(|_| may_be_shut);
+    let is_ended = |of: Side| {
+        let socket = own_socket(if of == Side::Client { client } else { origin });
+        let fd = socket.as_ref().and_then(Socket::fd).filter(|_| may_be_shut == Some(of));
         fd.and_then(relay::socket::peer_has_ended).unwrap_or(true)
     };
     let mut over = [false; 2];
-    while let Some(left) = left().filter(|_| over != [true; 2]) {
-        let mut is_deaf = false;
-        for (over, (c, of)) in over.iter_mut().zip([(client, Side::Client), (origin, Side::Origin)])
+    while let Some(left) = left() {
+        let mut deaf = [false; 2];
+        for ((over, deaf), (c, of)) in
+            over.iter_mut().zip(&mut deaf).zip([(client, Side::Client), (origin, Side::Origin)])
         {
             let mut more = !*over;
             while more {
@@ -94,18 +98,18 @@ pub fn end(
                 };
                 more = !bytes.is_empty() && Instant::now() < until;
                 let is_end = result.is_err_and(|why| !why.is_again());
-                is_deaf |= is_end && of == Side::Origin && !is_ended();
-                *over = is_end && (of == Side::Client || !is_deaf);
+                *deaf = is_end && !is_ended(of);
+                *over = is_end && !*deaf;
                 more &= !is_end;
             }
         }
-        let [client_over, origin_over] = over;
-        match over {
-            [true, true] => {}
-            // Nothing says when the back end has ended.
-            _ if is_deaf => wait(client, origin, [client_over, true], left.min(STEP)),
-            _ => wait(client, origin, [client_over, origin_over], left),
+        if over == [true; 2] {
+            break;
         }
+        // Nothing says when a side has ended that is not read any more.
+        let left = if deaf == [false; 2] { left } else { left.min(STEP) };
+        let [client_quiet, origin_quiet] = [over[0] || deaf[0], over[1] || deaf[1]];
+        wait(client, origin, [client_quiet, origin_quiet], left);
     }
     tunnel.draining.set(false);
     out.clear();
@@ -117,12 +121,12 @@ fn own_socket(c: Connection<'_>) -> Option<Socket<'_>> {
     c.socket().filter(|_| !c.is_secondary())
 }
 
-/// Waits for something of those that are not over.
-fn wait(client: Connection<'_>, origin: Connection<'_>, over: [bool; 2], left: Duration) {
+/// Waits for something of those that are not quiet.
+fn wait(client: Connection<'_>, origin: Connection<'_>, quiet: [bool; 2], left: Duration) {
     let sockets = [own_socket(client), own_socket(origin)];
     let [of_client, of_origin] = sockets.each_ref().map(|socket| socket.as_ref()?.fd());
     let of_client = of_client.or_else(|| client.input_signal());
-    let [client_over, origin_over] = over;
-    let of_client = of_client.filter(|_| !client_over);
-    poll::wait([of_client, of_origin.filter(|_| !origin_over)], Some(left));
+    let [client_quiet, origin_quiet] = quiet;
+    let of_client = of_client.filter(|_| !client_quiet);
+    poll::wait([of_client, of_origin.filter(|_| !origin_quiet)], Some(left));
 }
