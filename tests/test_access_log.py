@@ -1,5 +1,6 @@
 """The access log has the line of a relayed tunnel at its end: in the administrator's format, with the tunnel's bytes and time."""
 
+import contextlib
 import os
 import re
 import signal
@@ -7,49 +8,9 @@ import signal
 import pytest
 
 from harness import cmodule, http, procfs, relayed, wait
+from harness.accesslog import BY, FORMAT, WS, close, directives, frame, lines, tunnel
 from harness.config import MPM
 from harness.draining import site  # noqa: F401
-
-#: Everything that a tunnel's end says, and what is known before.
-WS = ("duration", "bytes-up", "bytes-down", "messages-up", "messages-down", "by", "reason",
-      "code-client", "code-backend", "backend", "id")  # fmt: skip
-FORMAT = "line %r|%>s|%D|%T|%{ms}T|%{us}T|%I|%O|%S|" + "|".join(f"%{{{name}}}^WS" for name in WS)
-#: Who ended it, here and in WSF0202.
-BY = {"client": "client", "back end": "backend", "server": "server"}
-NAMES = ("request", "status", "D", "T", "ms", "us", "I", "O", "S", *WS)
-
-
-def directives(server, more="", file="ws.log"):
-    """A log of its own, in the format above."""
-    escaped = FORMAT.replace('"', '\\"')
-    return f'{more}\nLogFormat "{escaped}" ws\nCustomLog "{server.directory}/{file}" ws\nLogLevel wsforward:info'
-
-
-def lines(server, file="ws.log", count=None, request=""):
-    """The lines of that log as dicts, once there are so many."""
-    path = server.directory / file
-
-    def found():
-        text = path.read_text() if path.exists() else ""
-        assert not text or text.endswith("\n") or count is not None
-        rows = [line.removeprefix("line ") for line in text.splitlines() if line.startswith("line ") and request in line]
-        return [dict(zip(NAMES, row.split("|"), strict=True)) for row in rows]
-
-    if count is None:
-        return found()
-    return wait.until(lambda: len(found()) >= count and found(), lambda: f"{count} lines; {found()}")
-
-
-def frame(payload, opcode=0x81):
-    """A client's frame."""
-    return bytes([opcode, 0x80 | len(payload)]) + bytes(4) + payload
-
-
-def tunnel(talk, path="/"):
-    """Opens one, and has three messages go up and down."""
-    assert talk.ask(http.handshake(path)).status == 101
-    for _ in range(3):
-        talk.echoes(frame(b"hello"))
 
 
 @pytest.mark.parametrize("mpm", MPM)
@@ -60,8 +21,7 @@ def test_one_line_at_the_end(site, client, mpm):
     tunnel(talk, "/one")
     relayed.wait_figure(server, "Tunnels", 1)
     assert lines(server, request="/one") == []
-    talk.send(frame(b"\x0f\xa0", 0x88))
-    talk.close()
+    close(talk, 4000)
     [line] = lines(server, count=1, request="/one")
     [end] = relayed.ends(server)
     assert line["request"] == "GET /one HTTP/1.1" and line["status"] == "101"
@@ -108,8 +68,7 @@ ProxyPass "/" "{origin.url("http")}" upgrade=websocket''')
         for path in ("/tunnel", "/wanted"):
             talk = client(port)
             tunnel(talk, path)
-            talk.send(frame(b"\x03\xe8", 0x88))
-            talk.close()
+            close(talk)
             last = server.directory / ("when.log" if path == "/wanted" else "always.log")
             wait.until(lambda path=path, last=last: f"{path} 101" in last.read_text(), "the lines of the tunnel")
             server.wait_idle()
@@ -135,8 +94,7 @@ def test_line_comes_after_a_reload_in_the_new_file(site, client, mpm):
         server.reload()
         wait.until(made.drains, "a drain process")
         talk.echoes(frame(b"still here"))
-    talk.send(frame(b"\x03\xe8", 0x88))
-    talk.close()
+    close(talk)
     [line] = lines(server, count=1, request="/kept")
     [end] = relayed.ends(server)
     assert int(line["bytes-up"]) == end.up and line["code-client"] == "1000"
@@ -162,8 +120,7 @@ def test_lines_of_ten_generations(site, client, mpm):
         relayed.wait_figure(server, "Tunnels", number + 1)
     for number, talk in enumerate(talks):
         talk.echoes(frame(b"still here"))
-        talk.send(frame(b"\x03\xe8", 0x88))
-        talk.close()
+        close(talk)
         [line] = lines(server, count=1, request=f"/generation{number}/")
         # And the Close frame, with a code.
         assert (line["messages-up"], line["code-client"], line["reason"]) == ("4", "1000", "closed")
@@ -266,8 +223,7 @@ def test_start_and_both(site, client, value, expected):
     made = site("event", directives, vhost=f"WSForwardAccessLog {value}", extra=["logio"])
     talk = client(made.plain)
     tunnel(talk)
-    talk.send(frame(b"\x03\xe8", 0x88))
-    talk.close()
+    close(talk)
     [end] = relayed.ends(made.server)
     found = lines(made.server, count=len(expected), request="GET / ")
     assert [(line["by"], line["reason"]) for line in found] == [
@@ -288,8 +244,7 @@ def test_lines_of_a_tunnel_that_goes_on(site, client, mpm):
     wait.until(made.drains, "a drain process")
     talk.echoes(frame(b"after it"))
     wait.until(lambda: lines(server, count=1, request="/on")[-1]["messages-up"] == "4", "a line of the drain process")
-    talk.send(frame(b"\x03\xe8", 0x88))
-    talk.close()
+    close(talk)
     [end] = relayed.ends(server)
     *rows, last = wait.until(
         lambda: (found := lines(server, count=3, request="/on"))[-1]["reason"] != "-" and found, "the line at the end")
@@ -433,8 +388,7 @@ def test_bytes_that_came_with_the_handshake_count_once(site, client, certificate
     talk.send(http.handshake("/early") + early)
     assert talk.read_response().status == 101
     assert talk.read_exactly(7) == b"\x81\x05early"
-    talk.send(frame(b"\x03\xe8", 0x88))
-    talk.close()
+    close(talk)
     [line] = lines(made.server, count=1, request="/early")
     [end] = relayed.ends(made.server)
     assert int(line["bytes-up"]) == end.up == len(early) + 8
@@ -473,3 +427,104 @@ def test_another_writer_of_logs(httpd, backend, client, scratch):
     talk.close()
     relayed.ends(server)
     assert file.read_text().count("/foreign") == 1
+
+
+class Still:
+    """A log that is a pipe from which nobody reads yet."""
+
+    def __init__(self, path):
+        os.mkfifo(path, 0o666)
+        path.chmod(0o666)
+        #: Without it httpd would wait for a reader when it opens the log.
+        self.fd, self.lines, self.lengths = os.open(path, os.O_RDWR), 0, set()
+        self._rest = b""
+
+    def read(self):
+        """Reads on, and says how many lines have come."""
+        os.set_blocking(self.fd, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                *lines, self._rest = (self._rest + os.read(self.fd, 1 << 16)).split(b"\n")
+                self.lines += len(lines)
+                self.lengths.update(map(len, lines))
+        return self.lines
+
+
+def lost_said(server):
+    """How many lines WSF0130 says were lost."""
+    return sum(int(re.search(rb"WSF0130: (\d+) lines", line)[1]) for line in server.log.matching("WSF0130"))
+
+
+#: Lines of nearly the longest that a drain process can send, and of more than that.
+LONG, TOO_LONG, PATH = 15, 18, "/" + "x" * 7900
+MANY_LOGS = 8
+
+
+def long_lines(file, more=""):
+    return f'LogFormat "{"%r" * LONG}" long\nLogFormat "{"%r" * TOO_LONG}" toolong\n' + f'CustomLog "{file}" long\n' * MANY_LOGS + more
+
+
+def test_log_that_stands_still_loses_lines_beyond_the_bound_and_says_so(site, client):
+    """Meanwhile the tunnels and the other logs' requests go on, and what was kept is written once the log moves."""
+    still = []
+
+    def more(server):
+        still.append(Still(server.directory / "still"))
+        return directives(server)
+    count = 48
+    made = site("event", more, vhost=lambda server: long_lines(server.directory / "still"))
+    server = made.server
+    server.log.expect("WSF0130")
+    talks = [client(made.plain) for _ in range(count + 1)]
+    for talk in talks:
+        tunnel(talk, PATH)
+    relayed.wait_figure(server, "Tunnels", len(talks))
+    for talk in talks[:count]:
+        talk.close()
+    relayed.wait_figure(server, "Tunnels", 1)
+    # While it stands still.
+    wait.until(lambda: relayed.figures(server)["AccessLinesLost"] > 0, "lines are lost")
+    server.log.wait_for("WSF0130")
+    talks[count].echoes()
+    lost = relayed.figures(server)["AccessLinesLost"]
+    # The bound is for one relay thread: 32 MiB, and what is in the pipe.
+    assert MANY_LOGS * count - lost >= (32 << 20) // (LONG * len(PATH) + 1000)
+    wait.until(lambda: still[0].read() == MANY_LOGS * count - lost, "the others are written")
+    assert still[0].lengths == {LONG * len(f"GET {PATH} HTTP/1.1")}
+    talks[count].close()
+    wait.until(lambda: still[0].read() == MANY_LOGS * (count + 1) - lost, "it goes on")
+    assert relayed.figures(server)["AccessLinesLost"] == lost
+    # Of those after the first one not at once, but at the latest now.
+    server.stop()
+    assert lost_said(server) == lost
+    os.close(still[0].fd)
+
+
+def test_drain_process_loses_lines_that_no_child_takes_and_says_so(site, client):
+    """The bound of what waits, and a line that is too long for the way to a child."""
+    count = 16
+    made = site("event", vhost=lambda server: long_lines(server.directory / "long.log", f'CustomLog "{server.directory}/long.log" toolong'))
+    server = made.server
+    server.log.expect("WSF0130")
+    talks = [client(made.plain) for _ in range(count)]
+    for talk in talks:
+        tunnel(talk, PATH)
+    relayed.wait_figure(server, "Tunnels", count)
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    children = server.children
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    try:
+        for talk in talks:
+            talk.close()
+        wait.until(lambda: not made.drains(), "it has ended, and waited a second for a child")
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGCONT)
+    lost = relayed.figures(server)["AccessLinesLost"]
+    assert lost > count
+    file = server.directory / "long.log"
+    wait.until(lambda: file.read_text().count("\n") == (MANY_LOGS + 1) * count - lost, "the others are written")
+    assert {len(line) for line in file.read_text().splitlines()} == {LONG * len(f"GET {PATH} HTTP/1.1")}
+    wait.until(lambda: lost_said(server) == lost, lambda: f"{lost} are said to be lost, not {lost_said(server)}")

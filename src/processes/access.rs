@@ -5,9 +5,10 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use messages::{AccessLinesLost, AccessLogFailed, AccessLogGone};
 use once_cell::sync::OnceCell;
@@ -37,6 +38,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// The most messages of drain processes that are taken in a row.
 const AT_ONCE: usize = 256;
+
+/// How often it is said at most that lines were lost, while the process goes on.
+const SAY_LOST_EVERY: Duration = Duration::from_secs(10);
 
 /// Logs that are said to be gone or not to be written to: no more than this.
 const MOST_SAID: usize = 64;
@@ -82,6 +86,9 @@ pub fn start_in_child(relay_threads: usize) -> io::Result<()> {
 
 /// A drain process starts.
 pub fn install_in_drain_process(_: &Forked) {
+    // What the child has lost is the child's to say.
+    LOST.unsaid.store(0, Relaxed);
+    LOST.said_at.store(0, Relaxed);
     let _ = DRAIN.set(Queue::new(DRAIN_LINES, DRAIN_BYTES));
 }
 
@@ -102,7 +109,7 @@ pub fn write(message: Vec<u8>) {
 fn push(queue: &Queue<(), [u8]>, message: Vec<u8>) -> Pushed {
     let pushed = queue.push((), message);
     if pushed == Pushed::Lost {
-        count_lost_access_lines(1);
+        LOST.add(1);
     }
     pushed
 }
@@ -122,7 +129,7 @@ fn send(message: &[u8]) -> Sent {
     match sent {
         Some(Ok(())) => return Sent::Done,
         Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Sent::NoRoom,
-        _ => count_lost_access_lines(1),
+        _ => LOST.add(1),
     }
     Sent::Done
 }
@@ -136,14 +143,52 @@ pub fn send_waiting() -> bool {
             return true;
         }
     }
-    say_lost(waiting.take_lost());
+    LOST.say_if_due();
     false
 }
 
-fn say_lost(lost: u64) {
-    if lost > 0 {
-        lines::say(Kind::AccessLinesLost, &AccessLinesLost { lines: &lost });
+/// Lines that this process has lost because nobody took them in time, or because they are too long
+/// for the way to a child.
+static LOST: Lost = Lost { unsaid: AtomicU64::new(0), said_at: AtomicU64::new(0) };
+
+struct Lost {
+    /// Those of which nothing was said yet.
+    unsaid: AtomicU64,
+    /// When something was said last, in seconds since 1970.
+    said_at: AtomicU64,
+}
+
+impl Lost {
+    /// Counts more, and says so: a log may stand still for as long as the process lives.
+    fn add(&self, lines: u64) {
+        count_lost_access_lines(lines);
+        self.unsaid.fetch_add(lines, Relaxed);
+        self.say_if_due();
     }
+
+    /// Says how many, if nothing was said lately.
+    fn say_if_due(&self) {
+        let is_recent = seconds().abs_diff(self.said_at.load(Relaxed)) < SAY_LOST_EVERY.as_secs();
+        if !is_recent {
+            self.say();
+        }
+    }
+
+    fn say(&self) {
+        let lost = self.unsaid.swap(0, Relaxed);
+        if lost > 0 {
+            self.said_at.store(seconds(), Relaxed);
+            lines::say(Kind::AccessLinesLost, &AccessLinesLost { lines: &lost });
+        }
+    }
+
+    fn has_unsaid(&self) -> bool {
+        self.unsaid.load(Relaxed) > 0
+    }
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// The process ends: what waits is written, or sent on, if that goes now.
@@ -153,10 +198,8 @@ pub fn finish() {
         while send_waiting() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let lost = waiting.len() as u64;
-                count_lost_access_lines(lost);
-                say_lost(lost + waiting.take_lost());
-                return;
+                LOST.add(waiting.len() as u64);
+                break;
             }
             if let Some([_, channel]) = registry::access_lines() {
                 poll::wait_for_room(channel, left);
@@ -165,6 +208,7 @@ pub fn finish() {
     } else if let Some(log) = CHILD.get() {
         log.finish();
     }
+    LOST.say();
 }
 
 impl AccessLog {
@@ -180,9 +224,7 @@ impl AccessLog {
             let _ = thread.join();
         } else {
             // With the one that it is at.
-            let lost = queue.len() as u64 + 1;
-            count_lost_access_lines(lost);
-            say_lost(lost);
+            LOST.add(queue.len() as u64 + 1);
         }
     }
 }
@@ -193,7 +235,8 @@ impl Shared {
         let mut buffer = Vec::new();
         let mut said = Said::default();
         while !self.queue.is_over() {
-            let [woken, came] = poll::wait([Some(self.wake.as_fd()), channel], None);
+            let patience = LOST.has_unsaid().then_some(SAY_LOST_EVERY);
+            let [woken, came] = poll::wait([Some(self.wake.as_fd()), channel], patience);
             if woken {
                 self.wake.clear();
             }
@@ -205,8 +248,8 @@ impl Shared {
             }
             while let Some(((), message)) = self.queue.pop() {
                 said.note(write_line(&message, log_file::write));
-                say_lost(self.queue.take_lost());
             }
+            LOST.say_if_due();
         }
     }
 }

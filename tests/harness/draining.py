@@ -38,7 +38,7 @@ class Site:
 
 @pytest.fixture
 def site(httpd, backend, monkeypatch):
-    """Makes such servers: `site(mpm, directives, directives of the virtual hosts)`. The directives may be a
+    """Makes such servers: `site(mpm, directives, directives of the virtual hosts)`. Both may be a
     function of the server."""
     made = []
 
@@ -47,7 +47,7 @@ def site(httpd, backend, monkeypatch):
         mark = f"WSF_TEST_MARK={uuid.uuid4()}"
         monkeypatch.setenv(*mark.split("="))
         server = httpd(mpm=mpm, **options)
-        more = more(server) if callable(more) else more
+        more, vhost = (text(server) if callable(text) else text for text in (more, vhost))
         server.directives(more)
         text = f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origin.url("http")}" {parameters}\n{vhost}'
         one = Site(server, server.vhost(text), server.vhost(text, tls=True), mark)
