@@ -1,10 +1,13 @@
 """WSForwardPing: sides of a relayed tunnel that say nothing are asked."""
 
+import os
+import struct
+import threading
 import time
 
 import pytest
 
-from harness import relaysite, steps, websocket
+from harness import procfs, relaysite, steps, wait, websocket
 from harness.relaysite import CLIENTS, ORIGINS
 from harness.websocket import BINARY, CLOSE, PING, PONG, TEXT, Frame
 
@@ -14,6 +17,9 @@ pytestmark = pytest.mark.carriers("relay", "drain")
 INTERVAL, TIMEOUT = 1, 2
 #: How much later than its time something may come, in seconds.
 SLACK = 5.0
+#: A frame that takes longer than the interval: the bytes of its payload, in how many parts they are sent, and how many
+#: seconds apart. `WSF_STRESS=long` sends a GiB.
+FRAME, PARTS, PAUSE = (1 << 30 if os.environ.get("WSF_STRESS") == "long" else 64 << 20), 10, 0.2
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,49 @@ def test_nothing_is_put_into_a_long_frame(server, carrier, tunnel):
     carrier.ended(server, talk, "client|back end", "ping-timeout")
     assert talk.origin.received.startswith(data)
     assert talk.origin.received[len(data) :][:2] == b"\x89\x80"
+
+
+def frame_in_parts(send, mask):
+    """Sends it."""
+    send(struct.pack("!BBQ", 0x82, mask | 127, FRAME) + (bytes(4) if mask else b""))
+    for _ in range(PARTS):
+        send(bytes(FRAME // PARTS))
+        time.sleep(PAUSE)
+    send(bytes(FRAME % PARTS))
+
+
+def is_whole(read_exactly, mask):
+    """Reads it: nothing stands within it, and a Ping comes behind it."""
+    head = read_exactly(14 if mask else 10)
+    assert head[:10] == struct.pack("!BBQ", 0x82, mask | 127, FRAME)
+    for _ in range(64):
+        assert not read_exactly(FRAME // 64).strip(b"\0")
+    assert read_exactly(2) == bytes([0x89, mask])
+
+
+@pytest.mark.carriers("relay", mpms=["event"])
+@pytest.mark.timeout(300)
+def test_nothing_is_put_into_a_frame_that_the_kernel_carries(server, carrier, tunnel, origins):
+    """Bytes of a very long frame go from socket to socket by way of a pipe, and are not looked at. In both
+    directions at once, in a tunnel each, whose other side is silent meanwhile."""
+    def pipes():
+        return sum(link.startswith("pipe:") for pid in server.children for link in procfs.descriptors(pid))
+    before, whole = pipes(), threading.Event()
+
+    def read(connection):
+        is_whole(connection.recv_exactly, 0x80)
+        whole.set()
+
+    up = tunnel(None, "tcp", read, steps.close)
+    down = tunnel(None, "tcp", lambda connection: frame_in_parts(connection.send, 0), steps.drain, steps.close)
+    sending = threading.Thread(target=frame_in_parts, args=(up.send, 0x80))
+    sending.start()
+    wait.until(lambda: pipes() >= before + 4, "the kernel carries both")
+    is_whole(down.read_exactly, 0)
+    sending.join()
+    wait.until(whole.is_set, "the back end has got the other")
+    for talk in up, down:
+        talk.reset()
 
 
 @pytest.mark.carriers("relay", mpms=["event"])
