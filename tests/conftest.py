@@ -10,6 +10,7 @@ from harness import artefacts, config, paths
 from harness.backend import Backend
 from harness.certs import Certificate
 from harness.httpd import Httpd
+from harness.probe import Probe
 from harness.rawclient import RawClient
 
 pytest_plugins = ["harness.routestable", "harness.carriers", "harness.fast"]
@@ -132,6 +133,14 @@ def client():
     """Makes raw clients that end with the test."""
     yield RawClient
     RawClient.close_all()
+
+
+@pytest.fixture
+def probe():
+    """One tunnel that echoes all the time, in a process of its own."""
+    made = Probe()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)

@@ -166,6 +166,17 @@ def test_without_another_revision_there_is_no_such_peer(monkeypatch, tmp_path):
         bench.choose(every, "relay,before", is_smoke=False)
 
 
+def test_the_peer_with_all_rules_is_one_for_who_asks(monkeypatch, tmp_path, httpd):
+    every = peers_with(monkeypatch, tmp_path)
+    assert "rules" not in [peer.name for peer in bench.choose(every, None, is_smoke=False)]
+    assert [peer.name for peer in bench.choose(every, "relay,rules", is_smoke=False)] == ["relay", "rules"]
+    monkeypatch.undo()
+    # Every rule of the reference that has a value there, and httpd takes them.
+    server = httpd()
+    server.vhost(f"WSForward On\nWSForwardRelay On\n{peers.Rules.rules}")
+    server.start()
+
+
 def test_another_revision_is_built_as_it_was(tmp_path):
     """Not what the checkout has now; and the checkout stays as it is."""
     checkout, tools = tmp_path / "check out", tmp_path / "bin"

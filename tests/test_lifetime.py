@@ -34,6 +34,8 @@ RewriteEngine On
 RewriteRule "^/rewritten" "-" [E=WSFORWARD_EXPIRES:1000000000]
 SetEnvIf Request_URI "^/setenvif" WSFORWARD_EXPIRES=1000000000
 SetEnvIfExpr "%{{REQUEST_URI}} =~ m#^/expr#" WSFORWARD_EXPIRES=1000000000
+RequestHeader set X-Expires "expr=%{{QUERY_STRING}}" early
+SetEnvIf X-Expires "^([0-9]+)$" WSFORWARD_EXPIRES=$1
 """
 #: A session, and the rules that read its end, as docs/security.md has them.
 SESSION = f"""<LocationMatch "^(/tls)?/(session|login)">
@@ -149,7 +151,7 @@ def ask(carrier, server, client, certificate):
 
 
 @pytest.mark.carriers("thread", "relay", "http2")
-@pytest.mark.parametrize("path", ["/past", "/rewritten", "/setenvif", "/expr"])
+@pytest.mark.parametrize("path", ["/past", "/rewritten", "/setenvif", "/expr", "/header?1000000000"])
 def test_what_has_expired_does_not_begin(server, origins, ask, path):
     seen = len(origins["tcp"].connections)
     with relayed.Counted(server, Refused_expired=1):

@@ -203,10 +203,9 @@ def choose(every, asked, is_smoke):
         chosen = [peer for peer in every if peer.name in names | {peers.Before.name}]
         if not names <= {peer.name for peer in chosen}:
             sys.exit(f"--peers: known are {', '.join(peer.name for peer in every)}")
-    elif is_smoke:
-        chosen = [peer for peer in every if peer.is_here()]
     else:
-        chosen = every
+        chosen = [peer for peer in every
+                  if not peer.is_extra and (peer.is_here() or not is_smoke)]
     for peer in chosen:
         if not peer.is_here():
             sys.exit(f"{peer.name} is not installed")

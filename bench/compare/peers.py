@@ -78,6 +78,8 @@ class Peer:
     can_speak_tls_to_backends = True
     # A program it cannot do without.
     needs = None
+    # Whether it is measured only where it is asked for.
+    is_extra = False
 
     def __init__(self, bench, index):
         self.bench, self.index = bench, index
@@ -200,6 +202,7 @@ class Apache(Peer):
     # By default: what Debian's apache2ctl sets, unless APACHE_ULIMIT_MAX_FILES does.
     descriptors = 8192
     parameters = " upgrade=websocket"
+    modules = ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl")
     directives = ""
     defaults_note = "its workers are the limit, as in the other rows"
     # Debian's mpm_event.conf, but with four children that stay: none comes or goes in a figure,
@@ -223,7 +226,7 @@ MaxRequestWorkers 150
         modules = subprocess.run(["apxs", "-q", "LIBEXECDIR"], capture_output=True, text=True,
                                  check=False).stdout.strip() or "/usr/lib/apache2/modules"
         load = "".join(f'LoadModule {name}_module "{modules}/mod_{name}.so"\n'
-                       for name in ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl"))
+                       for name in self.modules)
         user = http_user()
         # The back end's certificate has no name.
         to_tls = "SSLProxyEngine On\nSSLProxyCheckPeerName Off" if self.to_tls else ""
@@ -300,6 +303,30 @@ class Relay(Forward):
     @property
     def directives(self):
         return super().directives + "WSForwardRelay On\n"
+
+
+class Rules(Relay):
+    """The same with every rule for open tunnels, none of which anybody breaks."""
+
+    name = "rules"
+    is_extra = True
+    note = "as relay, with every rule for open tunnels set, far from what is sent"
+    rules = """WSForwardOrigin same
+WSForwardExtensions none
+WSForwardPing 30s 20s
+WSForwardIdleTimeout 1h
+WSForwardMaxLifetime 12h 10%
+SetEnv WSFORWARD_EXPIRES +86400
+WSForwardMaxMessage 2000000000 2000000000
+WSForwardStrict On
+WSForwardMessageRate 1000000/s
+WSForwardBandwidth 100000000000/s
+"""
+    modules = (*Relay.modules, "env")
+
+    @property
+    def directives(self):
+        return super().directives + self.rules
 
 
 class Before(Relay):
@@ -431,4 +458,4 @@ def all_of(bench):
             if kind is not Before or bench.before]
 
 
-ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Before, Nginx, HAProxy, Caddy)
+ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Rules, Before, Nginx, HAProxy, Caddy)

@@ -191,3 +191,37 @@ impl Silences {
         next(client).min(next(backend))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{PHASES, Silences};
+    use crate::rules::Rules;
+
+    /// Neither their first Pings nor later ones.
+    #[test]
+    fn tunnels_that_fell_silent_together_are_not_asked_together() {
+        const TUNNELS: usize = 8000;
+        const PARTS: usize = 8;
+        let interval = Duration::from_secs(30);
+        let rules = Rules { ping_interval: Some(interval), ..Rules::default() };
+        let mut tunnels: Vec<_> =
+            (0..TUNNELS).map(|_| Silences::new(&rules).expect("Pings")).collect();
+        for round in 0..3 {
+            for at in 0..2 {
+                let mut parts = [0; PARTS];
+                for silences in &mut tunnels {
+                    let early = silences.sides[at].phase;
+                    assert!(early <= interval / PHASES);
+                    let part = early.as_secs_f64() / (interval / PHASES).as_secs_f64();
+                    parts[((part * PARTS as f64) as usize).min(PARTS - 1)] += 1;
+                    silences.pinged(at, true, Instant::now());
+                }
+                let even = TUNNELS / PARTS;
+                let is_even = parts.iter().all(|part| (even * 3 / 4..even * 5 / 4).contains(part));
+                assert!(is_even, "{round}, {at}: {parts:?}");
+            }
+        }
+    }
+}

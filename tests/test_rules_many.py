@@ -1,0 +1,138 @@
+"""Rules for very many open tunnels: what Pings cost and when they come, and that limited clients share fairly.
+
+Few tunnels in the suite; `WSF_STRESS=long` has 20,000 that are pinged, and 1,000 that are limited. `-s` prints the figures.
+"""
+
+import contextlib
+import os
+import time
+
+import pytest
+
+from harness import statuspage, wait
+from harness.ends import PARTS, Ends
+
+LONG = os.environ.get("WSF_STRESS") == "long"
+#: Tunnels that are pinged, how many of them one process has the ends of, and the interval in seconds.
+PINGED, MOST, INTERVAL = (20_000, 6000, 30) if LONG else (200, 200, 1)
+#: For how many intervals they are looked at.
+INTERVALS = 4 if LONG else 2
+#: A Ping goes up to this part of the interval before its time.
+PHASES = 8
+#: Processor time that Pings may cost, as a part of one processor: it is measured in the long run.
+COST = 0.03
+#: Clients that send more than they may, each as fast as it can.
+LIMITED = 1000 if LONG else 50
+#: What they may send in a second: messages, and bytes; for so many seconds.
+RATE, BANDWIDTH, SECONDS = 10, 20_000, 15 if LONG else 2
+#: How much later than is right the last message of a client may come, as a part of the time; and at once, in seconds.
+TOLERANCE, SLACK = 0.05, 1.0
+ONE_CHILD = "StartServers 1\nServerLimit 1\nThreadsPerChild 25\nMaxRequestWorkers 25"
+
+
+@pytest.fixture
+def ends():
+    """Makes programs with both ends of so many tunnels."""
+    with contextlib.ExitStack() as stack:
+        yield lambda count: stack.enter_context(contextlib.closing(Ends(count)))
+
+
+def load():
+    return " ".join(f"{one:.1f}" for one in os.getloadavg())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_pings_cost_little_and_do_not_come_together(httpd, client, ends):
+    """With the answers, which go on to the other side. Nobody is taken for gone."""
+    crowds = [ends(min(MOST, PINGED - at)) for at in range(0, PINGED, MOST)]
+    server = httpd()
+    routes = "\n".join(f'ProxyPass "/{at}/" "{crowd.url}/"' for at, crowd in enumerate(crowds))
+    server.port = server.vhost(f"""WSForward On
+WSForwardRelay On
+WSForwardPing {INTERVAL}s 30s
+{statuspage.SECTION.format("")}
+ProxyPass "/status" "!"
+{routes}""")
+    server.start()
+    page = statuspage.Page(server, client, server.port)
+    for at, crowd in enumerate(crowds):
+        # What one child may have is not enough for all: those of before go on in drain processes.
+        if at:
+            server.reload()
+        crowd.open(server.port, f"/{at}/")
+    wait.until(lambda: page.metric("tunnels") == PINGED, lambda: f"{page.metrics()}", 30)
+
+    def cpu():
+        return page.metric("relay_thread_cpu_seconds_total"), time.monotonic()
+    said = [crowd.say() for crowd in crowds]
+    for crowd in crowds:
+        crowd.seen()
+    time.sleep(INTERVAL * (1 + 1 / PHASES))
+    first = [crowd.seen() for crowd in crowds]
+    (used, begin), before = cpu(), load()
+    time.sleep(INTERVALS * INTERVAL)
+    after = cpu()
+    part = (after[0] - used) / (after[1] - begin)
+    later = [crowd.seen() for crowd in crowds]
+    assert page.metric("tunnels") == PINGED
+    pings = sum(seen[side].pings for seen in later for side in seen)
+    print(f"{PINGED} tunnels, both sides pinged every {INTERVAL} s: {pings} Pings in {after[1] - begin:.0f} s, {part:.2%} of a processor; "
+          f"load {before} before, {load()} after")  # fmt: skip
+    for side, other in ("client", "back end"), ("back end", "client"):
+        for at, (one, two) in enumerate(zip(first, later)):
+            assert one[side].fewest >= 1 and two[side].fewest >= INTERVALS - 1, (side, one, two)
+            # Each was answered, and the answer went on: those under way are few.
+            sent = one[side].pings + two[side].pings
+            assert abs(one[other].pongs + two[other].pongs - sent) <= sent / 20, (one, two)
+            # All fell silent together.
+            counts = [one[side].when[part] for part in sorted(one[side].when)]
+            print(f"{side}s, {at}: the first Pings came {min(one[side].when) / PARTS - said[at]:.1f} s to "
+                  f"{max(one[side].when) / PARTS - said[at]:.1f} s after the last word, at most {max(counts)} of {sum(counts)} "
+                  f"in a tenth of a second; later on at most {max(two[side].when.values())}")  # fmt: skip
+            if LONG:
+                # Three times as many as of an even spread: a busy machine holds some up.
+                most = 3 * crowds[at].count / (INTERVAL / PHASES * PARTS)
+                assert max(counts) <= most and max(two[side].when.values()) <= most, (counts, two[side].when)
+    assert not LONG or part <= COST
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rule", ["messages", "bytes"])
+def test_many_limited_clients_get_the_same_and_harm_nobody(httpd, probe, ends, rule):
+    """Each sends all at once what it may send in so many seconds: all of it comes, in order, and no sooner or later."""
+    size = 200
+    # What comes at once, and what comes later.
+    burst, later = (RATE, RATE * SECONDS) if rule == "messages" else (BANDWIDTH // (size + 8), BANDWIDTH * SECONDS // (size + 8))
+    limit = f"WSForwardMessageRate {RATE}/s" if rule == "messages" else f"WSForwardBandwidth {BANDWIDTH}/s"
+    crowd, server = ends(LIMITED), httpd()
+    # All have one relay thread.
+    server.directives(ONE_CHILD)
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+ProxyPass "/probe" "http://127.0.0.1:{probe.port}/"
+ProxyPass "/" "{crowd.url}/"
+<Location "/limited">
+    {limit}
+</Location>""")
+    server.start()
+    probe.begin(port)
+    crowd.open(port, "/limited/")
+    probe.took()
+    time.sleep(SECONDS / 3)
+    without, before = probe.took(), load()
+    begin = time.monotonic()
+    crowd.begin_sending(burst + later, size)
+    time.sleep(SECONDS / 3)
+    # The bursts are over.
+    probe.took()
+    time.sleep(SECONDS / 3)
+    beside = probe.took()
+    times = crowd.sent()
+    took = sorted(last - begin for _, last in times)
+    print(f"{LIMITED} clients, each {burst + later} messages under {limit}: the first was through after {took[0]:.2f} s, the last "
+          f"after {took[-1]:.2f} s, {SECONDS} s is right; echo beside them {beside}, beside silent ones {without}; load {before}, {load()}")  # fmt: skip
+    assert took[0] >= SECONDS * (1 - TOLERANCE)
+    assert took[-1] <= SECONDS * (1 + TOLERANCE) + wait.scaled(SLACK)
+    assert beside.p99 <= without.p99 + wait.scaled(0.02)
