@@ -3,11 +3,14 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from harness import cmodule, http, procfs, relayed, wait
+from harness import cmodule, http, procfs, relayed, statuspage, steps, wait, websocket
 from harness.accesslog import BY, FORMAT, WS, close, directives, frame, lines, tunnel
 from harness.config import MPM
 from harness.draining import site  # noqa: F401
@@ -94,6 +97,13 @@ def test_line_comes_after_a_reload_in_the_new_file(site, client, mpm):
         server.reload()
         wait.until(made.drains, "a drain process")
         talk.echoes(frame(b"still here"))
+
+    def holders():
+        """Who has an old file open: while the tunnel is."""
+        return [pid for pid in (server.pid, *server.children, *made.drains())
+                if any("ws.log." in name for name in procfs.descriptors(pid))]  # fmt: skip
+    wait.until(lambda: not holders(), holders)
+    relayed.wait_figure(server, "Tunnels", 1)
     close(talk)
     [line] = lines(server, count=1, request="/kept")
     [end] = relayed.ends(server)
@@ -200,9 +210,10 @@ def test_log_that_is_gone_is_said_once(site, client):
     assert len(server.log.wait_for("WSF0131")) == 1
 
 
-def test_lines_of_a_stop_are_written(site, client):
+@pytest.mark.parametrize("mpm", MPM)
+def test_lines_of_a_stop_are_written(site, client, mpm):
     """By the child, and by the parent for drain processes."""
-    made = site("event", directives)
+    made = site(mpm, directives)
     server = made.server
     old = client(made.plain)
     tunnel(old, "/old")
@@ -294,13 +305,17 @@ def test_items_of_a_tunnel_in_its_thread_and_of_none(site, client):
     assert {line[name] for name in WS} == {"-"}
 
 
-@pytest.mark.parametrize("buffered", [False, True])
-def test_long_lines_stay_whole(site, client, buffered):
+@pytest.mark.parametrize("kind", ["file", "buffered", "pipe"])
+def test_long_lines_stay_whole(site, client, kind):
     """Longer than PIPE_BUF, of many tunnels that end together, after a reload too."""
     def more(server):
-        return ("BufferedLogs On\n" if buffered else "") + directives(server)
+        if kind == "pipe":
+            return directives(server).replace(f'CustomLog "{server.directory}', f'CustomLog "|$/bin/cat >>{server.directory}')
+        return ("BufferedLogs On\n" if kind == "buffered" else "") + directives(server)
     made = site("event", more)
     server = made.server
+    # What httpd says of programs behind a pipe, at a reload.
+    server.log.expect("AH00488", certain=False)
     talks = [client(made.plain) for _ in range(20)]
     for number, talk in enumerate(talks):
         tunnel(talk, f"/long{number}/" + "x" * 6000)
@@ -411,6 +426,25 @@ def test_many_ends_at_once(site, client):
     found = lines(made.server, count=len(talks), request="/many")
     assert len({line["request"] for line in found}) == len(found) == len(talks)
     assert relayed.figures(made.server)["AccessLinesLost"] == 0
+
+
+def test_modules_with_logs_of_their_own(site, client):
+    """They see the request end when the tunnel leaves its thread; the line of the access log is not theirs."""
+    def more(server):
+        return directives(server) + f"\nForensicLog {server.directory}/forensic.log\nLogLevel log_debug:info"
+    made = site("event", more, extra=["log_debug", "log_forensic"],
+                vhost='LogMessage "debug of %{REQUEST_URI}" hook=log_transaction "expr=%{REQUEST_URI} == \'/own\'"')  # fmt: skip
+    server, talk = made.server, client(made.plain)
+    tunnel(talk, "/own")
+    relayed.wait_figure(server, "Tunnels", 1)
+    server.log.wait_for("debug of /own")
+    forensic = server.directory / "forensic.log"
+    [id] = re.findall(r"(?m)^\+([^|]+)\|GET /own ", forensic.read_text())
+    wait.until(lambda: f"\n-{id}\n" in forensic.read_text(), "its end")
+    assert lines(server, request="/own") == []
+    close(talk)
+    assert len(lines(server, count=1, request="/own")) == 1
+    assert len(server.log.matching("debug of /own")) == 1 and forensic.read_text().count(f"-{id}\n") == 1
 
 
 def test_another_writer_of_logs(httpd, backend, client, scratch):
@@ -528,3 +562,107 @@ def test_drain_process_loses_lines_that_no_child_takes_and_says_so(site, client)
     wait.until(lambda: file.read_text().count("\n") == (MANY_LOGS + 1) * count - lost, "the others are written")
     assert {len(line) for line in file.read_text().splitlines()} == {LONG * len(f"GET {PATH} HTTP/1.1")}
     wait.until(lambda: lost_said(server) == lost, lambda: f"{lost} are said to be lost, not {lost_said(server)}")
+
+
+#: Paths of tunnels, and what is said of their ends. After two Close frames the back end closes first.
+ENDS = {
+    "orderly": ("backend", "closed"),
+    "gone": ("client", "closed"),
+    "reset": ("client", "reset"),
+    "backend": ("backend", "closed"),
+    "dropped": ("backend", "reset"),
+    "idle": ("server", "idle-timeout"),
+    "lifetime": ("server", "lifetime"),
+    "admin": ("server", "closed-by-admin"),
+}
+
+
+def leave(connection):
+    """A back end that ends by itself where the path says so."""
+    steps.switch()(connection)
+    path = connection.request.target
+    for _ in range(3):
+        connection.send(websocket.read_frame(connection.recv_exactly).encode(mask=False))
+    if path == "/backend":
+        connection.send(websocket.close_frame(4001).encode(mask=False))
+    elif path == "/dropped":
+        return connection.reset()
+    else:
+        steps.websocket_echo(connection)
+    connection.close()
+
+
+@pytest.mark.parametrize("mpm", MPM)
+def test_line_of_each_end(site, client, backend, mpm):
+    """Each has one line, with who ended it and why, as WSF0202 has it."""
+    # Timers are the same everywhere.
+    expected = {end: of for end, of in ENDS.items() if mpm == "event" or end not in ("idle", "lifetime")}
+    origin = backend()
+    origin.answers(leave)
+    made = site(mpm, directives, origin=origin, vhost=f"""{statuspage.SECTION.format(statuspage.ACTIONS + chr(10) + "ProxyPass !")}
+<Location "/idle">
+    WSForwardIdleTimeout 1s
+</Location>
+<Location "/lifetime">
+    WSForwardMaxLifetime 1s
+</Location>""")  # fmt: skip
+    server, talks = made.server, {end: client(made.plain) for end in expected}
+    for end, talk in talks.items():
+        tunnel(talk, f"/{end}")
+    relayed.wait_figure(server, "HandedOver", len(expected))
+    close(talks["orderly"])
+    talks["gone"].close()
+    for end in ("backend", "dropped"):
+        talks[end].end()
+        talks[end].close()
+    talks["reset"].reset()
+    page = statuspage.Page(server, client, made.plain)
+    [admins] = [row for row in page.tunnels() if row["path"] == "/admin"]
+    assert page.close(id=admins["id"], code=4002) == 1
+    relayed.wait_figure(server, "Tunnels", 0)
+    found = lines(server, count=len(expected), request="GET /")
+    found = {line["request"].split()[1].strip("/"): line for line in found if "/status" not in line["request"]}
+    assert {end: (line["by"], line["reason"]) for end, line in found.items()} == expected
+    said = {end.id: end for end in relayed.ends(server, len(expected))}
+    assert len(said) == len(expected)
+    for line in found.values():
+        end = said[line["id"]]
+        assert (line["by"], line["reason"], int(line["bytes-up"]), int(line["bytes-down"])) == (BY[end.by], end.why, end.up, end.down)
+        for side in ("client", "origin"):
+            code = getattr(end, f"{side}_close")
+            assert line["code-client" if side == "client" else "code-backend"] == ("-" if code is None else str(code))
+
+
+@pytest.mark.parametrize("mpm", MPM)
+def test_line_of_a_tunnel_that_panics(site, client, monkeypatch, mpm):
+    """The kernel tells the relay of more bytes than were asked for. That tunnel's line says so, and the others go on."""
+    strace = shutil.which("strace")
+    if not strace and os.environ.get("CI") != "true":
+        pytest.skip("needs strace")
+    monkeypatch.delenv("RUST_BACKTRACE", raising=False)
+    made = site(mpm, directives)
+    server, other, talk = made.server, client(made.plain), client(made.plain)
+    tunnel(other, "/other")
+    tunnel(talk, "/panics")
+    relayed.wait_figure(server, "Tunnels", 2)
+    server.log.expect("WSF0202.*server: panic")
+    server.log.expect("WSF0205: a panic in a tunnel's task")
+    threads = [procfs.thread(child, "relay-0") for child in server.children]
+    tracer = subprocess.Popen([strace, "-qq", "-o", "/dev/null", *(f"--attach={thread}" for thread in threads),
+                               "-e", "trace=recvfrom", "-e", "inject=recvfrom:retval=16777216:when=1"])  # fmt: skip
+    try:
+        wait.until(lambda: all("TracerPid:\t0\n" not in Path(f"/proc/{thread}/status").read_text() for thread in threads), "all are traced")
+        talk.send(frame(b"more"))
+        [line] = lines(server, count=1, request="/panics")
+    finally:
+        tracer.terminate()
+        tracer.wait()
+    assert (line["by"], line["reason"]) == ("server", "panic")
+    other.echoes(frame(b"still here"))
+    close(other)
+    [line] = lines(server, count=1, request="/other")
+    assert line["reason"] == "closed"
+    # This test's own doing.
+    own = re.compile(r"^crash: .*WSF0205: thread 'relay-0' panicked")
+    assert [line for line in server.log.unexpected() if not own.search(line)] == []
+    server.log.open_span()

@@ -45,7 +45,7 @@ def tunnel(talk, path="/"):
 
 
 def close(talk, code=1000):
-    """A client's orderly end: its Close frame, and the answer, before it closes its socket."""
+    """A client's orderly end: its Close frame, then all that comes, before it closes its socket."""
     talk.send(frame(code.to_bytes(2, "big"), 0x88))
-    assert talk.end() in ("eof", "close_notify")
+    talk.end()
     talk.close()
