@@ -136,16 +136,31 @@ def test_build_rs_refuses_32_bit_systems(tmp_path):
     assert "64-bit systems only" in complaint(build_script(tmp_path, CARGO_CFG_TARGET_POINTER_WIDTH="32"))
 
 
+def check(target, *arguments):
+    """`cargo check` of the module for another system; nothing is linked or run."""
+    sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
+    if not (Path(sysroot) / "lib" / "rustlib" / target).exists():
+        pytest.skip(f"no Rust for it: rustup target add {target}")
+    return subprocess.run(["cargo", "check", "--locked", "--target", target, *arguments], cwd=paths.ROOT, capture_output=True, text=True,
+                          env={**os.environ, f"CC_{target.replace('-', '_')}": "cc"})  # fmt: skip
+
+
 @pytest.mark.timeout(900)
 def test_types_are_those_of_musl_too():
-    """Where its C library differs from glibc in types and calls; nothing is linked or run."""
-    sysroot = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, check=True).stdout.strip()
-    if not (Path(sysroot) / "lib" / "rustlib" / MUSL).exists():
-        pytest.skip(f"no Rust for it: rustup target add {MUSL}")
+    """Where its C library differs from glibc in types and calls."""
     crates = [word for name in ("allocator", "mod_wsforward", "protocol", "relay", "tls") for word in ("-p", name)]
-    done = subprocess.run(["cargo", "check", "--locked", "--target", MUSL, *crates], cwd=paths.ROOT, capture_output=True, text=True,
-                          env={**os.environ, f"CC_{MUSL.replace('-', '_')}": "cc"})  # fmt: skip
+    done = check(MUSL, *crates)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_for_32_bit_systems_there_is_one_error_and_it_says_so():
+    """None of a crate's own comes first, or beside it."""
+    done = check("i686-unknown-linux-gnu", "--keep-going")
+    assert done.returncode != 0
+    errors = [line.strip() for line in done.stderr.splitlines() if line.strip().startswith("error")]
+    assert [line for line in errors if "custom build command" not in line] == ["error: mod_wsforward is made for 64-bit systems only"]
 
 
 def test_without_apxs_make_says_what_to_install():

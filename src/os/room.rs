@@ -26,7 +26,7 @@ fn bound(memory: u64, tasks: u64, children: u64, most: u64) -> u64 {
 /// The memory of the machine or of the control group, in bytes.
 fn memory(groups: &Groups) -> u64 {
     let info = rustix::system::sysinfo();
-    let machine = match info.totalram.saturating_mul(info.mem_unit.into()) {
+    let machine = match (info.totalram as u64).saturating_mul(info.mem_unit.into()) {
         0 => u64::MAX,
         bytes => bytes,
     };

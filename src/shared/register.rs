@@ -57,7 +57,7 @@ unsafe impl Shareable for Register {
     const LAYOUT: u64 = labels::LAYOUT ^ (2 << 32 | size_of::<Self>() as u64);
 }
 
-const _: () = assert!(size_of::<Register>() < 1 << 32);
+const _: () = assert!(size_of::<Register>() as u64 >> 32 == 0);
 
 impl Register {
     /// More entries than this there cannot be.

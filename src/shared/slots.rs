@@ -97,7 +97,7 @@ unsafe impl Shareable for Memory {
     const LAYOUT: u64 = 11 << 32 | size_of::<Self>() as u64;
 }
 
-const _: () = assert!(size_of::<Memory>() < 1 << 32);
+const _: () = assert!(size_of::<Memory>() as u64 >> 32 == 0);
 
 impl Memory {
     /// All free, where no mapping is at hand.
