@@ -4,27 +4,27 @@
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use os::process;
 
-/// Microseconds between two looks at the file.
+/// For so many microseconds a file that was there is not looked for.
 const INTERVAL_MICROS: u64 = 1_000_000;
 
-/// Whether the file of WSForwardReadyFile is there. Each process looks at most once a second.
+/// Whether the file of WSForwardReadyFile is there. While it is, each process looks at most once a second. While it
+/// is not, each request looks: once one process says that the server is ready, so do all others.
 pub fn is_there(file: &CStr) -> bool {
-    /// When it was looked at last; 0 is never.
-    static LOOKED_AT: AtomicU64 = AtomicU64::new(0);
-    static WAS_THERE: AtomicBool = AtomicBool::new(false);
+    /// When it was seen last; 0 is never.
+    static SEEN_AT: AtomicU64 = AtomicU64::new(0);
     let now = process::now().max(1);
-    let last = LOOKED_AT.load(Acquire);
+    let last = SEEN_AT.load(Relaxed);
     if last != 0 && now.saturating_sub(last) < INTERVAL_MICROS {
-        return WAS_THERE.load(Relaxed);
+        return true;
     }
     let is_there = fs::metadata(OsStr::from_bytes(file.to_bytes())).is_ok();
-    WAS_THERE.store(is_there, Relaxed);
-    // Behind that: nobody takes the answer of an older look for this one's.
-    LOOKED_AT.store(now, Release);
+    if is_there {
+        SEEN_AT.store(now, Relaxed);
+    }
     is_there
 }
