@@ -14,6 +14,8 @@ export GIT_TERMINAL_PROMPT=0
 BUILD_PACKAGES=(apache2-dev libclang-dev clang gcc libc6-dev make pkg-config)
 HTTPD_PACKAGES=(apache2-bin media-types openssl ca-certificates)
 TEST_PACKAGES=(apache2-utils iproute2 libssl-dev python3 python3-venv strace)
+# Installed by need_servers.
+FLEET_PACKAGES=(haproxy)
 BROWSER_PACKAGES=(chromium chromium-driver tigervnc-standalone-server xterm fonts-dejavu-core)
 
 say() { printf '\n== %s\n' "$*"; }
@@ -69,6 +71,40 @@ need_packages() {
             { tail -n 30 "$log" >&2; rm -f "$log"; die "apt could not install ${missing[*]}"; }
     fi
     rm -f "$log"
+}
+
+# missing_of NAME...: those that are not installed, in $MISSING.
+missing_of() {
+    local name
+    MISSING=()
+    for name; do
+        is_installed "$name" || MISSING+=("$name")
+    done
+}
+
+# need_servers NAME...: need_packages for those whose services are not to run: invoke-rc.d(8)
+# asks policy-rc.d, and systemd is told not to start at boot what was not here before.
+need_servers() {
+    local name policy=/usr/sbin/policy-rc.d
+    missing_of "$@"
+    [ ${#MISSING[@]} -gt 0 ] || return 0
+    set -- "${MISSING[@]}"
+    if [ ! -e "$policy" ]; then
+        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    need_packages "$@"
+    if command -v systemctl >/dev/null; then
+        # One by one: strace has no service, and one that is unknown ends the command.
+        for name; do
+            as_root systemctl disable --quiet "$name" 2>/dev/null || true
+        done
+    fi
+    if [ -n "$(trap -p EXIT)" ]; then
+        as_root rm -f "$policy"
+        trap - EXIT
+    fi
 }
 
 # rust_wanted: the oldest Rust that Cargo.toml allows.

@@ -1,0 +1,48 @@
+"""A rolling upgrade of a fleet behind HAProxy, as ci/fleet does it with very many tunnels."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import pytest
+
+from harness import paths
+
+FLEET = paths.ROOT / "fleet"
+#: All that is started ends with the first process of these namespaces.
+NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+TUNNELS = 60
+
+
+def another_build(module, directory):
+    """The same module in another file: some bytes longer, as a later version is."""
+    other = Path(shutil.copy(module, directory / "other.so"))
+    with other.open("ab") as file:
+        file.write(b"other")
+    return other
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_fleet_is_upgraded_without_a_herd(module, tmp_path):
+    """Node by node: no tunnel ends without a Close frame, no handshake fails, all are back and evened out."""
+    if os.geteuid() != 0 or subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode:
+        # Where root may not do it, a container may be the reason; in the whole check nothing is.
+        assert os.environ.get("CI") != "true" or os.geteuid() != 0
+        pytest.skip("no namespaces")
+    picture = tmp_path / "fleet.svg"
+    ran = subprocess.run([*NAMESPACES, sys.executable, FLEET / "fleet.py", "--small", "--tunnels", str(TUNNELS), "--module", module,
+                          "--before", another_build(module, tmp_path), "--picture", picture], capture_output=True, text=True)  # fmt: skip
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    said = json.loads(ran.stdout.splitlines()[-1])
+    assert (said["cut"], said["failed handshakes"]) == (0, 0)
+    assert sum(said["balanced"]) == TUNNELS
+    # 20, 30 and 30 tunnels of nodes, and 20 to even them out.
+    assert said["closes"] >= 100 and set(said["codes"]) == {"1012"}
+    drawn = xml.etree.ElementTree.parse(picture).getroot()
+    assert len(drawn.findall(".//{*}polyline")) == 3
