@@ -414,20 +414,6 @@ def test_bytes_that_came_with_the_handshake_count_once(site, client, certificate
         assert int(line["I"]) > len(http.handshake("/early")) + end.up
 
 
-def test_many_ends_at_once(site, client):
-    """No line is lost in a live child, whatever comes at once."""
-    made = site("event", directives)
-    talks = [client(made.plain) for _ in range(300)]
-    for number, talk in enumerate(talks):
-        tunnel(talk, f"/many{number}/")
-    relayed.wait_figure(made.server, "Tunnels", len(talks))
-    for talk in talks:
-        talk.close()
-    found = lines(made.server, count=len(talks), request="/many")
-    assert len({line["request"] for line in found}) == len(found) == len(talks)
-    assert relayed.figures(made.server)["AccessLinesLost"] == 0
-
-
 def test_modules_with_logs_of_their_own(site, client):
     """They see the request end when the tunnel leaves its thread; the line of the access log is not theirs."""
     def more(server):

@@ -546,7 +546,11 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
                 portions: portions.collect(),
             };
             let kept = H::keep(&line);
-            noted(request, |noted| noted.lines.extend_from_slice(&kept));
+            noted(request, |noted| {
+                // A tunnel holds them for long, and there may be very many.
+                noted.lines.reserve_exact(kept.len());
+                noted.lines.extend_from_slice(&kept);
+            });
         }
         // Of a log that this module cannot write to, as that of another program than a file or a
         // pipe, this is the only line.
