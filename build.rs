@@ -48,6 +48,7 @@ fn main() {
         .allowlist_var("(AP|APR|APLOG|MODULE|RSRC|ACCESS|OR|PROXYREQ|HTTP|M|OK|DECLINED|DONE|CONN|GLOBAL|EXEC|NOT)_.*|OK|DECLINED|DONE|M_GET|ap_.*")
         .prepend_enum_name(false)
         .derive_debug(false)
+        .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
         .layout_tests(false)
         .generate_comments(false);
     // Without libclang it panics, with lines about paths and variables.

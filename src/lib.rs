@@ -7,6 +7,11 @@
 //! [`processes::drain`] passes it on when its child ends first.
 //! This file is the module record and its hooks, nothing else.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod config;
 mod ffi;
 mod processes;

@@ -5,6 +5,11 @@
 //! (2.36, malloc.c, `_int_memalign`: its cache for each thread does not serve aligned blocks), so
 //! a thread keeps some for the next tunnel.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 

@@ -22,7 +22,7 @@ impl Lifetime {
     /// How long one tunnel may live.
     pub fn of_one(self) -> Duration {
         // Keys of the standard library's are random; nobody gains by guessing them.
-        let random = RandomState::new().hash_one(0) as u32;
+        let random = (RandomState::new().hash_one(0) & 0xffff_ffff) as u32;
         let part = f64::from(random) / f64::from(u32::MAX) * f64::from(self.jitter_percent) / 100.0;
         // Zero would be for ever.
         let least = Duration::from_millis(1).min(self.most);

@@ -207,7 +207,7 @@ pub(super) fn register<H: AccessLogHooks>() {
     static LOG_CONFIG: Names<2> = Names([c"mod_log_config.c".as_ptr(), std::ptr::null()]);
     static LOGGERS: Names<3> =
         Names([c"mod_log_config.c".as_ptr(), c"mod_logio.c".as_ptr(), std::ptr::null()]);
-    let (first, none) = (sys::APR_HOOK_REALLY_FIRST as c_int, std::ptr::null());
+    let (first, none) = (sys::APR_HOOK_REALLY_FIRST, std::ptr::null());
     // SAFETY: httpd copies nothing but the pointers: functions and names of this library, which
     // stays loaded for as long as its hooks.
     unsafe {
@@ -247,7 +247,7 @@ unsafe extern "C" fn before_items<H: AccessLogHooks>(
             );
         }
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// What all modules call to register an item.
@@ -298,7 +298,7 @@ unsafe extern "C" fn after_items(
         unsafe { set(again) };
         DEFAULT_WRITER.store(writer, Ordering::Relaxed);
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// The directives were read, and mod_log_config is about to open its logs.
@@ -334,7 +334,7 @@ unsafe extern "C" fn open_logs<H: AccessLogHooks>(
         unsafe { (set(writer), set_open(opener)) };
         IS_FOREIGN.store(true, Ordering::Relaxed);
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// Where the file is in memory that has this function.

@@ -48,7 +48,7 @@ impl Status {
     /// The system's error number, if it is one.
     pub(crate) fn errno(self) -> Option<i32> {
         /// Where APR's own codes begin.
-        const APRS: i32 = sys::APR_OS_START_ERROR as i32;
+        const APRS: i32 = sys::APR_OS_START_ERROR;
         Some(self.0).filter(|errno| (1..APRS).contains(errno))
     }
 

@@ -1,6 +1,6 @@
 //! The directives, in the form that httpd reads.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
@@ -28,12 +28,12 @@ pub(crate) enum Context {
 impl Context {
     const fn bits(self) -> c_int {
         let directory = sys::RSRC_CONF | sys::ACCESS_CONF;
-        (match self {
+        match self {
             Self::Override => directory | sys::OR_FILEINFO,
             Self::Directory => directory,
             Self::Section => sys::ACCESS_CONF,
             Self::Server => sys::RSRC_CONF,
-        }) as c_int
+        }
     }
 }
 
@@ -212,7 +212,7 @@ unsafe extern "C" fn set<C: SectionConfig>(
         if matches!(directive.context, Context::Server) {
             let raw = std::ptr::from_ref(parms).cast_mut();
             // SAFETY: httpd's own parms; the answer is NULL or a message of its pool.
-            let wrong = unsafe { sys::ap_check_cmd_context(raw, sys::GLOBAL_ONLY) };
+            let wrong = unsafe { sys::ap_check_cmd_context(raw, sys::GLOBAL_ONLY as c_uint) };
             if !wrong.is_null() {
                 return wrong;
             }

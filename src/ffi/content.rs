@@ -47,12 +47,12 @@ pub(super) fn register<H: ContentHooks>() {
     let none = std::ptr::null();
     // SAFETY: a function of this library, which stays loaded for as long as its hooks.
     unsafe {
-        sys::ap_hook_handler(Some(handler::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int);
+        sys::ap_hook_handler(Some(handler::<H>), none, none, sys::APR_HOOK_MIDDLE);
     }
 }
 
 unsafe extern "C" fn handler<H: ContentHooks>(r: *mut sys::request_rec) -> c_int {
-    guard(sys::HTTP_INTERNAL_SERVER_ERROR as c_int, || {
+    guard(sys::HTTP_INTERNAL_SERVER_ERROR, || {
         // SAFETY: httpd passes a live request for the length of the call.
         let Some(request) = (unsafe { Request::from_raw(r) }) else { return DECLINED };
         if request.handler() != Some(H::HANDLER) {
@@ -64,10 +64,10 @@ unsafe extern "C" fn handler<H: ContentHooks>(r: *mut sys::request_rec) -> c_int
             Method::Post
         } else {
             request.allow_methods(&[sys::M_GET, sys::M_POST]);
-            return sys::HTTP_METHOD_NOT_ALLOWED as c_int;
+            return sys::HTTP_METHOD_NOT_ALLOWED;
         };
         send(request, &H::content(request, method), H::SECURITY_POLICY);
-        sys::OK as c_int
+        sys::OK
     })
 }
 

@@ -110,7 +110,7 @@ unsafe extern "C" fn child_stopping<H: EndHooks>(_pool: *mut sys::apr_pool_t, gr
 /// [`ChildExit::AtOnce`].
 pub(super) fn register<H: EndHooks>() {
     let none = std::ptr::null();
-    let middle = sys::APR_HOOK_MIDDLE as c_int;
+    let middle = sys::APR_HOOK_MIDDLE;
     // SAFETY: httpd copies the pointer; the callback stays loaded for as long as the hook.
     unsafe { sys::ap_hook_child_status(Some(child_status::<H>), none, none, middle) };
     type Register = unsafe extern "C" fn(

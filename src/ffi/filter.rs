@@ -1,7 +1,7 @@
 //! Input filters of a connection.
 
 use std::cell::RefCell;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -203,15 +203,15 @@ unsafe extern "C" fn enter<F: InputFilter>(
     block: sys::apr_read_type_e,
     bytes: sys::apr_off_t,
 ) -> sys::apr_status_t {
-    guard(sys::APR_EGENERAL as c_int, || {
+    guard(sys::APR_EGENERAL, || {
         // SAFETY: httpd passes the filter it calls; `add` set its context to an F
         // of the connection's pool, which one thread works on.
         let (context, c, next) = unsafe { (&*(*f).ctx.cast::<RefCell<F>>(), (*f).c, (*f).next) };
-        let Ok(mut context) = context.try_borrow_mut() else { return sys::APR_EGENERAL as c_int };
+        let Ok(mut context) = context.try_borrow_mut() else { return sys::APR_EGENERAL };
         // SAFETY: httpd passes the filter's live connection and a brigade for
         // the length of the call.
         let (c, out) = unsafe { (Connection::from_raw(c), Brigade::from_raw(bb)) };
-        let (Some(c), Some(mut out)) = (c, out) else { return sys::APR_EGENERAL as c_int };
+        let (Some(c), Some(mut out)) = (c, out) else { return sys::APR_EGENERAL };
         let mode = match mode {
             sys::AP_MODE_READBYTES => Mode::ReadBytes,
             sys::AP_MODE_GETLINE => Mode::GetLine,

@@ -15,14 +15,13 @@ use super::sys;
 
 /// httpd's number of a level.
 fn of_httpd(level: Level) -> c_int {
-    let level = match level {
+    match level {
         Level::Error => sys::APLOG_ERR,
         Level::Warn => sys::APLOG_WARNING,
         Level::Notice => sys::APLOG_NOTICE,
         Level::Info => sys::APLOG_INFO,
         Level::Debug => sys::APLOG_DEBUG,
-    };
-    level as c_int
+    }
 }
 
 /// Logs about a request.
@@ -133,7 +132,7 @@ pub(crate) fn startup(level: Level, id: MessageId, text: &dyn fmt::Display) {
             FILE.as_ptr(),
             0,
             module_index(),
-            of_httpd(level) | sys::APLOG_STARTUP as c_int,
+            of_httpd(level) | sys::APLOG_STARTUP,
             0,
             std::ptr::null(),
             c"%s".as_ptr(),

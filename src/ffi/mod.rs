@@ -8,6 +8,9 @@
 /// httpd's headers as bindgen reads them.
 #[allow(
     clippy::all,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
     clippy::undocumented_unsafe_blocks,
     dead_code,
     missing_docs,

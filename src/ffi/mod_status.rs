@@ -26,7 +26,7 @@ pub(super) fn register<H: StatusHooks>() {
         optional::hook(
             c"status_hook",
             std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook),
-            sys::APR_HOOK_MIDDLE as c_int,
+            sys::APR_HOOK_MIDDLE,
         );
     }
 }
@@ -42,5 +42,5 @@ unsafe extern "C" fn page<H: StatusHooks>(r: *mut sys::request_rec, flags: c_int
             unsafe { sys::ap_rwrite(page.as_ptr().cast(), length, r) };
         }
     });
-    sys::OK as c_int
+    sys::OK
 }

@@ -73,8 +73,8 @@ pub(crate) const fn module_record<H: Hooks, const N: usize>(
     commands: &'static Commands<H::Section, N>,
 ) -> ModuleRecord {
     ModuleRecord {
-        version: sys::MODULE_MAGIC_NUMBER_MAJOR as c_int,
-        minor_version: sys::MODULE_MAGIC_NUMBER_MINOR as c_int,
+        version: sys::MODULE_MAGIC_NUMBER_MAJOR,
+        minor_version: sys::MODULE_MAGIC_NUMBER_MINOR,
         module_index: -1,
         name: name.as_ptr(),
         dynamic_load_handle: std::ptr::null_mut(),
@@ -103,8 +103,8 @@ unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
     ]);
     static BEFORE_SSL: Names<2> = Names([c"mod_ssl.c".as_ptr(), std::ptr::null()]);
     guard((), || {
-        let middle = sys::APR_HOOK_MIDDLE as c_int;
-        let first = sys::APR_HOOK_REALLY_FIRST as c_int;
+        let middle = sys::APR_HOOK_MIDDLE;
+        let first = sys::APR_HOOK_REALLY_FIRST;
         let none = std::ptr::null();
         // SAFETY: httpd copies nothing but the pointers: functions and names of
         // this library, which stays loaded for as long as its hooks.
@@ -119,7 +119,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
                 Some(fixups::<H>),
                 BEFORE_FIXUPS.0.as_ptr(),
                 none,
-                sys::APR_HOOK_REALLY_LAST as c_int,
+                sys::APR_HOOK_REALLY_LAST,
             );
             sys::ap_hook_child_init(Some(child_init::<H>), none, none, first);
             sys::ap_hook_pre_close_connection(Some(pre_close), none, none, middle);
@@ -144,8 +144,8 @@ unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
     });
 }
 
-const FAILED: c_int = sys::HTTP_INTERNAL_SERVER_ERROR as c_int;
-const OK: c_int = sys::OK as c_int;
+const FAILED: c_int = sys::HTTP_INTERNAL_SERVER_ERROR;
+const OK: c_int = sys::OK;
 
 unsafe extern "C" fn pre_config<H: Hooks>(
     _pconf: *mut sys::apr_pool_t,
@@ -184,8 +184,8 @@ unsafe extern "C" fn check_config<H: Hooks>(
 /// At its start httpd reads all of its configuration twice, the first time only to check it.
 fn is_trial() -> bool {
     // SAFETY: asks for a number.
-    let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE as c_int) };
-    state == sys::AP_SQ_MS_CREATE_PRE_CONFIG as c_int
+    let state = unsafe { sys::ap_state_query(sys::AP_SQ_MAIN_STATE) };
+    state == sys::AP_SQ_MS_CREATE_PRE_CONFIG
 }
 
 fn warn<H: Hooks>() {

@@ -26,7 +26,7 @@ fn change(change: impl FnOnce(&mut Vec<u32>)) {
 pub(super) fn register<H: OrphanHooks>() {
     let none = std::ptr::null();
     // SAFETY: httpd copies the pointer; the callback stays loaded for as long as the hook.
-    unsafe { sys::ap_hook_monitor(Some(monitor::<H>), none, none, sys::APR_HOOK_MIDDLE as c_int) };
+    unsafe { sys::ap_hook_monitor(Some(monitor::<H>), none, none, sys::APR_HOOK_MIDDLE) };
 }
 
 /// A new configuration: what httpd was told went away with the pool of the old one.
@@ -53,7 +53,7 @@ unsafe extern "C" fn monitor<H: OrphanHooks>(
             look::<H>(pconf);
         }
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// Tells httpd of a process, until the process or the configuration ends.
@@ -83,7 +83,7 @@ fn adopt(pconf: Pool<'_>, pid: u32) {
 
 /// httpd calls this when something happened to one of them. Only its end matters.
 unsafe extern "C" fn ended(reason: c_int, data: *mut c_void, _status: c_int) {
-    if reason != sys::APR_OC_REASON_DEATH as c_int && reason != sys::APR_OC_REASON_LOST as c_int {
+    if reason != sys::APR_OC_REASON_DEATH && reason != sys::APR_OC_REASON_LOST {
         return;
     }
     guard((), || {

@@ -62,9 +62,9 @@ impl Answer {
     /// Not ours: the next handler may take the request.
     pub(crate) const DECLINED: Self = Self(sys::DECLINED);
     /// Served.
-    pub(crate) const OK: Self = Self(sys::OK as c_int);
+    pub(crate) const OK: Self = Self(sys::OK);
     /// 500, after a bug.
-    pub(super) const FAILED: Self = Self(sys::HTTP_INTERNAL_SERVER_ERROR as c_int);
+    pub(super) const FAILED: Self = Self(sys::HTTP_INTERNAL_SERVER_ERROR);
 
     /// An HTTP status for the client.
     pub(crate) fn status(code: u16) -> Self {
@@ -94,7 +94,7 @@ pub(super) fn register<H: ProxyHooks>() {
         optional::hook(
             c"create_req",
             std::mem::transmute::<CreateReq, unsafe extern "C" fn()>(create),
-            sys::APR_HOOK_MIDDLE as c_int,
+            sys::APR_HOOK_MIDDLE,
         );
     }
     type RequestStatus = unsafe extern "C" fn(*mut c_int, *mut sys::request_rec) -> c_int;
@@ -105,7 +105,7 @@ pub(super) fn register<H: ProxyHooks>() {
         optional::hook(
             c"request_status",
             std::mem::transmute::<RequestStatus, unsafe extern "C" fn()>(status),
-            sys::APR_HOOK_REALLY_FIRST as c_int,
+            sys::APR_HOOK_REALLY_FIRST,
         );
     }
     HTTP_HANDLER.store(std::ptr::null_mut(), Ordering::Relaxed);
@@ -122,7 +122,7 @@ pub(super) fn register<H: ProxyHooks>() {
             Some(scheme_handler::<H>),
             std::ptr::null(),
             SUCCESSORS.0.as_ptr(),
-            sys::APR_HOOK_FIRST as c_int,
+            sys::APR_HOOK_FIRST,
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::IpAddr;
@@ -53,14 +53,14 @@ impl<'r> Request<'r> {
 
     /// Whether it is proxied for a site of this server (not as a forward proxy).
     pub(crate) fn is_reverse_proxied(self) -> bool {
-        self.request_rec().proxyreq == sys::PROXYREQ_REVERSE as i32
+        self.request_rec().proxyreq == sys::PROXYREQ_REVERSE
     }
 
     /// Whether mod_proxy will serve it, as far as can be said before the handler.
     pub(crate) fn will_be_proxied(&self) -> bool {
         let record = self.request_rec();
-        if record.proxyreq != sys::PROXYREQ_NONE as i32 {
-            return record.proxyreq == sys::PROXYREQ_REVERSE as i32;
+        if record.proxyreq != sys::PROXYREQ_NONE {
+            return record.proxyreq == sys::PROXYREQ_REVERSE;
         }
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let handler =
@@ -113,7 +113,7 @@ impl<'r> Request<'r> {
 
     /// Whether it is a GET; httpd itself counts HEAD as one.
     pub(crate) fn is_get(self) -> bool {
-        self.request_rec().method_number == sys::M_GET as i32 && self.request_rec().header_only == 0
+        self.request_rec().method_number == sys::M_GET && self.request_rec().header_only == 0
     }
 
     /// A text of the record, which lives as long as the request.
@@ -129,12 +129,12 @@ impl<'r> Request<'r> {
     }
 
     /// Whether its method has this number of httpd's. HEAD is a GET.
-    pub(super) fn is_method(self, number: u32) -> bool {
-        u32::try_from(self.request_rec().method_number) == Ok(number)
+    pub(super) fn is_method(self, number: c_int) -> bool {
+        self.request_rec().method_number == number
     }
 
     /// Says in `Allow` what methods there are.
-    pub(super) fn allow_methods(self, numbers: &[u32]) {
+    pub(super) fn allow_methods(self, numbers: &[c_int]) {
         let bits = numbers.iter().fold(0, |bits, number| bits | 1 << number);
         let allowed: *mut sys::ap_method_list_t = self.request_rec().allowed_methods;
         // SAFETY: NULL, or in the request's pool, which this thread works on.

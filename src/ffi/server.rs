@@ -64,7 +64,7 @@ pub(crate) fn openssl() -> Option<String> {
 pub(crate) fn worker_threads() -> u64 {
     let mut threads: c_int = 0;
     // SAFETY: `threads` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS as c_int, &raw mut threads) };
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_THREADS, &raw mut threads) };
     u64::try_from(threads).unwrap_or(0).max(1)
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn worker_threads() -> u64 {
 pub(crate) fn most_children() -> u64 {
     let mut children: c_int = 0;
     // SAFETY: `children` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS as c_int, &raw mut children) };
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMONS, &raw mut children) };
     u64::try_from(children).unwrap_or(0)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn has_closed_listeners(_: &Parent) -> bool {
 pub(super) fn has_children(_: &Parent) -> bool {
     let mut used: c_int = 0;
     // SAFETY: `used` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMON_USED as c_int, &raw mut used) };
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_MAX_DAEMON_USED, &raw mut used) };
     (0..used).any(|slot| {
         // SAFETY: NULL, or a place of the scoreboard, which is there for as long as the MPM runs.
         let process = unsafe { sys::ap_get_scoreboard_process(slot).as_ref() };
@@ -121,7 +121,7 @@ pub(crate) fn is_loaded(name: &CStr) -> bool {
 pub(crate) fn is_threaded() -> bool {
     let mut threaded: c_int = 0;
     // SAFETY: `threaded` is ours.
-    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED as c_int, &raw mut threaded) };
+    unsafe { sys::ap_mpm_query(sys::AP_MPMQ_IS_THREADED, &raw mut threaded) };
     threaded != 0
 }
 

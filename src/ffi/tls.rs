@@ -42,7 +42,7 @@ pub(super) fn register() {
         optional::hook(
             c"pre_handshake",
             std::mem::transmute::<Hook, unsafe extern "C" fn()>(hook),
-            sys::APR_HOOK_MIDDLE as c_int,
+            sys::APR_HOOK_MIDDLE,
         );
     }
 }
@@ -58,7 +58,7 @@ unsafe extern "C" fn pre_handshake(
             c.set_ssl(NonNull::new(ssl.cast()));
         }
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// Finds mod_ssl's OpenSSL, in a child that has just started.

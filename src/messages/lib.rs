@@ -5,6 +5,11 @@
 //! `{why}` follow in braces. To log one, make its struct and give it to one of the functions of
 //! `ffi::log`. Where the level depends on more than the text, the function takes another one.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 use std::fmt;
 
 mod form;

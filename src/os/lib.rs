@@ -12,6 +12,11 @@
 //! Descriptors are owned ([`OwnedFd`](std::os::fd::OwnedFd)) or borrowed
 //! ([`BorrowedFd`](std::os::fd::BorrowedFd)); their numbers appear in no signature.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 pub mod asked;
 pub mod descriptors;
 pub mod fdpass;

@@ -24,8 +24,8 @@ pub fn file() -> io::Result<OwnedFd> {
 fn lock(number: usize, kind: c_int) -> io::Result<libc::flock> {
     // SAFETY: plain numbers, for which zero is valid.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = kind as c_short;
-    lock.l_whence = libc::SEEK_SET as c_short;
+    lock.l_type = c_short::try_from(kind).map_err(io::Error::other)?;
+    lock.l_whence = c_short::try_from(libc::SEEK_SET).map_err(io::Error::other)?;
     lock.l_start = libc::off_t::try_from(number).map_err(io::Error::other)?;
     lock.l_len = 1;
     Ok(lock)
@@ -50,7 +50,7 @@ pub fn give_back(file: BorrowedFd<'_>, number: usize) {
 pub fn holder(file: BorrowedFd<'_>, number: usize) -> Option<u32> {
     let mut lock = lock(number, libc::F_WRLCK as c_int).ok()?;
     ask(file, libc::F_GETLK, &mut lock).ok()?;
-    let is_held = lock.l_type != libc::F_UNLCK as c_short;
+    let is_held = c_int::from(lock.l_type) != libc::F_UNLCK as c_int;
     // Locks of another kind (OFD) are nobody's, and those of other namespaces have no number here.
     u32::try_from(lock.l_pid).ok().filter(|pid| is_held && *pid > 1)
 }

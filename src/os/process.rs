@@ -99,7 +99,7 @@ pub fn now() -> u64 {
 
 /// The same clock in whole seconds, which wraps after 136 years.
 pub fn seconds() -> u32 {
-    (now() / 1_000_000) as u32
+    ((now() / 1_000_000) & 0xffff_ffff) as u32
 }
 
 /// Gives memory that is free back to the system. musl has no such call.

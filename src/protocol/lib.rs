@@ -3,6 +3,11 @@
 //! ends and whether it is clean ([`head`]), and what a right `101` is
 //! ([`handshake`]). Pure: no I/O, no httpd, no allocation kept.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 pub mod backend;
 pub mod expiry;
 pub mod extensions;

@@ -175,10 +175,9 @@ impl Tracker {
     #[inline]
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while self.mode != Mode::Opaque {
-            let skipped = self.left.min(bytes.len() as u64);
-            self.left -= skipped;
-            // Not above bytes.len(), so it is a usize.
-            bytes = &bytes[skipped as usize..];
+            let skipped = payload_bytes(self.left, bytes.len());
+            self.left -= skipped as u64;
+            bytes = &bytes[skipped..];
             if bytes.is_empty() {
                 return;
             }
@@ -191,7 +190,9 @@ impl Tracker {
         let have = usize::from(self.have);
         let taken = (self.needed() - have).min(bytes.len());
         self.head[have..have + taken].copy_from_slice(&bytes[..taken]);
-        self.have += taken as u8;
+        #[expect(clippy::cast_possible_truncation, reason = "a header has at most 14 bytes")]
+        let count = taken as u8;
+        self.have += count;
         if self.have == 2 && !self.is_valid_start() {
             self.mode = Mode::Opaque;
         } else if usize::from(self.have) == self.needed() {
@@ -301,6 +302,7 @@ impl Tracker {
     /// opaque.
     pub fn close_frame(&self, code: u16, reason: &str) -> Vec<u8> {
         let payload = code.to_be_bytes().into_iter().chain(reason.bytes()).take(MAX_CONTROL_BYTES);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 125")]
         let length = (2 + reason.len()).min(MAX_CONTROL_BYTES) as u8;
         match self.mode {
             Mode::Opaque => Vec::new(),
@@ -313,4 +315,9 @@ impl Tracker {
             }
         }
     }
+}
+
+/// How many of the next bytes are of a payload, of which `left` bytes are still to come.
+pub(crate) fn payload_bytes(left: u64, next: usize) -> usize {
+    usize::try_from(left).map_or(next, |left| left.min(next))
 }

@@ -132,10 +132,9 @@ impl Guard {
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut at = 0;
         loop {
-            let skipped = self.left.min((bytes.len() - at) as u64);
-            self.left -= skipped;
-            // Not above bytes.len(), so it is a usize.
-            at += skipped as usize;
+            let skipped = crate::frames::payload_bytes(self.left, bytes.len() - at);
+            self.left -= skipped as u64;
+            at += skipped;
             let begins_at = at;
             loop {
                 let Some(byte) = bytes.get(at) else { return Ok(()) };

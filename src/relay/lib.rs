@@ -7,6 +7,10 @@
 //! Nothing happens before [`Relay::start`]: no thread, no static with a lifetime of its own, no
 //! thread-local with a destructor.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![warn(unreachable_pub)]
 
 mod budget;

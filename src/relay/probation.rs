@@ -45,9 +45,12 @@ impl Probation {
     }
 
     /// A ticket for the task with this number.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "with the default the first begins anew after fifty years; of tasks there are fewer"
+    )]
     pub(crate) fn add(&self, task: usize) -> u64 {
         let due = (self.since.elapsed() + self.length).as_nanos() / self.tick.as_nanos() + 1;
-        // With the default this number begins anew after fifty years.
         self.waiting.borrow_mut().push_back((due as u32, task as u32));
         self.last.set(self.last.get() + 1);
         self.last.get()

@@ -128,6 +128,11 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> Option<io::Error> {
 }
 
 /// Seconds of CLOCK_MONOTONIC, some milliseconds late. No system call.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it begins anew after 136 years"
+)]
 pub(crate) fn coarse_seconds() -> u32 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes the time, which lives on the stack.

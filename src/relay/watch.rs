@@ -112,6 +112,7 @@ pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     // SAFETY: it is made of numbers, for which zero is a value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    #[expect(clippy::cast_possible_truncation, reason = "some hundred bytes")]
     let mut length = size_of::<libc::tcp_info>() as socklen_t;
     // SAFETY: the kernel writes at most length bytes into info, both live on the stack.
     let result = unsafe {

@@ -4,6 +4,10 @@
 //! All text may be a client's, and hostile: it is bytes until it is shown, and each way of showing
 //! it escapes what its readers would take for something else.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
 #![forbid(unsafe_code)]
 
 pub mod accept;

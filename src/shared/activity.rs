@@ -60,8 +60,8 @@ impl OrderWord {
     }
 
     fn order(self, life: u32) -> Option<Order> {
-        let number = OrderNumber(Self::NUMBER.get(self.0) as u16);
-        self.is_for(life).then_some(Order { code: Self::CODE.get(self.0) as u16, number })
+        let number = OrderNumber(Self::NUMBER.get_u16(self.0));
+        self.is_for(life).then_some(Order { code: Self::CODE.get_u16(self.0), number })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use crate::bits::low_u32;
 use crate::processes::Processes;
 use crate::sync::AtomicU64;
 
@@ -17,11 +18,11 @@ impl Role {
     }
 
     pub const fn pid(self) -> u32 {
-        (self.0 >> 32) as u32
+        low_u32(self.0 >> 32)
     }
 
     pub const fn generation(self) -> u32 {
-        self.0 as u32
+        low_u32(self.0)
     }
 
     pub fn is_held(self, processes: &dyn Processes) -> bool {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::activity::Activity;
-use crate::bits::Bits;
+use crate::bits::{Bits, low_u32, low_u64};
 use crate::names::Name;
 use crate::slot_number::SlotNumber;
 use crate::sync::{AtomicU64, fence};
@@ -68,7 +68,7 @@ impl Owner {
     }
 
     pub const fn life(self) -> u32 {
-        Self::LIFE.get(self.0) as u32
+        Self::LIFE.get_u32(self.0)
     }
 
     pub const fn phase(self) -> Phase {
@@ -155,7 +155,7 @@ impl Marks {
     }
 
     const fn number(self, bits: Bits) -> u16 {
-        bits.get(self.0) as u16
+        bits.get_u16(self.0)
     }
 
     const fn is(self, bits: Bits) -> bool {
@@ -290,7 +290,7 @@ impl Entry {
             IpAddr::V4(address) => u128::from(u32::from(address)),
             IpAddr::V6(address) => u128::from(address),
         };
-        for (word, part) in self.client.iter().zip([(client >> 64) as u64, client as u64]) {
+        for (word, part) in self.client.iter().zip([client >> 64, client].map(low_u64)) {
             word.store(part, Relaxed);
         }
         self.marks.store(Marks::new(about).0, Relaxed);
@@ -304,10 +304,7 @@ impl Entry {
     /// What is there. Whoever reads looks at the owner before and afterwards.
     pub fn read(&self, entry: TunnelEntry, owner: Owner, pid: u32) -> Listed {
         let activity = &self.activity;
-        let [high, low] = [0, 1].map(|part| {
-            self.client.get(part).map_or(0, |word: &AtomicU64| u128::from(word.load(Acquire)))
-        });
-        let client = high << 64 | low;
+        let [high, low] = self.client.each_ref().map(|word| word.load(Acquire));
         let marks = Marks(self.marks.load(Acquire));
         let [id, user, subprotocol, path, ..] = self.lengths.load(Acquire).to_le_bytes();
         let mut texts = Texts { lengths: [id, user, subprotocol, path], bytes: [0; TEXT_BYTES] };
@@ -318,9 +315,9 @@ impl Entry {
             pid,
             is_relayed: owner.phase() == Phase::Relay,
             client: if marks.is(Marks::IS_IPV4) {
-                Ipv4Addr::from(client as u32).into()
+                Ipv4Addr::from(low_u32(low)).into()
             } else {
-                Ipv6Addr::from(client).into()
+                Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).into()
             },
             port: marks.number(Marks::PORT),
             vhost: Name::from_number(marks.number(Marks::VHOST)),

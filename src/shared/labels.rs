@@ -1,5 +1,6 @@
 //! What is told apart in figures that have names, beside virtual hosts and back ends.
 
+use crate::bits::low_u8;
 use crate::reasons::{Ends, Refusal, Why};
 
 /// An enum whose variants have names, for figures, and numbers, for memory.
@@ -178,7 +179,7 @@ impl Reason {
     }
 
     pub(crate) const fn from_number(number: u64) -> Self {
-        Self(number as u8)
+        Self(low_u8(number))
     }
 }
 

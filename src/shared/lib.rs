@@ -7,6 +7,11 @@
 //! Any process may die between any two stores, and a process that means harm may write what it
 //! likes: nothing here panics for it, waits, or goes on for ever.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod activity;
 mod bits;
 mod collector;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use siphasher::sip::SipHasher13;
 
+use crate::bits::index;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::text;
 
@@ -91,7 +92,7 @@ impl Names {
         let hash = SipHasher13::new_with_keys(key[0], key[1]).hash(text).max(1);
         (0..TRIES)
             .find_map(|nth| {
-                let at = (hash as usize).wrapping_add(nth) % PLACES;
+                let at = index(hash).wrapping_add(nth) % PLACES;
                 let place = self.places.get(at)?;
                 let found = self.take(place, hash)?;
                 if found == hash {

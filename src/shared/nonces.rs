@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use siphasher::sip::SipHasher24;
 
+use crate::bits::index;
 use crate::sync::AtomicU64;
 
 const WORDS: usize = if cfg!(loom) { 1 } else { 1024 };
@@ -44,7 +45,7 @@ impl Nonces {
         let is_first = |word: &AtomicU64| word.fetch_max(number, AcqRel) < number;
         of == hash(key, number, seconds, user)
             && now.wrapping_sub(seconds) <= SECONDS
-            && self.used.get(number as usize % WORDS).is_some_and(is_first)
+            && self.used.get(index(number) % WORDS).is_some_and(is_first)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use crate::bits::{index, low_u16};
 use crate::sync::{AtomicU64, fence};
 use crate::text;
 
@@ -51,7 +52,7 @@ impl OrderTexts {
     /// Takes the place of the oldest.
     pub fn add(&self, reason: &[u8], who: &[u8]) -> OrderNumber {
         let number = self.last.fetch_add(1, Relaxed).wrapping_add(1);
-        if let Some(text) = self.texts.get(number as usize % KEPT) {
+        if let Some(text) = self.texts.get(index(number) % KEPT) {
             let (reason, who) = (text::cut(reason, REASON_BYTES), text::cut(who, WHO_BYTES));
             text.number.store(0, Relaxed);
             // Whoever reads some of what follows sees that it is written.
@@ -61,17 +62,17 @@ impl OrderTexts {
             text::store(&text.who, who);
             text.number.store(number, Release);
         }
-        OrderNumber(number as u16)
+        OrderNumber(low_u16(number))
     }
 
     /// The reason, and who it is. `None` if it is not kept any more.
     pub fn get(&self, number: OrderNumber) -> Option<(Vec<u8>, Vec<u8>)> {
         let text = self.texts.get(usize::from(number.0) % KEPT)?;
         let found = text.number.load(Acquire);
-        if found == 0 || found as u16 != number.0 {
+        if found == 0 || low_u16(found) != number.0 {
             return None;
         }
-        let lengths = text.lengths.load(Acquire) as usize;
+        let lengths = index(text.lengths.load(Acquire));
         let mut reason = vec![0; (lengths & 0xff).min(REASON_BYTES)];
         let mut who = vec![0; (lengths >> 8 & 0xff).min(WHO_BYTES)];
         text::load(&text.reason, &mut reason);

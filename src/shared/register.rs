@@ -16,6 +16,7 @@
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 use crate::activity::{Activity, Order, OrderWord};
+use crate::bits::index;
 use crate::entry::{About, Entry, Listed, Ordered, Owner, Phase};
 use crate::labels::{self, By, Direction, Opcode, Reason};
 use crate::mapping::Shareable;
@@ -125,7 +126,7 @@ impl Register {
         // Of one line of those below `end`: the nth that is looked at.
         let take_of_line = |nth: usize, end: usize| {
             let lines = end.div_ceil(LINE).max(1);
-            let anywhere = || (somewhere(nth) % lines as u64) as usize;
+            let anywhere = || index(somewhere(nth)) % lines;
             let from = LINE * if lines <= THEN { nth % lines } else { anywhere() };
             (from..end.min(from + LINE)).find_map(take)
         };

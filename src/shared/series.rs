@@ -9,21 +9,21 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use siphasher::sip::SipHasher13;
 
-use crate::bits::Bits;
+use crate::bits::{Bits, low_u32};
 use crate::labels::{By, Direction, Handshake, Opcode, Reason, Timed};
 use crate::names::Name;
 use crate::sync::{AtomicU32, AtomicU64};
 
 #[cfg(not(loom))]
-const PLACES: usize = 1 << 15;
+const PLACES: u32 = 1 << 15;
 #[cfg(loom)]
-const PLACES: usize = 4;
+const PLACES: u32 = 4;
 /// So many may be taken. Some stay free, so that a key is found near where it should be.
-const MOST: u32 = (PLACES * 7 / 8) as u32;
+const MOST: u32 = PLACES * 7 / 8;
 /// So many by virtual hosts.
-const MOST_NAMED: u32 = (PLACES * 3 / 4) as u32;
+const MOST_NAMED: u32 = PLACES * 3 / 4;
 /// How far from there it may be.
-const TRIES: usize = if PLACES < 128 { PLACES } else { 128 };
+const TRIES: u32 = if PLACES < 128 { PLACES } else { 128 };
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,12 +125,12 @@ impl Key {
     }
 
     const fn vhost(self) -> Name {
-        Name::from_number(Self::VHOST.get(self.0) as u16)
+        Name::from_number(Self::VHOST.get_u16(self.0))
     }
 
     /// `None` if nobody of this build wrote it.
     fn metric(self) -> Option<Metric> {
-        let (vhost, one) = (self.vhost(), Self::ONE.get(self.0) as u16);
+        let (vhost, one) = (self.vhost(), Self::ONE.get_u16(self.0));
         let (two, three) = (Self::TWO.get(self.0), Self::THREE.get(self.0));
         let metric = match Self::KIND.get(self.0) {
             1 => Metric::Opened { vhost, backend: Name::from_number(one) },
@@ -144,7 +144,10 @@ impl Key {
                 let direction = Direction::from_number(two)?;
                 Metric::Messages { vhost, direction, opcode: Opcode::from_number(three)? }
             }
-            6 => Metric::Durations { of: Timed::from_number(two)?, bucket: three as u8 },
+            6 => Metric::Durations {
+                of: Timed::from_number(two)?,
+                bucket: Self::THREE.get_u8(self.0),
+            },
             7 => Metric::Micros { of: Timed::from_number(two)? },
             _ => return None,
         };
@@ -169,7 +172,7 @@ pub(crate) struct Series {
     /// How many places are taken, or a few more.
     taken: AtomicU32,
     _pad: AtomicU32,
-    places: [Place; PLACES],
+    places: [Place; PLACES as usize],
 }
 
 impl Series {
@@ -190,10 +193,10 @@ impl Series {
     }
 
     fn find(&self, [one, two]: [u64; 2], key: Key) -> Option<&Place> {
-        let hash = SipHasher13::new_with_keys(one, two).hash(&key.0.to_le_bytes()) as usize;
+        let hash = SipHasher13::new_with_keys(one, two).hash(&key.0.to_le_bytes());
         let most = if key.vhost() == Name::OTHER { MOST } else { MOST_NAMED };
-        let mut places =
-            (0..TRIES).filter_map(|nth| self.places.get(hash.wrapping_add(nth) % PLACES));
+        let mut places = (0..TRIES)
+            .filter_map(|nth| self.places.get((low_u32(hash).wrapping_add(nth) % PLACES) as usize));
         places.find_map(|place| match self.take(place, key, most) {
             0 => Some(None),
             found if found == key.0 => Some(Some(place)),

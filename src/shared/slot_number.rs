@@ -1,5 +1,7 @@
 //! Which slot an entry of another table belongs to.
 
+use crate::bits::low_u16;
+
 /// The number of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotNumber(pub u16);
@@ -15,7 +17,7 @@ impl SlotNumber {
     /// The other way round.
     pub const fn of_mark(mark: u64) -> Option<Self> {
         match mark.checked_sub(1) {
-            Some(number) if number < 1 << Self::BITS => Some(Self(number as u16)),
+            Some(number) if number < 1 << Self::BITS => Some(Self(low_u16(number))),
             _ => None,
         }
     }

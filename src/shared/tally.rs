@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use siphasher::sip::SipHasher13;
 
-use crate::bits::Bits;
+use crate::bits::{Bits, index};
 use crate::slot_number::SlotNumber;
 use crate::sync::{AtomicU32, AtomicU64, somewhere};
 
@@ -67,8 +67,8 @@ impl TallyKey {
     /// The index of the count in one of its places.
     const fn index(self, place: usize) -> usize {
         // An odd step: so many different lines.
-        let step = (self.tag() | 1) as usize;
-        let line = (Self::LINE.get(self.0) as usize).wrapping_add(step.wrapping_mul(place / LINE));
+        let step = index(self.tag() | 1);
+        let line = Self::LINE.get_index(self.0).wrapping_add(step.wrapping_mul(place / LINE));
         line % LINES * LINE + place % LINE
     }
 }
@@ -121,7 +121,7 @@ impl Entry {
 
     /// Where its count is.
     const fn index(self) -> usize {
-        self.key().index(Self::PLACE.get(self.0) as usize % PLACES)
+        self.key().index(Self::PLACE.get_index(self.0) % PLACES)
     }
 
     const fn joining(self, key: TallyKey, slot: SlotNumber) -> Self {
@@ -163,7 +163,7 @@ impl Total {
     }
 
     const fn last(self) -> usize {
-        Self::LAST.get(self.0) as usize
+        Self::LAST.get_index(self.0)
     }
 
     const fn has_joined(self) -> bool {
@@ -266,7 +266,7 @@ impl Tally {
         (0..PLACES)
             .map(|place| self.total(key.index(place)))
             .filter(|total| total.is_of(key))
-            .map(|total| total.count() as usize)
+            .map(|total| index(total.count()))
             .sum()
     }
 
@@ -415,7 +415,7 @@ impl Tally {
             let joining = free.joining(key, slot);
             self.replace(index, free, joining).then_some((index, joining))
         };
-        let within = |end: usize, nth| (somewhere(nth) % end.max(1) as u64) as usize;
+        let within = |end: usize, nth| index(somewhere(nth)) % end.max(1);
         let used = self.used();
         (0..FIRST.min(used))
             .find_map(|nth| take(within(used, nth)))

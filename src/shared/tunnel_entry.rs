@@ -1,5 +1,6 @@
 //! The handle of a tunnel in the register.
 
+use crate::bits::low_u32;
 use std::num::NonZeroU32;
 
 /// Where a tunnel is registered, as its owner knows it.
@@ -20,7 +21,7 @@ impl TunnelEntry {
     /// What became these bytes.
     pub fn thaw(bytes: [u8; 8]) -> Option<Self> {
         let word = u64::from_le_bytes(bytes);
-        Some(Self { index: (word >> 32) as u32, life: NonZeroU32::new(word as u32)? })
+        Some(Self { index: low_u32(word >> 32), life: NonZeroU32::new(low_u32(word))? })
     }
 
     pub(crate) const fn life(self) -> u32 {

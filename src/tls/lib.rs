@@ -8,6 +8,11 @@
 //! [`Session`] that the relay can carry: no callback of the former owner is called any more, and
 //! its I/O goes through a BIO of this crate's own.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
+)]
+
 mod context;
 mod library;
 mod session;

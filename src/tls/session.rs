@@ -316,7 +316,7 @@ impl Tls for Session {
         self.wire().more = more;
         for part in bytes.chunks(c_int::MAX as usize) {
             self.wire().lift_limit();
-            let length = part.len() as c_int;
+            let length = c_int::try_from(part.len()).map_err(io::Error::other)?;
             // SAFETY: a live SSL of ours; part has that many bytes.
             let written = unsafe {
                 (functions.ERR_clear_error)();
