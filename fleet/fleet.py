@@ -72,13 +72,12 @@ def run(args, directory, say):
     roll.even_out()
     counts = roll.balanced()
     echoing, closes, end = clients.all_echo(), len(clients.closes), time.monotonic()
-    most, even = roll.reconnects()
     cut, failures = clients.codes[None], clients.failures
     codes = {code: number for code, number in clients.codes.items() if code}
     said = {
         "tunnels": args.tunnels, "balanced": counts, "closes": closes, "codes": codes, "cut": cut, "failed handshakes": len(failures),
-        "redispatched by HAProxy": balancer.sum("wredis"), "most reconnects in a second": most, "of an even spread": round(even, 1),
-        "seconds": round(end - first), "echoes": clients.echoes, "lost with their tunnel": clients.unanswered,
+        "redispatched by HAProxy": balancer.sum("wredis"), "seconds": round(end - first), "echoes": clients.echoes,
+        "lost with their tunnel": clients.unanswered,
     }  # fmt: skip
     bands = [(out.began, out.ended, f"{out.name} is out, upgraded, back") for out in roll.outs]
     bands.append((*roll.evened, "evened out"))
@@ -86,6 +85,8 @@ def run(args, directory, say):
     begin = first - (1 if args.small else 10)
     args.picture.write_text(picture.draw(balancer.samples, names, opened, bands, begin, end,
                                          f"A rolling upgrade of three nodes with {args.tunnels} tunnels"))  # fmt: skip
+    most, even = roll.reconnects()
+    said |= {"most reconnects in a second": most, "of an even spread": round(even, 1)}
     clients.end()
     for node in nodes:
         node.stop()
