@@ -8,6 +8,7 @@ CHARTS = [(50, 230), (335, 90)]
 HEIGHT = 480
 COLOURS = ["#0072b2", "#d55e00", "#009e73"]
 GREY = "#666"
+BANDS = ["#eee", "#f7f7f7"]
 
 
 def draw(samples, names, opened, bands, begin, end, title):
@@ -28,8 +29,9 @@ def draw(samples, names, opened, bands, begin, end, title):
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
              f"<title>{escape(title)}</title>", f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>']  # fmt: skip
     low, (top, _) = sum(CHARTS[1]), CHARTS[0]
-    for start, until, text in bands:
-        parts.append(f'<rect x="{x(start):.1f}" y="{top}" width="{x(until) - x(start):.1f}" height="{low - top}" fill="#eee"/>')
+    for number, (start, until, text) in enumerate(bands):
+        parts.append(f'<rect x="{x(start):.1f}" y="{top}" width="{x(until) - x(start):.1f}" height="{low - top}" '
+                     f'fill="{BANDS[number % 2]}"/>')  # fmt: skip
         parts.append(text_at((x(start) + x(until)) / 2, top - 6, text, "middle", GREY))
     for chart, name in enumerate(["Tunnels of each node", "Reconnects per second"]):
         for step in range(5 if chart == 0 else 3):

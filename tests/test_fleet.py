@@ -46,3 +46,10 @@ def test_a_fleet_is_upgraded_without_a_herd(module, tmp_path):
     assert said["closes"] >= 100 and set(said["codes"]) == {"1012"}
     drawn = xml.etree.ElementTree.parse(picture).getroot()
     assert len(drawn.findall(".//{*}polyline")) == 3
+
+
+def test_the_curves_need_nothing_else():
+    """No script, style sheet, picture or font from elsewhere."""
+    drawn = (paths.ROOT / "docs" / "fleet.svg").read_text()
+    assert "href" not in drawn and "<script" not in drawn and "url(" not in drawn and "@import" not in drawn
+    assert drawn.count("http") == drawn.count('xmlns="http://www.w3.org/2000/svg"') == 1
