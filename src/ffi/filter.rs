@@ -183,16 +183,16 @@ pub(super) unsafe fn find<'f>(chain: *mut sys::ap_filter_t, name: &CStr) -> Opti
     unsafe { walk(chain) }.find(|(_, of)| *of == name).map(|(filter, _)| Next(filter, PhantomData))
 }
 
-/// The first filter of a chain whose name is not among those that are known.
+/// The first filter of a chain whose name is not known.
 ///
 /// # Safety
 /// As for [`walk`].
 pub(super) unsafe fn unknown<'f>(
     chain: *mut sys::ap_filter_t,
-    known: &[&CStr],
+    is_known: fn(&[u8]) -> bool,
 ) -> Option<&'f CStr> {
     // SAFETY: by the caller.
-    unsafe { walk(chain) }.map(|(_, name)| name).find(|name| !known.contains(name))
+    unsafe { walk(chain) }.map(|(_, name)| name).find(|name| !is_known(name.to_bytes()))
 }
 
 /// What httpd calls: the C side of [`InputFilter::read`].

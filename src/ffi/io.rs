@@ -18,12 +18,12 @@ impl Connection<'_> {
         }
     }
 
-    /// A filter of the connection, input or output, whose name is not among those that
-    /// are known.
-    pub(crate) fn unknown_filter(&self, known: &[&CStr]) -> Option<String> {
+    /// A filter of the connection, input or output, whose name, in lower case, is not
+    /// known.
+    pub(crate) fn unknown_filter(&self, is_known: fn(&[u8]) -> bool) -> Option<String> {
         let record = self.conn_rec();
         // SAFETY: the connection's own chains.
-        let unknown = |chain| unsafe { filter::unknown(chain, known) };
+        let unknown = |chain| unsafe { filter::unknown(chain, is_known) };
         let unknown = unknown(record.input_filters).or_else(|| unknown(record.output_filters))?;
         Some(unknown.to_string_lossy().into_owned())
     }

@@ -25,6 +25,7 @@ pub mod futex;
 pub mod line_pipe;
 pub mod locks;
 pub mod log_file;
+pub mod mark;
 pub mod packets;
 pub mod poll;
 pub mod process;

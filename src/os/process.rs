@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open, pidfd_send_signal, test_kill_process};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::poll;
 use crate::signals::Notice;
@@ -85,14 +84,22 @@ pub fn started(pid: u32) -> Option<u64> {
     let (_, behind) = stat.rsplit_once(") ")?;
     let ticks: u64 = behind.split_ascii_whitespace().nth(START)?.parse().ok()?;
     let seconds = ticks / clock_ticks_per_second().max(1);
-    let up = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).ok()?;
-    let now = u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).ok()?;
+    let up = u64::try_from(clock(libc::CLOCK_BOOTTIME).tv_sec).ok()?;
+    let now = u64::try_from(clock(libc::CLOCK_REALTIME).tv_sec).ok()?;
     Some(now.saturating_sub(up.saturating_sub(seconds)))
+}
+
+/// What a clock shows: the C library asks no kernel for it, where the machine allows that.
+fn clock(id: libc::clockid_t) -> libc::timespec {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one timespec, which lives on the stack.
+    unsafe { libc::clock_gettime(id, &raw mut time) };
+    time
 }
 
 /// Microseconds of a clock that all processes share and nobody sets.
 pub fn now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
+    let now = clock(libc::CLOCK_MONOTONIC);
     let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
     seconds.unwrap_or(0) * 1_000_000 + nanos.unwrap_or(0) / 1000
 }

@@ -3,9 +3,13 @@
 //! a child that is ending already; and the end of a child waits for its workers.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Mutex, PoisonError};
 
+use crate::process;
 use crate::signal_safe::Orders;
 use crate::signals::current;
 
@@ -41,6 +45,26 @@ extern "C" fn on_sigterm(signal: c_int, info: *mut libc::siginfo_t, _context: *m
     }
 }
 
+/// While a process starts, its MPM may set its handler at any time. Later on nobody is known to do
+/// such a thing, and it is looked after once a second.
+const START_SECONDS: u32 = 30;
+
+/// Whether it is time to look which handler there is.
+fn is_due() -> bool {
+    static FIRST: AtomicU32 = AtomicU32::new(0);
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let now = process::seconds().max(1);
+    let first = match FIRST.load(Relaxed) {
+        0 => {
+            FIRST.store(now, Relaxed);
+            now
+        }
+        first => first,
+    };
+    now.wrapping_sub(first) < START_SECONDS
+        || (LAST.load(Relaxed) != now && LAST.swap(now, Relaxed) != now)
+}
+
 /// Whether the MPM's own handler was found, and goes on being called: it sets no other.
 pub fn is_chained() -> bool {
     NEXT.load(SeqCst) != 0
@@ -55,6 +79,9 @@ pub fn is_chained() -> bool {
 pub fn watch(orders: &'static Orders, by_parent: u32, by_itself: u32) {
     let ours: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_sigterm;
     let is_ours = |action: &libc::sigaction| action.sa_sigaction == ours as libc::sighandler_t;
+    if is_chained() && !is_due() {
+        return;
+    }
     let Ok(now) = current(libc::SIGTERM) else { return };
     if is_ours(&now) {
         return;

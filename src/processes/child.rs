@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use messages::{Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay};
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
+use os::mark::Mark;
 use os::{poll, sigterm, stop};
 use relay::{DESCRIPTORS_OF_PIPES, Ending, Order, Relay, Settings as RelaySettings, Tunnel, Why};
 use shared::Slot;
@@ -31,7 +32,7 @@ static CHILD: OnceCell<Child> = OnceCell::new();
 
 struct Child {
     /// A process that is forked from the child (mpm_itk's) has none of its threads.
-    pid: u32,
+    mark: Mark,
     /// Whether its MPM is event or worker.
     is_threaded: bool,
     settings: Settings,
@@ -85,10 +86,10 @@ pub fn start(process: Process<'_>) {
         let follow = |anew| follow_plan(anew);
         Keeper::start(end_tunnels, drain::tell_all, is_stop_watched, follow).ok()
     });
-    // A child starts once.
-    let pid = std::process::id();
+    let mark = Mark::leave();
     let is_threaded = is_threaded();
-    let child = Child { pid, is_threaded, settings, server, relay, slot, prepared, keeper };
+    let child = Child { mark, is_threaded, settings, server, relay, slot, prepared, keeper };
+    // A child starts once.
     let _ = CHILD.set(child);
     watch_orders();
 }
@@ -109,7 +110,7 @@ pub fn watch_orders() {
         return;
     }
     let mut told = orders::Told::default();
-    let relay = move || relay().filter(|_| child.pid == pid);
+    let relay = move || relay().filter(|_| child.mark.pid() == pid);
     if orders::watch(slot, move || told.look(slot, relay())).is_err() {
         slot.make_deaf(false);
         slot.make_deaf(true);
@@ -203,7 +204,7 @@ fn keeper() -> Option<&'static Keeper> {
 /// What this process has, if it is the child itself: one that is forked from it shares its
 /// keeper's eventfd, and has none of its threads.
 fn here() -> Option<&'static Child> {
-    CHILD.get().filter(|child| child.pid == std::process::id())
+    CHILD.get().filter(|child| child.mark.is_ours())
 }
 
 /// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,

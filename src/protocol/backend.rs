@@ -11,19 +11,32 @@ pub fn name(url: &[u8]) -> Option<Vec<u8>> {
         let path = rest.split(|byte| *byte == b'|').next().filter(|path| !path.is_empty())?;
         return Some([UNIX, path].concat());
     }
-    let end = url.windows(3).position(|three| three == b"://")?;
-    let (scheme, rest) = (url[..end].to_ascii_lowercase(), &url[end + 3..]);
-    let authority = rest.split(|byte| b"/?#".contains(byte)).next()?;
-    let host = authority.rsplit(|byte| *byte == b'@').next()?.to_ascii_lowercase();
-    let (scheme, own_port): (&[u8], &[u8]) = match scheme.as_slice() {
-        b"http" | b"ws" => (b"http", b":80"),
-        b"https" | b"wss" => (b"https", b":443"),
-        other => (other, b""),
+    let end = memchr::memmem::find(url, SEPARATOR)?;
+    let (scheme, rest) = (&url[..end], &url[end + SEPARATOR.len()..]);
+    let authority =
+        &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())];
+    let host = authority.rsplit(|byte| *byte == b'@').next()?;
+    let is = |names: [&[u8]; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+    let (scheme, own_port): (&[u8], &[u8]) = match () {
+        () if is([b"http", b"ws"]) => (b"http", b":80"),
+        () if is([b"https", b"wss"]) => (b"https", b":443"),
+        () => (scheme, b""),
     };
-    let host =
-        if own_port.is_empty() { &*host } else { host.strip_suffix(own_port).unwrap_or(&host) };
-    (!host.is_empty()).then(|| [scheme, b"://", host].concat())
+    let host = host.strip_suffix(own_port).unwrap_or(host);
+    if host.is_empty() {
+        return None;
+    }
+    // This is asked for each request.
+    let mut name = Vec::with_capacity(scheme.len() + SEPARATOR.len() + host.len());
+    for part in [scheme, SEPARATOR, host] {
+        name.extend_from_slice(part);
+    }
+    name.make_ascii_lowercase();
+    Some(name)
 }
+
+/// Between the scheme of a URL and its host.
+const SEPARATOR: &[u8] = b"://";
 
 /// What the name of a worker begins with whose back end has a unix socket.
 const UNIX: &[u8] = b"unix:";

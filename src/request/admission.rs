@@ -194,11 +194,10 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     let Some(shared) = shared() else { return Ok(place) };
     let by_memory = settings.by_memory.map(|bound| bound.tunnels);
     if let Some(most) = settings.max_tunnels.or(by_memory) {
-        let open: u64 = shared
-            .processes()
-            .map(|slot| slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst))
-            .sum();
-        if open > u64::from(most) {
+        let of = |slot: &Slot| slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst);
+        let is_over = |open: u64| open > u64::from(most);
+        // Who lives is asked of the kernel only if it matters.
+        if is_over(shared.slots().map(of).sum()) && is_over(shared.processes().map(of).sum()) {
             return Err(match settings.by_memory {
                 None => (Refusal::Tunnels, MaxTunnels { most: &most }.to_string()),
                 Some(bound) => (Refusal::Memory, MemoryFull { bound: &bound }.to_string()),
@@ -213,7 +212,12 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
         IpAddr::V6(network) => shared.client_key(&network.octets()),
     };
     place.client_entry = shared.count_client(key, slot);
-    if shared.open_of_client(key) > most as usize {
+    let is_over = || shared.open_of_client(key) > most as usize;
+    // Those of dead processes are not its own any more.
+    if is_over() {
+        shared.processes().for_each(drop);
+    }
+    if is_over() {
         let network = format_args!("{network}/{bits}");
         let text = MaxTunnelsPerClient { most: &most, client: &client, network: &network };
         return Err((Refusal::Client, text.to_string()));

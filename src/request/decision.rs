@@ -37,7 +37,18 @@ pub fn claim(r: Request<'_>) {
 /// # Errors
 /// Why it is none.
 pub fn decide<'r>(r: Request<'r>, config: &DirConfig<'_>) -> Result<&'r [u8], NotUpgrade> {
-    upgrade::decide(&asked(r).ok_or(NotUpgrade::NotAsked)?, config.protocols())
+    decide_on(asked(r).as_ref(), config)
+}
+
+/// The same, on what was asked.
+///
+/// # Errors
+/// Why it is none.
+pub fn decide_on<'r>(
+    asked: Option<&upgrade::Request<'r>>,
+    config: &DirConfig<'_>,
+) -> Result<&'r [u8], NotUpgrade> {
+    upgrade::decide(asked.ok_or(NotUpgrade::NotAsked)?, config.protocols())
 }
 
 /// What the client asks for.

@@ -21,7 +21,7 @@ use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::processes::listing;
-use crate::request::decision::{asked, decide};
+use crate::request::decision::{asked, decide_on};
 use crate::request::expiry;
 use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
@@ -53,7 +53,8 @@ fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
         return Answer::DECLINED;
     }
     let (Some(headers), Some(env)) = (r.headers_in(), r.env()) else { return Answer::DECLINED };
-    let decision = decide(r, &config);
+    let asked = asked(r);
+    let decision = decide_on(asked.as_ref(), &config);
     if decision == Err(NotUpgrade::NotAsked) {
         admission::give_back(r);
         return Answer::DECLINED;
@@ -96,7 +97,8 @@ fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
     if let Err(status) = backends::admit(r, &call.backend()) {
         return admission::refuse_by_handler(r, status);
     }
-    delegate(call, &config, headers, env, token, &url)
+    let has_body = asked.is_some_and(|asked| asked.has_body());
+    delegate(call, &config, headers, env, (token, has_body), &url)
 }
 
 /// Has mod_proxy_http serve a request whose Upgrade must not reach the back end: for a ws: URL
@@ -150,7 +152,7 @@ fn delegate(
     config: &DirConfig<'_>,
     headers: Table<'_>,
     env: Table<'_>,
-    token: &[u8],
+    (token, has_body): (&[u8], bool),
     url: &[u8],
 ) -> Answer {
     let r = call.request;
@@ -177,7 +179,6 @@ fn delegate(
     log::request(r, &Upgrading { protocol: &token.escape_ascii() });
 
     let keepalives = client.keepalives();
-    let has_body = asked(r).is_some_and(|asked| asked.has_body());
     let backend = backend(r, call.url());
     let handshake = Handshake::new(offer, backend, has_body, config, keepalives);
     let client_timeout = client.socket().and_then(|socket| socket.timeout());
@@ -235,13 +236,15 @@ fn backend(r: Request<'_>, url: &[u8]) -> String {
     // A user and a password are nobody's business.
     let host = authority.rsplit('@').next().unwrap_or_default();
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let scheme = scheme.to_ascii_lowercase();
-    let port = match &*scheme {
-        _ if has_port => "",
-        "https" | "wss" => ":443",
-        _ => ":80",
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let port = match () {
+        () if has_port => "",
+        () if is("https") || is("wss") => ":443",
+        () => ":80",
     };
-    format!("{scheme}://{}{port}", host.to_ascii_lowercase())
+    let mut backend = [scheme, "://", host, port].concat();
+    backend.make_ascii_lowercase();
+    backend
 }
 
 /// What the client offers and the back end is to see, against which a 101 is checked.

@@ -50,18 +50,21 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// The connection filters that a detached tunnel can do without: those of httpd
 /// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
 /// mod_remoteip's PROXY header was read) and ours.
-const PASSIVE: [&CStr; 10] = [
-    c"core",
-    c"core_in",
-    TLS_FILTER,
-    c"ssl/tls coalescing filter",
-    c"log_input_output",
-    c"reqtimeout",
-    c"remoteip_input",
-    c"wsforward_deadline",
-    c"wsforward_head",
-    c"wsforward_tunnel",
-];
+fn is_passive(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"core"
+            | b"core_in"
+            | b"ssl/tls filter"
+            | b"ssl/tls coalescing filter"
+            | b"log_input_output"
+            | b"reqtimeout"
+            | b"remoteip_input"
+            | b"wsforward_deadline"
+            | b"wsforward_head"
+            | b"wsforward_tunnel"
+    )
+}
 
 /// mod_ssl's, on both ways.
 const TLS_FILTER: &CStr = c"ssl/tls filter";
@@ -258,7 +261,7 @@ fn allowed(client: Connection<'_>, origin: Connection<'_>) -> Result<(), (Fallba
     for (c, side) in [(client, Side::Client), (origin, Side::Origin)] {
         let whose = &side.name();
         let of_tls = |why: &dyn fmt::Display| (Fallback::Tls, TlsOf { whose, why }.to_string());
-        if let Some(name) = c.unknown_filter(&PASSIVE) {
+        if let Some(name) = c.unknown_filter(is_passive) {
             let text = HasFilter { whose, filter: &name };
             return Err((Fallback::Filter, text.to_string()));
         }
@@ -366,7 +369,8 @@ fn take(
         fall_back(serving, Fallback::NoRelay, &NoPlace);
         return Attempt::GoOn;
     };
-    let mut record = TunnelRecord::new(&r.log_id(), &r.client(), &origin.peer());
+    let (id, peer) = (r.log_id(), origin.peer().to_string());
+    let mut record = TunnelRecord::new(&id, &r.client(), &peer);
     record.keep_entries(place.take_client_entry(), backends::take_entry(r));
     let listing = handshake.tunnel.listing.take();
     if let Some(listing) = listing {
@@ -378,7 +382,7 @@ fn take(
     r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
     let read_ahead = handshake.tunnel.ahead(Side::Client).bytes.borrow().len();
-    note_lines(r, client, &origin.peer(), read_ahead);
+    note_lines(r, client, access_line::at_begin(&id, &peer), read_ahead);
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
     let meeting = Meeting::new(Waiting {
@@ -402,9 +406,13 @@ fn take(
 /// The request is about to be logged: its lines in the access logs are kept for the tunnel's end,
 /// unless the configuration wants them now. `read_ahead` bytes of the tunnel have passed httpd's filters,
 /// where mod_logio counts; those that are in core's did not.
-fn note_lines(r: Request<'_>, client: Connection<'_>, peer: &dyn fmt::Display, read_ahead: usize) {
+fn note_lines(
+    r: Request<'_>,
+    client: Connection<'_>,
+    values: Vec<Option<String>>,
+    read_ahead: usize,
+) {
     let when = DirConfig::of(r).access_log();
-    let values = access_line::at_begin(&r.log_id(), &peer.to_string());
     let noted = match when {
         AccessLog::Start => Noted::written(values),
         // With TLS httpd has counted other bytes than these.

@@ -13,10 +13,13 @@ pub use loom::sync::atomic::fence;
 #[cfg(not(loom))]
 pub fn somewhere(_nth: usize) -> u64 {
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::{SystemTime, UNIX_EPOCH};
 
     static LAST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    // SplitMix64, of which each process has a sequence of its own.
-    let seed = u64::from(std::process::id()) << 32;
+    // SplitMix64, from another place each time: those that are forked from one process have the same
+    // numbers otherwise.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = u64::from(now.subsec_nanos()) << 32;
     let state = LAST.fetch_add(1, Relaxed).wrapping_add(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
