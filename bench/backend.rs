@@ -1,15 +1,16 @@
 //! The back end: echoes messages, takes and sends bulk, answers a plain GET.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openssl::ssl::SslContext;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::arguments::{Arguments, PLAIN_ANSWER, invalid, parse, until_input_ends};
+use crate::arguments::{Arguments, PLAIN_ANSWER, invalid, parse};
 use crate::bulk::{self, Plan};
 use crate::frame::{self, CLOSE, PING, PONG};
 use crate::stream::{Stream, listen, server_context};
@@ -20,7 +21,26 @@ const MAX_MESSAGE: u64 = 1 << 26;
 /// The most bytes of a request head.
 const MAX_HEAD: usize = 16_384;
 
-/// Serves until standard input ends, so that it does not outlive who started it.
+/// The open tunnels, which may be closed all at once.
+#[derive(Clone, Default)]
+struct Tunnels(Arc<Mutex<JoinSet<io::Result<()>>>>);
+
+impl Tunnels {
+    fn add(&self, tunnel: impl Future<Output = io::Result<()>> + Send + 'static) {
+        let mut tunnels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended.
+        while tunnels.try_join_next().is_some() {}
+        tunnels.spawn(tunnel);
+    }
+
+    /// As if this process were killed. Plain requests go on.
+    fn close(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
+}
+
+/// Serves until standard input ends, so that it does not outlive who started it. A line `close`
+/// there closes all tunnels.
 pub async fn run(arguments: &Arguments) -> io::Result<()> {
     let mut words = arguments.rest(0);
     let mut tls = None;
@@ -28,6 +48,7 @@ pub async fn run(arguments: &Arguments) -> io::Result<()> {
         tls = Some(Arc::new(server_context()?));
         words = &words[1..];
     }
+    let tunnels = Tunnels::default();
     // The first address decides the port of all whose port is 0.
     let mut port = 0;
     for word in words {
@@ -37,19 +58,26 @@ pub async fn run(arguments: &Arguments) -> io::Result<()> {
         }
         let listener = listen(address)?;
         port = listener.local_addr()?.port();
-        tokio::spawn(accept(listener, tls.clone()));
+        tokio::spawn(accept(listener, tls.clone(), tunnels.clone()));
     }
     println!(r#"{{"port": {port}}}"#);
-    until_input_ends().await
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        match &*line {
+            "close" => tunnels.close(),
+            _ => return Err(invalid("a line is \"close\"")),
+        }
+    }
+    Ok(())
 }
 
-async fn accept(listener: TcpListener, tls: Option<Arc<SslContext>>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<SslContext>>, tunnels: Tunnels) {
     loop {
         match listener.accept().await {
             Ok((tcp, _)) => {
-                let tls = tls.clone();
+                let (tls, tunnels) = (tls.clone(), tunnels.clone());
                 // What goes wrong on a connection is for its client to tell.
-                tokio::spawn(async move { serve(tcp, tls).await });
+                tokio::spawn(async move { serve(tcp, tls, tunnels).await });
             }
             // Most likely out of descriptors: some may be closed soon.
             Err(_) => sleep(Duration::from_millis(10)).await,
@@ -63,7 +91,7 @@ enum Request {
     Upgrade { accept: String, bulk: Option<Plan> },
 }
 
-async fn serve(tcp: TcpStream, tls: Option<Arc<SslContext>>) -> io::Result<()> {
+async fn serve(tcp: TcpStream, tls: Option<Arc<SslContext>>, tunnels: Tunnels) -> io::Result<()> {
     let mut stream = Stream::accepted(tcp, tls.as_deref()).await?;
     let mut bytes = Vec::with_capacity(2048);
     loop {
@@ -94,10 +122,13 @@ async fn serve(tcp: TcpStream, tls: Option<Arc<SslContext>>) -> io::Result<()> {
                      Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
                 );
                 stream.write_all(answer.as_bytes()).await?;
-                return match bulk {
-                    Some(plan) => bulk::serve(stream, bytes, &plan).await,
-                    None => echo(stream, bytes).await,
-                };
+                tunnels.add(async move {
+                    match bulk {
+                        Some(plan) => bulk::serve(stream, bytes, &plan).await,
+                        None => echo(stream, bytes).await,
+                    }
+                });
+                return Ok(());
             }
         }
     }

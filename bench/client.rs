@@ -46,7 +46,17 @@ impl Target {
 
     /// Opens a tunnel. What came after the head is returned with it.
     pub async fn open(&self, index: usize, path: &str) -> io::Result<(Stream, Vec<u8>)> {
-        timeout(PATIENCE, self.try_open(index, path)).await?
+        self.open_within(PATIENCE, index, path).await
+    }
+
+    /// The same with another patience.
+    pub async fn open_within(
+        &self,
+        patience: Duration,
+        index: usize,
+        path: &str,
+    ) -> io::Result<(Stream, Vec<u8>)> {
+        timeout(patience, self.try_open(index, path)).await?
     }
 
     async fn try_open(&self, index: usize, path: &str) -> io::Result<(Stream, Vec<u8>)> {

@@ -6,7 +6,7 @@
 //! wsload tunnels URL [COMMAND...]            holds tunnels and does what it is told, see below
 //! wsload bulk URL up=MIB down=MIB frame=BYTES
 //! wsload handshakes URL seconds=S clients=N
-//! wsload get URL seconds=S
+//! wsload get URL seconds=S clients=N [until=input]
 //! ```
 //!
 //! URLs are `ws://ADDRESS:PORT/` and `wss://`; `source=127.0.0.2` before a URL is where clients
@@ -15,7 +15,8 @@
 //!
 //! - `open N`: N more, as many as can be had;
 //! - `echo SIZE SECONDS [N]`: messages there and back on N of them (all), every byte checked;
-//! - `check`: one message on each; those that do not answer are dropped.
+//! - `check`: one message on each; those that do not answer are dropped;
+//! - `storm SECONDS`: opens each again as soon as it has ended, until all are open.
 //!
 //! Each prints one line of JSON. Times are in microseconds where the name ends in `_us`. The
 //! program ends with status 1 when a byte differs from what was sent.

@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, until_input_ends};
 use crate::client::Target;
 use crate::frame::{self, CLOSE};
 use crate::stats::Times;
@@ -33,14 +35,7 @@ pub async fn handshakes(arguments: &Arguments) -> io::Result<()> {
             })
         })
         .collect();
-    let (mut times, mut failed) = (Times::default(), 0);
-    for task in tasks {
-        let (mut more, fails) = task.await?;
-        times.append(&mut more);
-        failed += fails;
-    }
-    print(times, failed, started.elapsed());
-    Ok(())
+    sum_up(tasks, started).await
 }
 
 async fn open_and_close(target: &Target, client: usize) -> io::Result<()> {
@@ -56,18 +51,48 @@ async fn open_and_close(target: &Target, client: usize) -> io::Result<()> {
     if bytes == expected { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
 }
 
-/// Plain GETs, one after the other, each on a new connection.
+/// Plain GETs, one after the other on each client, each on a new connection: for so long, or until
+/// standard input ends, where that is asked for.
 pub async fn get(arguments: &Arguments) -> io::Result<()> {
-    let target = Target::new(arguments.word(0)?, arguments.source()?)?;
+    let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
     let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
-    let (mut times, mut failed) = (Times::default(), 0);
+    let clients: usize = arguments.setting("clients", 1)?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    if arguments.setting("until", String::new())? == "input" {
+        let is_over = Arc::clone(&is_over);
+        tokio::spawn(async move {
+            // Nobody is there any more, either way.
+            let _ = until_input_ends().await;
+            is_over.store(true, Relaxed);
+        });
+    }
     let started = Instant::now();
-    while started.elapsed() < time {
-        let begun = Instant::now();
-        match target.get(times.count()).await {
-            Ok(()) => times.add(begun.elapsed()),
-            Err(_) => failed += 1,
-        }
+    let tasks: Vec<_> = (0..clients)
+        .map(|client| {
+            let (target, is_over) = (Arc::clone(&target), Arc::clone(&is_over));
+            tokio::spawn(async move {
+                let (mut times, mut failed) = (Times::default(), 0);
+                while started.elapsed() < time && !is_over.load(Relaxed) {
+                    let begun = Instant::now();
+                    match target.get(client + times.count()).await {
+                        Ok(()) => times.add(begun.elapsed()),
+                        Err(_) => failed += 1,
+                    }
+                }
+                (times, failed)
+            })
+        })
+        .collect();
+    sum_up(tasks, started).await
+}
+
+/// Prints what all clients found.
+async fn sum_up(tasks: Vec<JoinHandle<(Times, usize)>>, started: Instant) -> io::Result<()> {
+    let (mut times, mut failed) = (Times::default(), 0);
+    for task in tasks {
+        let (mut more, fails) = task.await?;
+        times.append(&mut more);
+        failed += fails;
     }
     print(times, failed, started.elapsed());
     Ok(())

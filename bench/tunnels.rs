@@ -2,12 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::arguments::{Arguments, invalid, parse};
 use crate::client::Target;
@@ -23,6 +24,12 @@ const ENOUGH_FAILURES: usize = 32;
 
 /// The longest that one echo may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest that a tunnel may take to come back: all of them come at once.
+const STORM_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long one waits that was refused.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes that tell each message from all others: the tunnel and a number.
 const STAMP: usize = 16;
@@ -69,7 +76,8 @@ impl Held {
                 self.echo(parse(size)?, parse(seconds)?, parse(count)?).await
             }
             ["check"] => self.check().await,
-            _ => Err(invalid("a command is open N, echo SIZE SECONDS [N] or check")),
+            ["storm", seconds] => self.storm(parse(seconds)?).await,
+            _ => Err(invalid("a command is open N, echo SIZE SECONDS [N], check or storm SECONDS")),
         }
     }
 
@@ -151,6 +159,28 @@ impl Held {
         ))
     }
 
+    /// Opens each again as soon as it has ended, until all are open or the time is over.
+    async fn storm(&mut self, seconds: f64) -> io::Result<String> {
+        let time = Duration::from_secs_f64(seconds);
+        let failed = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for tunnel in self.tunnels.drain(..) {
+            let (target, failed) = (Arc::clone(&self.target), Arc::clone(&failed));
+            let id = self.opened;
+            self.opened += 1;
+            tasks.spawn(timeout(time, comes_back(target, tunnel, id, failed)));
+        }
+        let mut lost = 0;
+        while let Some(task) = tasks.join_next().await {
+            match task? {
+                Ok(tunnel) => self.tunnels.push(tunnel),
+                Err(_) => lost += 1,
+            }
+        }
+        let failed = failed.load(Relaxed);
+        Ok(format!(r#"{{"open": {}, "lost": {lost}, "failed": {failed}}}"#, self.tunnels.len()))
+    }
+
     /// One message on each; those that do not answer are dropped.
     async fn check(&mut self) -> io::Result<String> {
         let mut tasks = JoinSet::new();
@@ -169,6 +199,26 @@ impl Held {
             }
         }
         Ok(format!(r#"{{"alive": {}, "lost": {lost}}}"#, self.tunnels.len()))
+    }
+}
+
+/// Waits for the end of a tunnel, and opens another in its place, as often as it takes.
+async fn comes_back(
+    target: Arc<Target>,
+    mut ending: Tunnel,
+    id: u64,
+    failed: Arc<AtomicUsize>,
+) -> Tunnel {
+    // A proxy may say goodbye.
+    let mut goodbye = [0; 256];
+    while ending.stream.read(&mut goodbye).await.is_ok_and(|bytes| bytes > 0) {}
+    drop(ending);
+    loop {
+        match target.open_within(STORM_PATIENCE, id as usize, "/echo").await {
+            Ok((stream, rest)) if rest.is_empty() => return Tunnel { stream, id, sent: 0 },
+            _ => failed.fetch_add(1, Relaxed),
+        };
+        sleep(PAUSE).await;
     }
 }
 

@@ -20,12 +20,15 @@ import network
 import peers
 import rows
 import table
+import targets
 from load import LoadError, Wsload
 from processes import Session
-from targets import targets
 
 # The limit of descriptors of every process, if it can be had.
 DESCRIPTORS = 20_000
+
+# How many clients come back at once.
+STORM = targets.STORM
 
 
 def plan(mode, load):
@@ -40,13 +43,16 @@ def plan(mode, load):
                 [rows.EchoToTls(load, True, 8, (1024,), 0.05),
                  rows.Growth(load, False, (16, 32), 0.05), rows.Growth(load, True, (16,), 0.05),
                  rows.Growth(load, False, (32,), 0.05, defaults=True),
+                 rows.Storm(load, False, 32, 10), rows.Storm(load, True, 16, 10),
                  rows.Reload(load, 8, 0.5)])
     if mode == "quick":
         return ([echo(False, 64, rows.SIZES, 0.4), echo(True, 64, rows.SIZES, 0.4),
                  echo(False, 1000, (1024,), 0.5), bulk(False, "down", 256, 65536),
                  rows.Handshakes(load, False, 0.4), rows.Handshakes(load, True, 0.4)],
                 [rows.Growth(load, False, (100, 1000), 0.4, is_once=True),
-                 rows.Growth(load, True, (100, 500), 0.4, is_once=True)])
+                 rows.Growth(load, True, (100, 500), 0.4, is_once=True),
+                 rows.Storm(load, False, 500, 20, is_once=True),
+                 rows.Storm(load, True, 500, 20, is_once=True)])
     steady = [echo(tls, tunnels, rows.SIZES, 1) for tls in (False, True)
               for tunnels in (1, 64, 1000)]
     steady += [bulk(tls, way, 512, 65536) for tls in (False, True)
@@ -58,6 +64,8 @@ def plan(mode, load):
                     rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 1),
                     rows.Growth(load, True, (100, 1000, 5000), 1),
                     rows.Growth(load, False, (20000,), 1, defaults=True, is_once=True),
+                    rows.Storm(load, False, STORM, 60),
+                    rows.Storm(load, True, STORM, 120, is_once=True),
                     rows.Reload(load, 20, 2.5)]
 
 
@@ -253,7 +261,7 @@ class Report:
         """Leaves what there is as Markdown and JSON; the Markdown."""
         about, names = self.about(run, state), [peer.name for peer in self.chosen]
         results = table.derived(run.results)
-        reached = [] if self.arguments.mode == "smoke" else targets(results, self.most_tunnels)
+        reached = [] if self.arguments.mode == "smoke" else targets.targets(results, self.most_tunnels)
         text = table.document(results, names, about, run.notes, run.once, reached)
         whole = {"about": about, "peers": names, "rows": results, "once": sorted(run.once),
                  "notes": run.notes, "targets": reached}

@@ -45,11 +45,11 @@ class Running:
         words = [f"{name}={value}" for name, value in settings.items()]
         self.command = command
         self.process = subprocess.Popen([path, command, url, *words], text=True,
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE)
 
     def result(self):
-        """What it printed."""
+        """What it printed. Its standard input ends now."""
         try:
             out, errors = self.process.communicate(timeout=PATIENCE)
         finally:
@@ -90,8 +90,16 @@ class Tunnels:
             client.stdout.close()
 
     def _tell(self, client, line):
+        self._say(client, line)
+        return self._answer(client, line)
+
+    @staticmethod
+    def _say(client, line):
         client.stdin.write(line + "\n")
         client.stdin.flush()
+
+    @staticmethod
+    def _answer(client, line):
         if not select.select([client.stdout], [], [], PATIENCE)[0]:
             client.kill()
             raise LoadError(f"no answer to {line}")
@@ -138,6 +146,21 @@ class Tunnels:
             raise LoadError(f"{result['failed']} of {result['tunnels']} tunnels failed in echo, "
                             f"after {result['messages']} messages")
         return result
+
+    def storm(self, seconds, begin):
+        """Calls `begin`, which ends them all, and has each opened again at once, for so long at
+        most: how many are open then, how many attempts failed, and how long that took."""
+        line = f"storm {seconds}"
+        for client, _ in self.clients:
+            self._say(client, line)
+        begun = time.monotonic()
+        begin()
+        answers = [self._answer(client, line) for client, _ in self.clients]
+        took = time.monotonic() - begun
+        self.clients = [(client, answer["open"])
+                        for (client, _), answer in zip(self.clients, answers)]
+        self.open = sum(answer["open"] for answer in answers)
+        return self.open, sum(answer["failed"] for answer in answers), took
 
     def check(self):
         """How many answer."""

@@ -1,9 +1,11 @@
 """What is measured: each peer with its documented settings for WebSocket, its own directory and
 its own loopback address, before a back end address of its own."""
 
+import contextlib
 import json
 import os
 import pwd
+import resource
 import shutil
 import signal
 import socket
@@ -38,7 +40,7 @@ class Bench:
         """`before` is the module of another revision, if there is one to compare with."""
         self.directory, self.module, self.wsload = directory, module, wsload
         self.before, self.before_version = before, before_version
-        self.descriptors = descriptors
+        self.descriptors, self.backends = descriptors, []
         self.certificate, self.key = directory / "certificate.pem", directory / "key.pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
@@ -48,6 +50,28 @@ class Bench:
             check=True, capture_output=True)
         # HAProxy wants both in one file.
         (directory / "both.pem").write_text(self.certificate.read_text() + self.key.read_text())
+
+    @contextlib.contextmanager
+    def more_descriptors(self, wanted):
+        """Servers and clients that start meanwhile have so many, if that is more and can be had."""
+        before, limits = self.descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)
+        if wanted > before:
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+                self.descriptors = wanted
+            except (ValueError, OSError):
+                pass
+        try:
+            yield
+        finally:
+            self.descriptors = before
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    def close_tunnels(self):
+        """The back ends close all their tunnels, as if they were killed."""
+        for backend in self.backends:
+            backend.process.stdin.write("close\n")
+            backend.process.stdin.flush()
 
     def start_backends(self, addresses, processes):
         """Back ends on these addresses, all on one port; one more with TLS on another."""
@@ -59,6 +83,7 @@ class Bench:
     def _backend(self, words):
         session = Session([self.wsload.path, "backend", *words], self.directory,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.backends.append(session)
         return json.loads(session.process.stdout.readline())["port"]
 
 

@@ -269,6 +269,62 @@ class Growth:
         return figures
 
 
+class Storm:
+    """The back end loses all tunnels at once, and their clients come back without delay, in a
+    server started for it. Plain GETs come in meanwhile."""
+
+    # How many at a time. A visitor waits for each before the next one.
+    VISITORS = 4
+    # Beside two for each tunnel.
+    OTHER_DESCRIPTORS = 2000
+
+    def __init__(self, load, tls, tunnels, patience, is_once=False):
+        self.load, self.tls, self.tunnels, self.patience = load, tls, tunnels, patience
+        self.is_once = is_once
+        self.name = f"storm {scheme(tls)} {tunnels}"
+
+    def __call__(self, peer, figures):
+        if peer.most and peer.most < self.tunnels:
+            figures.remarks.append(f"its settings allow {peer.most} tunnels")
+            return
+        # One process may get them all.
+        with peer.bench.more_descriptors(2 * self.tunnels + self.OTHER_DESCRIPTORS):
+            if peer.has_proxy:
+                peer.stop()
+                peer.start()
+            try:
+                self._run(peer, figures)
+            finally:
+                if peer.has_proxy:
+                    peer.stop()
+
+    def _run(self, peer, figures):
+        with self.load.tunnels(peer.url(self.tls)) as tunnels:
+            if not tunnels.grow(self.tunnels):
+                figures.remarks.append(f"full at {tunnels.open:,}: {tunnels.error}")
+                return
+            visits = None
+            # Without a proxy the back end is nobody's to ask in between.
+            if peer.has_proxy:
+                visits = self.load.start("get", peer.url(), seconds=2 * self.patience,
+                                         clients=self.VISITORS, until="input")
+            try:
+                back, failed, took = tunnels.storm(self.patience, peer.bench.close_tunnels)
+                result = visits.result() if visits else None
+            finally:
+                if visits:
+                    visits.end()
+        if back < self.tunnels:
+            figures.remarks.append(f"{back:,} came back within {self.patience} s")
+        else:
+            figures[f"{self.name}: s until all are open"] = took
+        figures[f"{self.name}: attempts failed"] = failed
+        if result:
+            if result["count"]:
+                figures[f"{self.name}: GET p99 us"] = result["p99_us"]
+            figures[f"{self.name}: GETs failed"] = result["failed"]
+
+
 class Reload:
     """A reload while tunnels are open and plain requests come in."""
 

@@ -103,7 +103,8 @@ def cell(values, ours=None):
 
 
 SECTIONS = (("Echo", "echo "), ("Bulk", "bulk "), ("Handshakes", "handshake "),
-            ("Tunnels held", "held "), ("Cost growth", "growth "), ("Reload", "reload "),
+            ("Tunnels held", "held "), ("Cost growth", "growth "), ("Storm", "storm "),
+            ("Reload", "reload "),
             ("System calls", "system calls"))
 
 

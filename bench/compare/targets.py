@@ -5,6 +5,9 @@ from table import OURS, median, number, ratio
 
 WAYS = ("up", "down", "both")
 
+# Clients that come back at once.
+STORM = 20_000
+
 
 class Judge:
     """Asks the rows of a run."""
@@ -50,6 +53,16 @@ class Judge:
         text, names, rows = aim
         value, where = self.worst(rows, names)
         return self.target(row, must, (text, value, below(1), f" x {where}"))
+
+    def storm(self, scheme, most):
+        """How soon all are open again, and how long a plain GET took meanwhile."""
+        row = f"storm {scheme} {STORM}"
+        share = self.share(f"{row}: s until all are open", "nginx")
+        micros = self.ours(f"{row}: GET p99 us")
+        seconds = None if micros is None else micros / 1e6
+        return self.target(f"storm, {scheme}, {STORM:,} tunnels, until all are open",
+                           (f"{most} x nginx", share, at_most(most), " x nginx"),
+                           ("plain GET p99 under 1 s", seconds, below(1), " s"))
 
     def own(self, row, name, most, aim, unit="", aim_text=None):
         """A figure of ours alone."""
@@ -114,6 +127,7 @@ def targets(results, most_tunnels):
                     0.6, 0.4),
         *(judge.stock(f"handshake CPU, {scheme}", "apache", [f"handshake {scheme}: CPU us"],
                       1.05, 0.95) for scheme in ("ws", "wss")),
+        *(judge.storm(scheme, most) for scheme, most in (("ws", 1.2), ("wss", 1.3))),
         judge.own("CPU per message, 20,000 held / 100",
                   "growth of CPU per message: 20,000 held / 100", 1.2, 1.05, " x"),
     ]
