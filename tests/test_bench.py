@@ -13,8 +13,11 @@ from harness import paths
 sys.path.append(str(Path(__file__).parents[1] / "bench" / "compare"))
 
 import bench
+import guard
 import load
 import peers
+import quiet
+import rows
 import table
 import targets
 
@@ -213,3 +216,166 @@ def test_another_revision_is_built_as_it_was(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as error:
         run("bash", "-c", ". ci/lib.sh; build_revision nothing")
     assert "git knows no revision nothing" in error.value.stderr
+
+
+class Clock:
+    """CPU times that go on by the same each look, of 100 ticks."""
+
+    def __init__(self, busy=0, stolen=0):
+        self.now, self.step = (0, 0, 0), (100, 100 - busy - stolen, stolen)
+
+    def __call__(self):
+        now = self.now
+        self.now = tuple(then + step for then, step in zip(now, self.step))
+        return now
+
+
+def quiet_of(**others):
+    looked = quiet.Quiet(times=Clock(**others), sleep=lambda _: None)
+    looked.look(3)
+    return looked
+
+
+@pytest.mark.parametrize("others, why", [
+    ({}, ""),
+    ({"busy": 9, "stolen": 1}, ""),
+    ({"busy": 30}, "other processes had 30% of the CPUs"),
+    ({"stolen": 5}, "5% of the CPUs were stolen"),
+    ({"busy": 30, "stolen": 5}, "of the CPUs between measurements")])
+def test_a_machine_is_quiet_or_not(others, why):
+    found = quiet_of(**others).why_not()
+    assert why in found if why else found == ""
+
+
+def test_one_busy_moment_is_not_the_whole_run():
+    looked = quiet_of()
+    looked.looks += [0.9]
+    assert looked.why_not() == ""
+
+
+def test_the_times_of_this_machine_can_be_read():
+    looked = quiet.Quiet(sleep=lambda _: None)
+    looked.look()
+    assert all(0 <= share <= 1 for share in (looked.busy, looked.stolen))
+
+
+@pytest.mark.parametrize("busy, force, is_written", [(0, False, True), (50, False, False), (50, True, True)])
+def test_a_run_beside_others_leaves_the_document_alone(tmp_path, capsys, busy, force, is_written):
+    """And says so in its first line."""
+    page = tmp_path / "page.md"
+    page.write_text(f"a\n{table.BEGIN}\nold\n{table.END}\nb\n")
+    why_not = quiet_of(busy=busy).why_not()
+    status = bench.put_into_document(SimpleNamespace(document=page, force=force), "new", why_not)
+    assert ("new" in page.read_text(), "old" in page.read_text()) == (is_written, not is_written)
+    assert status == (0 if is_written else 1)
+    assert ("stays as it is, since other processes had 50%" in capsys.readouterr().out) != is_written
+
+
+@pytest.mark.parametrize("busy", [0, 50])
+def test_a_run_beside_others_says_so_first(tmp_path, busy):
+    arguments = SimpleNamespace(output=tmp_path, mode="quick", version="v1")
+    report = bench.Report(arguments, [], 20000, False, 0)
+    run = bench.Run([], 1, lambda _: None, quiet_of(busy=busy))
+    run.per_process = 15000
+    first = report.write(run).splitlines()[0]
+    assert first.startswith("- **Not to be trusted**: other processes had 50%" if busy else "- Run: ")
+
+
+class Turns:
+    """A measurement of which ours needs this many times the CPU, with what is on top of a turn."""
+
+    name = "echo ws 64"
+
+    def __init__(self, ratio, disturbed=lambda turn: 0.0):
+        self.ratio, self.disturbed, self.turns = ratio, disturbed, 0
+
+    def __call__(self, peer, figures):
+        self.turns += 1
+        cpu = 10 * (self.ratio if peer == "relay" else 1) + self.disturbed(self.turns)
+        figures.update({"echo ws 64: messages/s": 1.0, "echo ws 64: CPU s per million": cpu})
+
+
+@pytest.mark.parametrize("ratio, is_right, rounds", [
+    (1.0, True, guard.FIRST), (1.3, False, guard.FIRST), (1.12, True, guard.LAST), (1.2, False, guard.LAST)])
+def test_a_change_may_not_need_much_more(ratio, is_right, rounds):
+    """Near the bound more rounds decide."""
+    judged = guard.Guard(Turns(ratio), "relay", "before")
+    assert judged.run() == is_right
+    assert len(judged.ratios) == rounds
+    assert ("FAILS" in judged.said) != is_right
+    assert f"{ratio:.3f} x" in judged.said
+
+
+def test_what_else_runs_does_not_decide():
+    """Every third turn is disturbed."""
+    for first in range(3):
+        measurement = Turns(1.0, lambda turn, first=first: 8.0 if turn % 3 == first else 0.0)
+        assert guard.Guard(measurement, "relay", "before").run()
+
+
+class Herd:
+    """Tunnels of which some come back."""
+
+    def __init__(self, back, open_before=500):
+        self.back, self.open, self.error = back, 0, "refused"
+        self.open_before, self.closed = open_before, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def grow(self, count):
+        self.open = min(count, self.open_before)
+        return self.open == count
+
+    def storm(self, seconds, begin):
+        begin()
+        return self.back, 3, 1.5
+
+
+def storm_of(herd, **peer):
+    """The figures of one peer."""
+    closed = []
+    visits = SimpleNamespace(result=lambda: {"count": 7, "failed": 1, "p99_us": 900.0}, end=lambda: None)
+    tool = SimpleNamespace(tunnels=lambda url: herd, start=lambda *_, **__: visits)
+    bench_of_it = peers.Bench.__new__(peers.Bench)
+    bench_of_it.descriptors = 20000
+    bench_of_it.close_tunnels = lambda: closed.append(True)
+    defaults = {"most": None, "has_proxy": True, "bench": bench_of_it, "url": lambda tls=False: "ws://x",
+                "start": lambda: None, "stop": lambda: None}
+    figures = rows.Figures()
+    rows.Storm(tool, False, 500, 20)(SimpleNamespace(**{**defaults, **peer}), figures)
+    return figures, closed
+
+
+def test_a_storm_is_over_when_all_are_back():
+    figures, closed = storm_of(Herd(500))
+    assert closed == [True]
+    assert figures == {"storm ws 500: s until all are open": 1.5, "storm ws 500: attempts failed": 3,
+                       "storm ws 500: GET p99 us": 900.0, "storm ws 500: GETs failed": 1}
+    assert figures.remarks == []
+
+
+def test_a_storm_that_some_do_not_survive_has_no_time():
+    figures, _ = storm_of(Herd(499))
+    assert "storm ws 500: s until all are open" not in figures
+    assert figures.remarks == ["499 came back within 20 s"]
+
+
+@pytest.mark.parametrize("herd, peer, remark", [
+    (Herd(500), {"most": 150}, "its settings allow 150 tunnels"),
+    (Herd(500, open_before=400), {}, "full at 400: refused")])
+def test_a_storm_needs_its_tunnels(herd, peer, remark):
+    figures, closed = storm_of(herd, **peer)
+    assert (figures, figures.remarks, closed) == ({}, [remark], [])
+
+
+def test_a_storm_is_judged_against_nginx():
+    row = "storm, ws, 20,000 tunnels, until all are open"
+    results = {"storm ws 20000: s until all are open": {"relay": [3, 3], "nginx": [2, 3]},
+               "storm ws 20000: GET p99 us": {"relay": [0.9e6, 0.9e6]}}
+    judged = target(results, row)
+    assert (judged["measured"], judged["reached"], judged["aim reached"]) == ("1.25 x nginx", False, True)
+    assert target({}, row)["reached"] is None

@@ -21,8 +21,10 @@ import peers
 import rows
 import table
 import targets
+from guard import Guard
 from load import LoadError, Wsload
 from processes import Session
+from quiet import Quiet
 
 # The limit of descriptors of every process, if it can be had.
 DESCRIPTORS = 20_000
@@ -72,9 +74,10 @@ def plan(mode, load):
 class Run:
     """Collects the figures of all rounds."""
 
-    def __init__(self, chosen, rounds, keep):
-        """`keep` is called after each measurement, to save what there is."""
-        self.peers, self.rounds, self.keep = chosen, rounds, keep
+    def __init__(self, chosen, rounds, keep, quiet=None):
+        """`keep` is called after each measurement, to save what there is. `quiet` looks then whether
+        anything else runs."""
+        self.peers, self.rounds, self.keep, self.quiet = chosen, rounds, keep, quiet
         self.results, self.notes, self.once, self.loads = {}, [], set(), []
 
     def measure(self, measurement, is_steady):
@@ -127,6 +130,8 @@ class Run:
         for is_steady, measurements in ((True, steady), (False, growing)):
             for measurement in measurements:
                 self.measure(measurement, is_steady)
+                if self.quiet:
+                    self.quiet.look()
                 print(f"   {time.monotonic() - started:5.0f} s  {measurement.name}", flush=True)
                 self.keep(self)
             for peer in self.peers:
@@ -199,7 +204,11 @@ def words():
     parser.add_argument("--only", help="measurements whose names contain this")
     parser.add_argument("--before", help="the module of another revision, as one more peer")
     parser.add_argument("--before-version", help="what git calls that revision")
-    parser.add_argument("--document", type=pathlib.Path, help="put the tables into this file")
+    parser.add_argument("--document", type=pathlib.Path,
+                        help="put the tables into this file, unless other things ran meanwhile")
+    parser.add_argument("--force", action="store_true", help="whatever else ran meanwhile")
+    parser.add_argument("--guard", action="store_true",
+                        help="judges whether this module needs more CPU than the other revision's")
     return parser.parse_args()
 
 
@@ -236,7 +245,9 @@ class Report:
         mode = self.arguments.mode
         elapsed = round((datetime.datetime.now(datetime.timezone.utc) - self.started)
                         .total_seconds())
+        why_not = run.quiet.why_not() if run.quiet else ""
         about = {
+            **({"**Not to be trusted**": why_not} if why_not else {}),
             "Run": f"`ci/bench{'' if mode == 'full' else ' --' + mode}`, {run.rounds} "
                    f"round{'s' if run.rounds > 1 else ''}, on {self.started:%Y-%m-%d %H:%M} UTC, "
                    f"mod_wsforward {self.arguments.version}",
@@ -272,6 +283,20 @@ class Report:
         return text
 
 
+def guard(bench, every, load):
+    """The small comparison. The status to end with."""
+    ours, before = (peer for peer in every if type(peer) in (peers.Relay, peers.Before))
+    bench.start_backends([ours.backend_address, before.backend_address], 1)
+    for peer in (ours, before):
+        peer.start()
+    is_right = True
+    for measurement in (rows.Echo(load, False, 64, (1024,), 0.4), rows.Handshakes(load, False, 0.4)):
+        judged = Guard(measurement, ours, before)
+        is_right &= judged.run()
+        print(judged.said, flush=True)
+    return 0 if is_right else 1
+
+
 def main():
     arguments = words()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -291,10 +316,14 @@ def main():
         bench = peers.Bench(directory, arguments.module, load, descriptors,
                             arguments.before, arguments.before_version)
         every = peers.all_of(bench)
+        if arguments.guard:
+            return guard(bench, every, load)
         chosen = choose(every, arguments.peers, arguments.mode == "smoke")
         report = Report(arguments, chosen, descriptors, is_own_network, most_tunnels)
         rounds = arguments.rounds or (1 if arguments.mode == "smoke" else 3)
-        run = Run(chosen, rounds, report.write)
+        quiet = Quiet()
+        quiet.look(5)
+        run = Run(chosen, rounds, report.write, quiet)
         run.per_process = load.per_process
         # With room for an uneven spread over them.
         bench.start_backends([peer.backend_address for peer in every],
@@ -310,9 +339,18 @@ def main():
         shutil.rmtree(directory, ignore_errors=True)
     print(text)
     if arguments.document and not status:
-        table.put_into(arguments.document, text)
+        status = put_into_document(arguments, text, quiet.why_not())
     print(f"Written to {report.output}/{arguments.mode}.md and .json")
     return status or (1 if run.failed else 0)
+
+
+def put_into_document(arguments, text, why_not):
+    """Puts the tables there, unless the run is not to be trusted. The status to end with."""
+    if why_not and not arguments.force:
+        print(f"{arguments.document} stays as it is, since {why_not}. --force would change it.")
+        return 1
+    table.put_into(arguments.document, text)
+    return 0
 
 
 if __name__ == "__main__":
