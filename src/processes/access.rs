@@ -17,8 +17,8 @@ use os::packets::{self, PACKET_BYTES};
 use os::signal_safe::EventFd;
 use os::{log_file, poll};
 
-use crate::ffi::access_log;
 use crate::ffi::log::Server;
+use crate::ffi::log_files;
 use crate::processes::access_line;
 use crate::processes::line_kind::Kind;
 use crate::processes::line_queue::{Pushed, Queue};
@@ -276,7 +276,7 @@ fn write_line(
     write: impl FnOnce(BorrowedFd<'_>, &[u8]) -> io::Result<()>,
 ) -> Written {
     let Some((name, line)) = access_line::read(message) else { return Written::Yes };
-    let Some(fd) = access_log::log(name) else { return Written::Gone(name.to_vec()) };
+    let Some(fd) = log_files::log(name) else { return Written::Gone(name.to_vec()) };
     match write(fd, line) {
         Ok(()) => Written::Yes,
         Err(error) => Written::Failed(name.to_vec(), error),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use relay::{By, End, Progress, Why};
 
-use crate::ffi::access_log::{
-    BYTES_BOTH, BYTES_IN, BYTES_OUT, Line, MICROS, MICROS_TOO, MILLIS, OWN, Portion, SECONDS,
+use crate::ffi::access_log::{Line, Portion};
+use crate::ffi::log_items::{
+    BYTES_BOTH, BYTES_IN, BYTES_OUT, MICROS, MICROS_TOO, MILLIS, OWN, SECONDS,
 };
 
 /// The names of `%{name}^WS`.
