@@ -6,11 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from harness import paths
+from harness.dockerfile import instructions
 
 CONTRIB = paths.ROOT / "contrib"
 DOCKERFILE = CONTRIB / "docker" / "Dockerfile"
@@ -75,25 +77,19 @@ def test_systemd_takes_the_drop_ins(tmp_path, wrong):
 # Containers.
 
 
-def instructions():
-    """(word, rest) of each instruction of the Dockerfile; lines that go on are joined."""
-    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.M)
-    return [tuple(line.split(None, 1)) for line in re.sub(r"\\\n\s*", "", text).splitlines() if line]
-
-
 def test_dockerfile_is_sound():
     """Its words, the shell of its steps, and the files that it copies."""
-    words = [word for word, _ in instructions()]
-    assert set(words) <= {"FROM", "RUN", "COPY", "ENV", "EXPOSE", "HEALTHCHECK", "CMD"}
-    assert [rest.split()[0] for word, rest in instructions() if word == "FROM"] == ["httpd:2.4", "httpd:2.4"]
-    for word, rest in instructions():
+    words = [word for word, _ in instructions(DOCKERFILE)]
+    assert set(words) <= {"FROM", "RUN", "COPY", "ENV", "EXPOSE", "CMD"}
+    assert [rest.split()[0] for word, rest in instructions(DOCKERFILE) if word == "FROM"] == ["httpd:2.4", "httpd:2.4"]
+    for word, rest in instructions(DOCKERFILE):
         if word == "RUN":
             subprocess.run(["sh", "-n", "-c", rest], check=True)
         elif word == "COPY" and not rest.startswith("--from"):
             *sources, _ = shlex.split(rest)
             assert all((paths.ROOT / source).exists() for source in sources), rest
     ignored = (DOCKERFILE.with_name("Dockerfile.dockerignore")).read_text().split()
-    copied = [source for word, rest in instructions() if word == "COPY" for source in rest.split()[:-1]]
+    copied = [source for word, rest in instructions(DOCKERFILE) if word == "COPY" for source in rest.split()[:-1]]
     assert not [source for source in copied for path in ignored if source.startswith(path)]
     for name in ("start", "is-ready"):
         file = DOCKERFILE.with_name(name)
@@ -160,6 +156,17 @@ def test_image_is_in_service_until_its_ready_file_is_gone(module, scratch):
                           capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "BACKEND": "http://127.0.0.1:8080"})  # fmt: skip
     assert done.stdout == "ended with 0\n", done.stdout + done.stderr + (root / "error.log").read_text()
+
+
+@pytest.mark.skipif(os.environ.get("WSF_STRESS") != "long", reason="takes a quarter of an hour: WSF_STRESS=long")
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_steps_of_the_dockerfile_in_clean_roots():
+    """Where no engine is; what it makes is started, has tunnels, and stops gracefully."""
+    folder = paths.ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "image"
+    script = paths.ROOT / "tests" / "package" / "image_root.py"
+    done = subprocess.run(["unshare", "--mount", sys.executable, script, folder], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "ok", done.stdout[-5000:] + done.stderr[-5000:]
 
 
 def test_compose_file_waits_for_a_graceful_stop():
