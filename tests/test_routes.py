@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import http, relayed, routes, websocket
+from harness import http, paths, relayed, routes, websocket
 from harness.libclient import connect
 from harness.routestable import CLIENTS, MPMS
 
@@ -25,6 +25,16 @@ def site(carrier, shared_httpd, backends):
     return server.start()
 
 
+def is_here(route):
+    """Whether this httpd has it."""
+    return paths.httpd_version() >= route.since
+
+
+def needs(route):
+    if not is_here(route):
+        pytest.skip(f"httpd {'.'.join(map(str, route.since))} has this route")
+
+
 @pytest.mark.carriers("thread", "relay", mpms=MPMS)
 @pytest.mark.parametrize("kind", CLIENTS)
 @pytest.mark.parametrize("route", routes.ROUTES, ids=str)
@@ -32,6 +42,7 @@ def test_route(site, carrier, backends, certificate, record_property, route, kin
     """The handshake, messages of several sizes both ways, and the close code get through; the tunnel is the
     relay's while it lives if it is to be: the status page says so, and no worker is busy."""
     record_property("route", (route.name, kind, site.mpm))
+    needs(route)
     origin = backends[route.to]
     if kind == "plain":
         where, options = f"ws://localhost:{site.ports['plain']}", {}
@@ -69,6 +80,7 @@ def test_route(site, carrier, backends, certificate, record_property, route, kin
 @pytest.mark.parametrize("route", [r for r in routes.ROUTES if "ws" not in r.path.split("/")[1]], ids=str)
 def test_plain_request_on_the_same_route(site, backends, client, route):
     """What is not an upgrade request is proxied as ever, keep-alive included."""
+    needs(route)
     talk = client(site.ports["plain"])
     for _ in range(2):
         answer = talk.ask(http.request(route.path))
@@ -84,7 +96,7 @@ def test_module_order_and_wstunnel(httpd, backends, client, order, wstunnel):
     fallback = "ProxyWebsocketFallbackToProxyHttp Off\n" if "Off" in wstunnel else ""
     port = server.vhost(fallback + "WSForward On\n" + routes.directives(server, backends))
     server.start()
-    for number, route in enumerate(routes.ROUTES):
+    for number, route in enumerate(route for route in routes.ROUTES if is_here(route)):
         with client(port) as talk:
             assert talk.ask(http.handshake(route.path, upgrade="WebSocket")).status == 101, route.name
             talk.echoes(b"%d" % number)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def httpd():
         if program.exists():
             return program
     raise Missing(f"no httpd in {apxs('SBINDIR')}")
+
+
+@functools.cache
+def httpd_version():
+    """Its version, such as (2, 4, 62)."""
+    said = subprocess.run([httpd(), "-v"], capture_output=True, text=True, check=True).stdout
+    return tuple(map(int, re.search(r"Apache/(\d+)\.(\d+)\.(\d+)", said).groups()))
 
 
 @functools.cache

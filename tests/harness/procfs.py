@@ -43,6 +43,14 @@ def _smaps(pid, key):
     raise KeyError(key)
 
 
+def as_it_sees(pid, path):
+    """What the process calls a file that we see at `path`: its root may be another one (ci/platforms)."""
+    try:
+        return path.removeprefix(os.readlink(f"/proc/{pid}/root").rstrip("/"))
+    except OSError:
+        return path
+
+
 def descriptors(pid):
     """What every open descriptor of the process points to; nothing if the process is gone."""
     found = []
@@ -52,7 +60,7 @@ def descriptors(pid):
         return found
     for name in names:
         try:
-            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+            found.append(as_it_sees(pid, os.readlink(f"/proc/{pid}/fd/{name}")))
         except FileNotFoundError:
             continue
     return sorted(found)
@@ -143,7 +151,7 @@ def mapped_inodes(pid, path):
         return inodes
     for line in mappings.splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].removesuffix(" (deleted)") == str(path):
+        if len(fields) == 6 and as_it_sees(pid, fields[5].removesuffix(" (deleted)")) == str(path):
             inodes.add(int(fields[4]))
     return inodes
 

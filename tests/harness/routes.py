@@ -13,6 +13,8 @@ class Route:
     to: str = "tcp"
     #: What the back end sees as request target; None where it is a file name of httpd's.
     target: str = "/echo"
+    #: The first httpd that has it: those before answer 500 themselves.
+    since: tuple = (2, 4, 47)
 
     def __str__(self):
         return self.name
@@ -28,12 +30,12 @@ def _urls(backends):
 SCHEMES = {"http": "tcp", "https": "tls", "ws": "tcp", "wss": "tls", "unix_http": "unix", "unix_ws": "unix"}
 
 
-def _each(name, slug, directives, schemes=SCHEMES, target="/echo"):
+def _each(name, slug, directives, schemes=SCHEMES, target="/echo", since=Route.since):
     return [
         Route(f"{name} {scheme.replace('_', ': ')}", f"/{slug}-{scheme}/echo",
               directives.replace("PATH", f"/{slug}-{scheme}").replace("URL", f"{{{scheme}}}")
               .replace("NAME", f"{slug}-{scheme}".replace("_", "-")),
-              SCHEMES[scheme], target)
+              SCHEMES[scheme], target, since)
         for scheme in schemes
     ]  # fmt: skip
 
@@ -44,7 +46,12 @@ ROUTES = [
            """<Directory "{htdocs}PATH">
     RewriteEngine On
     RewriteRule "^(.*)" "URL/$1" [P]
-</Directory>""", ["http", "wss", "unix_http"]),
+</Directory>""", ["http", "wss"]),
+    *_each("RewriteRule [P], Directory,", "directory",
+           """<Directory "{htdocs}PATH">
+    RewriteEngine On
+    RewriteRule "^(.*)" "URL/$1" [P]
+</Directory>""", ["unix_http"], since=(2, 4, 63)),
     Route("RewriteRule [P], .htaccess, http", "/htaccess/echo", """<Directory "{htdocs}/htaccess">
     AllowOverride FileInfo
 </Directory>"""),
