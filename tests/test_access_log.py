@@ -469,6 +469,10 @@ class Still:
                 self.lengths.update(map(len, lines))
         return self.lines
 
+    def is_whole(self):
+        """No line was begun and not ended."""
+        return not self._rest
+
 
 def lost_said(server):
     """How many lines WSF0130 says were lost."""
@@ -517,6 +521,29 @@ def test_log_that_stands_still_loses_lines_beyond_the_bound_and_says_so(site, cl
     # Of those after the first one not at once, but at the latest now.
     server.stop()
     assert lost_said(server) == lost
+    os.close(still[0].fd)
+
+
+def test_stop_cuts_no_line_of_a_log_that_stands_still(site, client):
+    """The parent writes those of drain processes, and does not wait: what does not fit as a whole is left."""
+    still, count = [], 20
+
+    def more(server):
+        still.append(Still(server.directory / "still"))
+        return directives(server)
+    made = site("event", more, vhost=lambda server: f'CustomLog "{server.directory}/still" "%U|%U"')
+    server = made.server
+    server.log.expect("WSF0132")
+    talks = [client(made.plain) for _ in range(count)]
+    path = PATH[:5000]
+    for talk in talks:
+        tunnel(talk, path)
+    relayed.wait_figure(server, "Tunnels", count)
+    server.reload()
+    wait.until(made.drains, "a drain process")
+    server.stop()
+    assert 1 < still[0].read() < count
+    assert still[0].lengths == {2 * len(path) + 1} and still[0].is_whole()
     os.close(still[0].fd)
 
 

@@ -2,8 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fstat, open};
+use rustix::io::ioctl_fionread;
+use rustix::param::page_size;
+use rustix::pipe::fcntl_getpipe_size;
 
 /// Whether a descriptor is what lines can be written to: of a program's standard input if
 /// `is_piped`, else of a file that is only added to.
@@ -20,6 +24,32 @@ pub fn is_one(fd: BorrowedFd<'_>, is_piped: bool) -> bool {
 /// # Errors
 /// The kernel's. Part of the line may be there then.
 pub fn write(fd: BorrowedFd<'_>, line: &[u8]) -> io::Result<()> {
+    wait_for_room(fd, line.len());
+    write_all(fd, line)
+}
+
+/// Before a long line waits until a pipe has room for all of it: so none is cut where a program has
+/// stopped reading, and the process ends. Where the pipe is full but moves, it waits no longer than a
+/// second: others would take each room there is.
+fn wait_for_room(fd: BorrowedFd<'_>, bytes: usize) {
+    /// The kernel says when there is room for a page, and no more.
+    const LOOK_AGAIN: Duration = Duration::from_millis(20);
+    const MOST_MOVES: u32 = 50;
+    if bytes <= libc::PIPE_BUF || !fits(fd, 0, bytes) {
+        return;
+    }
+    let (mut moves, mut before) = (0, None);
+    while let Ok(there) = ioctl_fionread(fd)
+        && !fits(fd, there, bytes)
+        && moves < MOST_MOVES
+    {
+        moves += u32::from(before.is_some_and(|before| before != there));
+        before = Some(there);
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn write_all(fd: BorrowedFd<'_>, line: &[u8]) -> io::Result<()> {
     let mut rest = line;
     while !rest.is_empty() {
         match rustix::io::write(fd, rest) {
@@ -32,16 +62,33 @@ pub fn write(fd: BorrowedFd<'_>, line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for who must not wait: a pipe takes as much as it has room for. `false` if something is
-/// left. Whatever flags other processes set on the descriptor.
+/// The same for who must not wait: a pipe gets the whole line if it has room for it, else nothing.
+/// `false` if the line is not there. Whatever flags other processes set on the descriptor.
 pub fn write_now(fd: BorrowedFd<'_>, line: &[u8]) -> bool {
     match fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-        Ok(FileType::RegularFile) => write(fd, line).is_ok(),
-        Ok(FileType::Fifo) => {
+        Ok(FileType::RegularFile) => write_all(fd, line).is_ok(),
+        Ok(FileType::Fifo) if has_room(fd, line.len()) => {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            open(path, flags, Mode::empty()).is_ok_and(|own| write(own.as_fd(), line).is_ok())
+            open(path, flags, Mode::empty()).is_ok_and(|own| write_all(own.as_fd(), line).is_ok())
         }
         _ => false,
     }
+}
+
+/// Whether so many bytes go into a pipe without waiting, if nobody else writes to it.
+fn has_room(pipe: BorrowedFd<'_>, bytes: usize) -> bool {
+    // So many the kernel takes all of, or nothing.
+    bytes <= libc::PIPE_BUF || ioctl_fionread(pipe).is_ok_and(|there| fits(pipe, there, bytes))
+}
+
+/// Whether this is a pipe that has room for so many bytes beside those that are there.
+fn fits(pipe: BorrowedFd<'_>, there: u64, bytes: usize) -> bool {
+    // Fails for what is no pipe.
+    let Ok(size) = fcntl_getpipe_size(pipe) else { return false };
+    let pages = |bytes: usize| bytes.div_ceil(page_size());
+    // A pipe is so many pages. Two that were filled one after the other have more than one page's
+    // worth, the first one may be read in part, and what comes may begin in a page of its own.
+    let there = usize::try_from(there).unwrap_or(usize::MAX).saturating_mul(2);
+    pages(there) + 1 + pages(bytes) < pages(size)
 }
