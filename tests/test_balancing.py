@@ -311,6 +311,7 @@ def test_counts_of_a_killed_child_are_free(httpd, members, client, mpm):
     opened(client, server, 20, fields=[("Cookie", "ROUTE=x.a")])
     settled(server, 20)
     holder = max(server.children, key=lambda child: len(procfs.connections(child)))
+    server.expect_log(f"WSF0310: process {holder} is gone")
     os.kill(holder, signal.SIGKILL)
     wait.until(lambda: back.open[0] < 20, "its tunnels are gone")
     wait.until(lambda: holder not in server.children, "httpd knows that it is gone", 20)

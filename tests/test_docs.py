@@ -122,6 +122,17 @@ def tunnels_at(rows, limit):
     return dict(rows)[limit]
 
 
+def test_tests_of_promises_are_there():
+    promises = read("docs/reliability.md").split("\n## Promises\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (?!Promise|---)(.*) \| (.*) \|$", promises, re.M)
+    assert len(rows) >= 10
+    for promise, shown in rows:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", shown)
+        assert named or "(#" in shown, promise
+        for file, test in named:
+            assert f"\ndef {test}(" in read(f"tests/{file}"), (file, test)
+
+
 # Messages.
 
 #: A line of the catalogue: a name, the number and the level of a message, its fields, its text.

@@ -449,6 +449,7 @@ def test_figures_after_a_child_was_killed(httpd, backend, client, mpm):
     victim, lost = max(holders.items(), key=lambda item: item[1])
     before = relayed.figures(server)
     assert before["Tunnels"] == 24
+    server.expect_log(f"WSF0310: process {victim} is gone, and with it {lost} relayed tunnels")
     os.kill(victim, signal.SIGKILL)
     relayed.wait_figure(server, "Tunnels", 24 - lost)
     after = relayed.figures(server)
@@ -518,6 +519,7 @@ def test_place_of_a_child_that_was_killed_while_it_gave_it_back(httpd, backend, 
     [at] = [at for at, number in enumerate(halves) if number == child]
     # As src/shared/slots.rs marks a place that this process is clearing.
     memory.write(4 * at, struct.pack("<I", 1 << 31 | child))
+    server.expect_log(f"WSF0310: process {child} is gone, and with it 2 relayed tunnels")
     os.kill(child, signal.SIGKILL)
     wait.until(lambda: child not in server.children and server.status(), "another child serves")
     relayed.wait_figure(server, "Tunnels", 0)

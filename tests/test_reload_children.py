@@ -115,6 +115,7 @@ def test_limit_by_client_counts_collected_tunnels(site, client):
     # still on its way would live on.
     [pid] = one.drains()
     wait.until(lambda: len(procfs.connections(pid)) == 2 * 5, "it has all tunnels")
+    one.server.expect_log(f"WSF0310: process {pid} is gone, and with it 5 relayed tunnels that it did not end")
     os.kill(pid, signal.SIGKILL)
     wait.until(lambda: one.count("Tunnels") == 0, "nothing is counted")
     for _ in range(5):
@@ -122,7 +123,8 @@ def test_limit_by_client_counts_collected_tunnels(site, client):
 
 
 def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client):
-    """It waited in the queue, counted for the process that was to take it; the next one counts it anew."""
+    """It waited in the queue, counted for the process that was to take it; who finds that gone takes it in,
+    and counts it anew."""
     one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 2")
     relayed(client, one)
     [collector] = wait.until(one.drains, "a process collects")
@@ -134,11 +136,12 @@ def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client
     child = int(line.split(b"[pid ")[1].split(b":")[0].split(b"]")[0])
     wait.until(lambda: child not in one.server.children, "its child has ended")
     assert one.drains() == [collector]
+    one.server.expect_log(f"WSF0310: process {collector} is gone, and with it 2 relayed tunnels")
     os.kill(collector, signal.SIGKILL)
-    # Whoever looks takes back what was counted for it.
-    wait.until(lambda: one.count("Tunnels") == 0, "nothing is counted")
-    relayed(client, one)
+    # Whoever looks takes back what was counted for it. No other child ends meanwhile that could collect.
+    wait.until(lambda: one.count("Tunnels") == 1 and one.server.log.matching("WSF0310"), "it is found gone")
     waiting.echoes()
+    relayed(client, one)
     wait.until(lambda: one.count("Tunnels") == 2, "both are counted")
     one.server.log.expect("WSF0108.*WSForwardMaxTunnelsPerClient 2 is reached")
     with client(one.plain) as talk:

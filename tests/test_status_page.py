@@ -126,6 +126,7 @@ def test_tunnels_of_a_killed_child_are_listed_no_more(site, backend, client, mpm
     talk.echoes(b"hello")
     wait.until(lambda: page.metric("bytes_total", direction="up") == 11, lambda: f"{page.metrics()}")
     [one] = page.tunnels()
+    server.expect_log(f"WSF0310: process {one['pid']} is gone, and with it 1 relayed tunnels")
     os.kill(one["pid"], signal.SIGKILL)
     page.wait_tunnels(0)
     assert page.metric("bytes_total", direction="up") == 11
@@ -161,6 +162,7 @@ def test_totals_never_go_back(site, backend, client):
             server.reload()
         else:
             pids = {one["pid"] for one in page.tunnels()} & set(server.children)
+            server.expect_log("WSF0310")
             os.kill(min(pids), signal.SIGKILL)
             wait.until(lambda: server.status() is not None, "httpd answers")
         check()

@@ -180,6 +180,8 @@ messages! {
 
     LinesLost(305) Warn { lines } "{lines} lines about tunnels were lost: the error log did not take them in time"
 
+    ProcessGone(310) Warn { pid, tunnels } "process {pid} is gone, and with it {tunnels} relayed tunnels that it did not end: it was killed, or crashed"
+
     ClosedByAdmin(400) Notice { count, who, which, code } "{count} tunnels told to close with {code} by \"{who}\": {which}"
 
     NoRegister(401) Warn { error } "open tunnels are not listed, and the status page has no totals by virtual host: {error}"

@@ -75,7 +75,7 @@ pub fn start_in_child(relay_threads: usize) -> io::Result<()> {
     let shared = Arc::new(Shared { queue, wake: EventFd::new()?, done: EventFd::new()? });
     let of_thread = Arc::clone(&shared);
     let channel = registry::access_lines().map(|[receive, _]| receive);
-    let thread = relay::spawn_without_signals("wsf-access", move || {
+    let thread = relay::spawn_lasting("wsf-access", move || {
         of_thread.write(channel);
         of_thread.done.signal();
     })?;
@@ -125,7 +125,11 @@ enum Sent {
 /// Sends a line to a child.
 fn send(message: &[u8]) -> Sent {
     let channel = registry::access_lines().filter(|_| message.len() <= PACKET_BYTES);
-    let sent = channel.map(|[_, channel]| packets::send(channel, message));
+    let send = |channel| {
+        failpoint::check!("log.send-access")?;
+        packets::send(channel, message)
+    };
+    let sent = channel.map(|[_, channel]| send(channel));
     match sent {
         Some(Ok(())) => return Sent::Done,
         Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Sent::NoRoom,
@@ -277,7 +281,7 @@ fn write_line(
 ) -> Written {
     let Some((name, line)) = access_line::read(message) else { return Written::Yes };
     let Some(fd) = log_files::log(name) else { return Written::Gone(name.to_vec()) };
-    match write(fd, line) {
+    match failpoint::check!("log.access").and_then(|()| write(fd, line)) {
         Ok(()) => Written::Yes,
         Err(error) => Written::Failed(name.to_vec(), error),
     }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use os::descriptors;
-use relay::{Rules, socket, spawn_without_signals};
+use relay::{Rules, socket, spawn_lasting};
 use shared::TunnelEntry;
 
 /// How long a tunnel gets to end once its worker was woken: its peers have the usual time for an
@@ -101,7 +101,7 @@ pub fn set(
     // A process that was forked has what its parent had, but for the thread.
     if state.thread.as_ref().is_none_or(|(of, _)| *of != pid) {
         state.sleepers.clear();
-        state.thread = Some((pid, spawn_without_signals("alarm", run)?));
+        state.thread = Some((pid, spawn_lasting("alarm", run)?));
     }
     state.last = state.last.wrapping_add(1).max(1);
     let number = state.last;

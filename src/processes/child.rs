@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use messages::{Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay};
+use messages::{
+    Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay, ProcessGone,
+};
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
 use os::mark::Mark;
@@ -24,8 +26,11 @@ use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
+use crate::processes::line_kind::Kind;
 use crate::processes::plan::Plan;
-use crate::processes::{access, alarm, lines, logger, memory, orders, own_slot, parent, registry};
+use crate::processes::{
+    access, alarm, collecting, lines, logger, memory, orders, own_slot, parent, registry,
+};
 
 /// What a child has. Set once, by [`start`]; empty in the parent.
 static CHILD: OnceCell<Child> = OnceCell::new();
@@ -71,12 +76,13 @@ pub fn start(process: Process<'_>) {
     let settings = config::settings();
     let server = process.main_server();
     logger::install(&process);
+    memory::tell_gone(&process, found_gone);
     let slot = own_slot::claim(&process);
     let started = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
     let (errorlog, relay) = started.unzip();
     lines::install_in_child(&process, errorlog);
     let prepared = match relay {
-        Some(_) => Prepared::new(),
+        Some(_) => failpoint::check!("child.prepare").and_then(|()| Prepared::new()),
         None => Err(io::ErrorKind::Unsupported.into()),
     };
     if let (Some(_), Err(error)) = (&relay, &prepared) {
@@ -92,6 +98,34 @@ pub fn start(process: Process<'_>) {
     // A child starts once.
     let _ = CHILD.set(child);
     watch_orders();
+    let early = std::mem::take(&mut *EARLY.lock().unwrap_or_else(PoisonError::into_inner));
+    early.into_iter().for_each(|(pid, tunnels)| found_gone(pid, tunnels));
+    collect_left();
+}
+
+/// What was found gone while this child was starting.
+static EARLY: Mutex<Vec<(u32, usize)>> = Mutex::new(Vec::new());
+
+/// A process is gone that did not end its tunnels.
+fn found_gone(pid: u32, tunnels: usize) {
+    if CHILD.get().is_none() {
+        EARLY.lock().unwrap_or_else(PoisonError::into_inner).push((pid, tunnels));
+        return;
+    }
+    if tunnels > 0 {
+        lines::say(Kind::Gone, &ProcessGone { pid: &pid, tunnels: &tunnels });
+    }
+    collect_left();
+}
+
+/// Takes in tunnels that are on their way to a process that is gone: nobody else would, before another
+/// child ends.
+fn collect_left() {
+    let Some(child) = here().filter(|_| has_relay()) else { return };
+    let is_left = memory::shared().is_some_and(|shared| !shared.is_collected());
+    if let Some([queue, _]) = memory::queue().filter(|_| is_left) {
+        collecting::arrived(queue, child.slot).for_each(|tunnel| adopt(tunnel, &mut || {}));
+    }
 }
 
 /// Has the tunnels of this process look at what they are ordered.
@@ -127,6 +161,7 @@ fn start_relay(
             let why = HttpdTooOldForRelay { oldest: &OLDEST_FOR_RELAY, found: &version() };
             return Err(io::Error::other(why.to_string()));
         }
+        failpoint::check!("child.relay")?;
         let limit = descriptors::raise_limit()?;
         let capacity = capacity(limit, worker_threads(), settings.threads as u64);
         slot.capacity.store(capacity, Relaxed);
@@ -178,7 +213,8 @@ fn relay() -> Option<&'static Relay> {
 
 /// Gives a tunnel to the relay. Calls `counted` as soon as it is counted there.
 pub fn adopt(tunnel: Tunnel, counted: &mut dyn FnMut()) {
-    let refused = match relay() {
+    let is_taken = failpoint::check!("handover.adopt").is_ok();
+    let refused = match relay().filter(|_| is_taken) {
         Some(relay) => relay.adopt_counted(tunnel, counted),
         None => Err(tunnel),
     };
@@ -290,6 +326,7 @@ pub fn stop(how: ChildExit) {
     // After the fork, so that no tunnel waits for the logs.
     access::finish();
     lines::finish();
+    failpoint::step!("child.end");
     // Does nothing if the slot is a drain process's by now.
     memory::release(child.slot);
 }
@@ -307,6 +344,7 @@ fn end_tunnels(ends_here: bool) {
 }
 
 fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
+    failpoint::step!("drain.stop");
     let settings = &child.settings;
     let stops = !is_graceful;
     let terms = Terms {

@@ -54,7 +54,9 @@ impl Collecting {
 
     /// Takes what is left, and says how many tunnels.
     pub fn end(self, relay: &Relay, slot: &Slot) -> usize {
-        take_in(self.claim.give_up(), relay, slot)
+        let queue = self.claim.give_up();
+        failpoint::step!("collector.leave");
+        take_in(queue, relay, slot)
     }
 }
 

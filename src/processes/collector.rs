@@ -92,6 +92,7 @@ fn send_all(queue: BorrowedFd<'_>, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot)
         let message = if room { message(&mut tunnel) } else { None };
         let sent = message.is_some_and(|message| {
             room = send(queue, &message, &tunnel, until).is_ok();
+            failpoint::step!("collector.sent");
             room
         });
         if !sent {
@@ -109,6 +110,7 @@ fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
 }
 
 fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
+    failpoint::check!("collector.send")?;
     loop {
         match fdpass::send(queue, message, tunnel.descriptors()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -125,6 +127,7 @@ fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Tunnel, until: Instant) 
 
 /// A tunnel as a message. `None` if it cannot go like that.
 fn message(tunnel: &mut Tunnel) -> Option<Vec<u8>> {
+    failpoint::check!("collector.freeze").ok()?;
     let frozen = tunnel.freeze()?;
     let message = tunnel.record::<TunnelRecord>()?.message(&frozen).encode()?;
     (message.len() <= MESSAGE).then_some(message)
@@ -144,14 +147,18 @@ pub fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Rece
     let most = if poll::is_readable(queue) { MAX_QUEUED } else { 0 };
     let mut buffer = vec![0; if most > 0 { MESSAGE } else { 0 }];
     (0..most).map_while(move |_| {
-        let (length, [client, backend]) = match fdpass::receive(queue, &mut buffer) {
+        let arrived = failpoint::check!("collector.receive");
+        let arrived = arrived.and_then(|()| fdpass::receive(queue, &mut buffer));
+        let (length, [client, backend]) = match arrived {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 return Some(Received::Lost(NoRoom.to_string()));
             }
             Err(_) => return None,
         };
-        let tunnel = buffer.get(..length).and_then(Message::decode).and_then(|message| {
+        let is_whole = failpoint::check!("collector.thaw").is_ok();
+        let came = buffer.get(..length).filter(|_| is_whole);
+        let tunnel = came.and_then(Message::decode).and_then(|message| {
             let record = TunnelRecord::thaw(&message, slot);
             Tunnel::thaw(message.frozen, client, backend, Box::new(record))
         });

@@ -33,18 +33,20 @@ pub fn hand_on(
     if tunnels.is_empty() && claim.is_none() {
         return Ok(0);
     }
-    let place = registry::claim();
+    failpoint::step!("drain.claimed");
+    let place = failpoint::check!("drain.place").ok().and_then(|()| registry::claim());
     let child = std::process::id();
     // One that nobody finds would outlive a restart.
     let forked = match place {
         None if registry::is_there() => Err(io::Error::other("there are as many as can be")),
         // SAFETY: the new process calls nothing of httpd, and takes no lock that its child had: it
         // has the tunnels, what was prepared for it, and its place in shared memory.
-        _ => unsafe { fork_drain() },
+        _ => failpoint::check!("drain.fork").and_then(|()| unsafe { fork_drain() }),
     };
     match forked {
         Ok(Fork::Child(forked)) => forked.run(|forked| {
             end_unless_alive(HANG_SECONDS);
+            failpoint::step!("drain.forked");
             let Prepared { server, nowhere, ended, found } = prepared;
             let own = [server.as_fd(), ended.as_fd(), found.as_fd()].into_iter();
             let sockets = tunnels.iter().flat_map(Tunnel::descriptors);
@@ -56,18 +58,23 @@ pub fn hand_on(
             // SAFETY: all that this process goes on with is kept. The rest is the child's, which
             // lives on in statics that are not used here.
             unsafe { forked.close_all_but(keep, nowhere.as_fd()) };
+            failpoint::step!("drain.closed");
             // Before anything that might have something to say.
             lines::install_in_drain_process(&forked, terms.ends_are_logged);
             access::install_in_drain_process(&forked);
             record::signal_ends(&forked, ended);
             let drain_slot = DrainSlot::take(slot, place, child);
+            failpoint::step!("drain.slot");
             found.signal();
+            failpoint::step!("drain.found");
             drain_process::run(forked, prepared, &drain_slot, terms, tunnels, claim);
             access::finish();
             lines::finish();
+            failpoint::step!("drain.end");
             drain_slot.leave();
         }),
         Ok(Fork::Parent(pid)) => {
+            failpoint::step!("drain.parent");
             slot.become_drain(child, pid);
             if let Some(place) = place {
                 place.pass(child, pid);

@@ -226,9 +226,11 @@ impl<'d> DrainProcess<'d> {
             keep_alive: terms.keep_alive,
             ..RelaySettings::default()
         };
-        let started = forked
-            .leave()
-            .and_then(|left| Ok((left, Relay::start(&settings, &slot.counts.relay)?)));
+        let started =
+            failpoint::check!("drain.leave").and_then(|()| forked.leave()).and_then(|left| {
+                failpoint::check!("drain.relay")?;
+                Ok((left, Relay::start(&settings, &slot.counts.relay)?))
+            });
         let (Left { notices, title }, relay) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -244,6 +246,7 @@ impl<'d> DrainProcess<'d> {
             }
         };
         for tunnel in tunnels {
+            failpoint::step!("drain.adopt");
             adopt(&relay, tunnel);
         }
         process::trim_memory();
@@ -284,6 +287,7 @@ impl<'d> DrainProcess<'d> {
 
     /// Looks around, and waits until something happens. Says whether it is time to end.
     fn poll_once(&mut self) -> Option<EndReason> {
+        failpoint::step!("drain.watch");
         if self.relay.is_responsive() {
             end_unless_alive(HANG_SECONDS);
         }

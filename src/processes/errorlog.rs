@@ -55,7 +55,7 @@ impl ErrorLog {
         let (wake, done) = (EventFd::new()?, EventFd::new()?);
         let shared = Arc::new(Shared { server, queue, wake, done });
         let of_thread = Arc::clone(&shared);
-        let thread = relay::spawn_without_signals("wsf-log", move || {
+        let thread = relay::spawn_lasting("wsf-log", move || {
             of_thread.write(pipe);
             of_thread.done.signal();
         })?;
@@ -100,6 +100,7 @@ impl Shared {
 
     /// Takes what drain processes have said.
     fn take_in(&self, pipe: BorrowedFd<'_>, buffer: &mut Vec<u8>) {
+        failpoint::step!("log.take");
         read_lines(line_pipe::receive(pipe, buffer), |level, id, text| {
             if self.server.is_logged(level)
                 && self.queue.push_own((level, id), text.to_owned()) == Pushed::Lost
@@ -122,6 +123,7 @@ impl Shared {
                 self.take_in(pipe, &mut buffer);
             }
             while let Some(((level, id), line)) = self.queue.pop() {
+                failpoint::step!("log.write");
                 self.server.log(level, id, &line);
                 let lost = self.queue.take_lost();
                 if lost > 0 {

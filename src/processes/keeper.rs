@@ -62,7 +62,7 @@ impl Keeper {
     ) -> io::Result<Self> {
         let told = Arc::new(Told { orders: Orders::new()?, done: EventFd::new()? });
         let of_thread = Arc::clone(&told);
-        let thread = relay::spawn_without_signals("wsf-keeper", move || {
+        let thread = relay::spawn_lasting("wsf-keeper", move || {
             let Told { orders, done } = &*of_thread;
             let mut looks = MAX_LOOKS;
             let mut has_told = false;

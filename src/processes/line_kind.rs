@@ -2,7 +2,7 @@
 
 use messages::{
     AccessLinesLost, AccessLogFailed, AccessLogGone, Level, LinesLost, Message, MessageId,
-    NoProcess, OfRelay, TunnelEnded, TunnelLost,
+    NoProcess, OfRelay, ProcessGone, TunnelEnded, TunnelLost,
 };
 
 /// What kind of line it is, by its first byte in the pipe from drain processes.
@@ -17,6 +17,8 @@ pub enum Kind {
     Lost = b'l',
     /// Tunnels end because a process cannot carry them.
     NoProcess = b'n',
+    /// A process is gone that did not end its tunnels.
+    Gone = b'x',
     /// What the relay itself has to say.
     Relay = b'r',
     /// So many lines were lost.
@@ -52,6 +54,7 @@ impl Kind {
             Self::Bug => (Level::Error, TunnelEnded::ID),
             Self::Lost => of::<TunnelLost<'_>>(),
             Self::NoProcess => of::<NoProcess<'_>>(),
+            Self::Gone => of::<ProcessGone<'_>>(),
             Self::Relay => of::<OfRelay<'_>>(),
             Self::LinesLost => of::<LinesLost<'_>>(),
             Self::AccessLinesLost => of::<AccessLinesLost<'_>>(),

@@ -131,5 +131,6 @@ impl DrainLines {
 }
 
 fn send(pipe: BorrowedFd<'_>, kind: Kind, line: &dyn fmt::Display) -> bool {
-    line_pipe::send(pipe, format!("{}{line}", char::from(kind as u8)))
+    failpoint::check!("log.send").is_ok()
+        && line_pipe::send(pipe, format!("{}{line}", char::from(kind as u8)))
 }

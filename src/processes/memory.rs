@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use messages::NoRegister;
+use once_cell::sync::OnceCell;
 use os::descriptors::Place;
 use os::{fdpass, futex, process};
 use relay::FROZEN_VERSION;
@@ -16,6 +17,7 @@ use crate::config;
 use crate::ffi::log::Server;
 use crate::ffi::retained::{retained, retained_descriptors};
 use crate::ffi::role::Parent;
+use crate::ffi::server::Process;
 
 /// Where the memory is, in this process. Set by [`create`], for each configuration.
 static MEMORY: AtomicPtr<Memory> = AtomicPtr::new(null_mut());
@@ -29,6 +31,16 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The queue for tunnels that change their process, its receiving and its sending end: open in
 /// the parent, and so in all its children. Set likewise.
 static QUEUE: [Place; 2] = [const { Place::new() }; 2];
+
+/// Who is told when a process is found that is gone. Set once, by a child when it starts.
+static WHEN_GONE: OnceCell<fn(u32, usize)> = OnceCell::new();
+
+/// From now on `told` is called with each process that is found to be gone, and the number of relayed
+/// tunnels that it did not end.
+pub fn tell_gone(_: &Process<'_>, told: fn(u32, usize)) {
+    // A child starts once.
+    let _ = WHEN_GONE.set(told);
+}
 
 /// Of what is in the queue: messages, the relay's part of them, and what they say of the memory.
 const QUEUE_LAYOUT: u64 = {
@@ -65,6 +77,12 @@ impl Processes for System {
         process::seconds()
     }
 
+    fn gone(&self, pid: u32, tunnels: usize) {
+        if let Some(told) = WHEN_GONE.get() {
+            told(pid, tunnels);
+        }
+    }
+
     fn wake(&self, word: &AtomicU32) {
         futex::wake(word);
     }
@@ -75,6 +93,7 @@ impl Processes for System {
 /// # Errors
 /// It cannot be had.
 pub fn create(_: &Parent, main: Server<'_>) -> io::Result<()> {
+    failpoint::check!("reload.memory")?;
     let memory: &Memory = retained(c"mod_wsforward_shared")?;
     // Without it nothing is listed, and all else goes on: memory may be promised to nobody.
     let register: Option<&Register> = retained(c"mod_wsforward_register")

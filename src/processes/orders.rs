@@ -21,7 +21,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(3600);
 /// # Errors
 /// It cannot be started.
 pub fn watch(slot: &'static Slot, mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
-    relay::spawn_without_signals("wsf-orders", move || {
+    relay::spawn_lasting("wsf-orders", move || {
         let word = slot.orders();
         loop {
             let seen = word.load(Acquire);

@@ -17,7 +17,8 @@ static UNSHARED: Slot = Slot::new();
 
 /// Takes a slot for a child that starts.
 pub fn claim(_: &Process<'_>) -> &'static Slot {
-    OWN.get_or_init(|| shared().and_then(Shared::claim).unwrap_or(&UNSHARED))
+    let found = || failpoint::check!("child.slot").ok().and_then(|()| shared());
+    OWN.get_or_init(|| found().and_then(Shared::claim).unwrap_or(&UNSHARED))
 }
 
 /// This process's slot. `None` in the parent.

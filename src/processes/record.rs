@@ -136,15 +136,17 @@ impl TunnelRecord {
 
     /// It is open no more: its client and its back end have one tunnel less.
     fn forget_entries(&self, end: &End) {
+        // The limits first, whatever becomes of the rest.
+        if let Some(shared) = shared() {
+            if let Some(entry) = self.client_entry {
+                shared.forget_client(entry);
+            }
+            if let Some(entry) = self.backend_entry {
+                shared.forget_backend(entry);
+            }
+        }
         if let Some(listing) = self.listing {
             listing.end(end);
-        }
-        let Some(shared) = shared() else { return };
-        if let Some(entry) = self.client_entry {
-            shared.forget_client(entry);
-        }
-        if let Some(entry) = self.backend_entry {
-            shared.forget_backend(entry);
         }
     }
 
@@ -170,6 +172,7 @@ impl Record for TunnelRecord {
 
     fn ended(&mut self, end: &End) {
         self.forget_entries(end);
+        failpoint::step!("log.end");
         let is_bug = matches!(end.why, Why::Panic | Why::ThreadDied);
         let kind = if is_bug { Kind::Bug } else { Kind::Ended };
         self.write_access_lines(end);

@@ -44,6 +44,7 @@ const NOWHERE: usize = usize::MAX;
 /// # Errors
 /// It cannot be had.
 pub fn create(_: &Parent) -> io::Result<()> {
+    failpoint::check!("reload.registry")?;
     let registry: &Registry = retained(c"mod_wsforward_drains_1")?;
     /// Of what goes through the pipe, and of the numbers of locks.
     const LAYOUT: u64 = 1;

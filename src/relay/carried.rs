@@ -233,7 +233,9 @@ impl Carried {
     fn ordered(&self) -> Option<Close> {
         let activity = self.activity?;
         let may_be = activity.order.load(Relaxed) != 0 && self.state.ending.is_none();
-        may_be.then(|| self.state.record.ordered()).flatten()
+        let ordered = may_be.then(|| self.state.record.ordered()).flatten()?;
+        failpoint::step!("relay.order");
+        Some(ordered)
     }
 
     fn pump(&mut self, cx: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Poll<Cause> {

@@ -57,7 +57,7 @@ pub use inline::end_inline;
 pub use keepalive::KeepAlive;
 pub use pipe::DESCRIPTORS_OF_PIPES;
 pub use rules::{Deadline, GOING_AWAY, Limit, Rules, Strict};
-pub use runtime::{Relay, spawn_without_signals};
+pub use runtime::{Relay, spawn_lasting};
 pub use settings::Settings;
 pub use shared::{Activity, Counters, Why};
 pub use side::Side;

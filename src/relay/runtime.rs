@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -110,6 +111,7 @@ impl Relay {
         self.counters.count_adopted();
         counted();
         thread.shared.load.fetch_add(1, Relaxed);
+        failpoint::step!("relay.give");
         let adopted = Adopted {
             tunnel: Some(tunnel),
             shared: Arc::clone(&thread.shared),
@@ -278,12 +280,29 @@ fn spawn(index: usize, settings: &Settings, counters: &'static Counters) -> io::
 ///
 /// # Errors
 /// It cannot be started.
-pub fn spawn_without_signals<T: Send + 'static>(
+fn spawn_without_signals<T: Send + 'static>(
     name: &str,
     life: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let _blocked = BlockedSignals::new();
     std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(life)
+}
+
+/// The same for what is to go on as long as the process: if `life` panics, it begins again.
+///
+/// # Errors
+/// It cannot be started.
+pub fn spawn_lasting(
+    name: &str,
+    mut life: impl FnMut() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    /// If it panics again and again, nothing else suffers.
+    const PAUSE: Duration = Duration::from_millis(100);
+    spawn_without_signals(name, move || {
+        while catch_unwind(AssertUnwindSafe(&mut life)).is_err() {
+            std::thread::sleep(PAUSE);
+        }
+    })
 }
 
 /// All signals blocked in this thread, and so in the threads it makes, until dropped.
@@ -384,6 +403,19 @@ mod tests {
         assert_eq!(seen.last(), Some(&0));
         assert!(seen.chunks(2).all(|pair| pair[0] == pair[1] + 1), "{seen:?}");
         drop((carried, under_way));
+    }
+
+    #[test]
+    fn a_thread_that_is_to_last_goes_on_after_a_panic() {
+        let (sender, lives) = channel();
+        let mut life = 0;
+        let thread = super::spawn_lasting("lasts", move || {
+            life += 1;
+            let _ = sender.send(life);
+            assert!(life > 2, "the test's panic");
+        });
+        thread.expect("a thread").join().expect("its end");
+        assert_eq!(lives.iter().collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use messages::ThreadDied;
+use messages::{TaskPanicked, ThreadDied};
 use shared::{Counters, Why};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -86,11 +86,16 @@ enum Event {
 /// So many tunnels begin to end at once, of those that are ordered to: each writes to both sides.
 const LOOKS_AT_ONCE: usize = 16;
 
+/// A panic ends this tunnel alone: it was not in its task yet, which has a guard of its own.
 fn carry(thread: &Rc<Thread>, mut adopted: Adopted) {
-    if let Some(tunnel) = adopted.tunnel.take()
-        && let Some(task) = Task::new(tunnel, Rc::clone(thread))
-    {
-        tokio::task::spawn_local(task);
+    let begun = catch_unwind(AssertUnwindSafe(|| {
+        failpoint::step!("relay.take");
+        adopted.tunnel.take().and_then(|tunnel| Task::new(tunnel, Rc::clone(thread)))
+    }));
+    match begun {
+        Ok(Some(task)) => drop(tokio::task::spawn_local(task)),
+        Ok(None) => {}
+        Err(_) => log::error!("{TaskPanicked}"),
     }
 }
 

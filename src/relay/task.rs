@@ -7,13 +7,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use messages::TaskPanicked;
-use shared::Why;
-use tokio::time::sleep_until;
+use shared::{Activity, Why};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::carried::{Carried, Unacknowledged};
 use crate::cause::Cause;
 use crate::end::By;
 use crate::ping::Silences;
+use crate::rules::Limit;
+use crate::side::Socket;
 use crate::stream::Stream;
 use crate::thread::Thread;
 use crate::timers::{Idle, Reports};
@@ -40,56 +42,41 @@ impl Task {
     /// task.
     pub(crate) fn new(tunnel: Tunnel, thread: Rc<Thread>) -> Option<Self> {
         let Tunnel { client, backend, mut state } = tunnel;
-        let sides =
-            Stream::new(client).map_err(|(_, error)| (By::Client, error)).and_then(|client| {
-                Stream::new(backend)
-                    .map(|backend| (client, backend))
-                    .map_err(|(_, error)| (By::Backend, error))
-            });
-        match sides {
-            Ok((client, backend)) => {
-                // One that is ending lingers, as it did where it was before.
-                let timeout = match state.ending {
-                    Some(_) => Some(state.rules.effective_linger()),
-                    None => state.rules.effective_idle_timeout(),
-                };
-                let idle = timeout.map(|timeout| Box::new(Idle::new(timeout)));
-                // By the clock as it is here and now.
-                let deadline = state.rules.deadline(state.started).map(|deadline| {
-                    Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))
-                });
-                let reports = Reports::new(&state).filter(|_| state.ending.is_none());
-                let is_opaque = state.up.is_opaque() || state.down.is_opaque();
-                let is_quiet = state.ending.is_some() || is_opaque;
-                let pings = Silences::new(&state.rules).filter(|_| !is_quiet);
-                let activity = state.record.activity();
-                let number = thread.register();
-                Some(Task {
-                    carried: Some(Carried {
-                        client,
-                        backend,
-                        state,
-                        idle,
-                        deadline,
-                        reports: reports.map(Box::new),
-                        pings,
-                        hold: None,
-                        silence: None,
-                        activity,
-                    }),
-                    number: Some(number),
-                    probation: Some(thread.probation.add(number)),
-                    thread,
-                    polled: false,
-                    ping_entry: None,
-                    watched: None,
-                })
-            }
-            Err((by, error)) => {
-                report(&mut state, &thread, by, Why::from_error(&error));
-                None
-            }
-        }
+        // It has no task yet, whose guard keeps a panic from all others.
+        let begun = catch_unwind(AssertUnwindSafe(|| begin(client, backend, &state)));
+        let begun = begun.unwrap_or_else(|_| {
+            log::error!("{TaskPanicked}");
+            Err((By::Us, Why::Panic))
+        });
+        let Begun { sides: [client, backend], idle, deadline, reports, pings, activity } =
+            match begun {
+                Ok(begun) => begun,
+                Err((by, why)) => {
+                    report(&mut state, &thread, by, why);
+                    return None;
+                }
+            };
+        let number = thread.register();
+        Some(Task {
+            carried: Some(Carried {
+                client,
+                backend,
+                state,
+                idle,
+                deadline,
+                reports,
+                pings,
+                hold: None,
+                silence: None,
+                activity,
+            }),
+            number: Some(number),
+            probation: Some(thread.probation.add(number)),
+            thread,
+            polled: false,
+            ping_entry: None,
+            watched: None,
+        })
     }
 
     fn unregister(&mut self) {
@@ -140,12 +127,54 @@ impl Task {
             carried.leave_seat();
             let Carried { client, backend, mut state, .. } = carried;
             // A TLS session may be what panicked, and do so again.
-            let closed = catch_unwind(AssertUnwindSafe(|| close(client, backend, &cause)));
+            let closed = catch_unwind(AssertUnwindSafe(|| {
+                failpoint::step!("relay.end");
+                close(client, backend, &cause);
+            }));
             let why = if closed.is_ok() { cause.why } else { Why::Panic };
             report(&mut state, &self.thread, cause.by, why);
         }
         self.unregister();
     }
+}
+
+/// What a tunnel has while it is carried, besides its state.
+struct Begun {
+    sides: [Stream; 2],
+    idle: Option<Box<Idle>>,
+    deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
+    reports: Option<Box<Reports>>,
+    pings: Option<Box<Silences>>,
+    activity: Option<&'static Activity>,
+}
+
+/// Registers both sides, the client's and the back end's. If the kernel refuses a descriptor: whose, and
+/// why.
+fn begin(client: Socket, backend: Socket, state: &TunnelState) -> Result<Begun, (By, Why)> {
+    let register = |socket, by| {
+        failpoint::check!("relay.register").map_err(|error| (by, Why::from_error(&error)))?;
+        Stream::new(socket).map_err(|(_, error)| (by, Why::from_error(&error)))
+    };
+    let sides = [register(client, By::Client)?, register(backend, By::Backend)?];
+    // One that is ending lingers, as it did where it was before.
+    let timeout = match state.ending {
+        Some(_) => Some(state.rules.effective_linger()),
+        None => state.rules.effective_idle_timeout(),
+    };
+    let is_opaque = state.up.is_opaque() || state.down.is_opaque();
+    let is_quiet = state.ending.is_some() || is_opaque;
+    Ok(Begun {
+        sides,
+        idle: timeout.map(|timeout| Box::new(Idle::new(timeout))),
+        // By the clock as it is here and now.
+        deadline: state
+            .rules
+            .deadline(state.started)
+            .map(|deadline| Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))),
+        reports: Reports::new(state).filter(|_| state.ending.is_none()).map(Box::new),
+        pings: Silences::new(&state.rules).filter(|_| !is_quiet),
+        activity: state.record.activity(),
+    })
 }
 
 /// Closes both sides so that the peers see what kind of end it is.
@@ -197,7 +226,10 @@ impl Future for Task {
             }
         }
         let command = thread.command(this.number);
-        let polled = catch_unwind(AssertUnwindSafe(|| carried.poll(cx, thread, command)));
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            failpoint::step!("relay.carry");
+            carried.poll(cx, thread, command)
+        }));
         match polled {
             Ok(Poll::Pending) => match this.watch() {
                 None => {

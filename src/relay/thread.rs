@@ -218,6 +218,7 @@ impl Thread {
 
     /// Accounts for a tunnel that goes back to who gave it.
     pub(crate) fn give_back(&self, tunnel: Tunnel) {
+        failpoint::step!("relay.return");
         self.shared.load.fetch_sub(1, Relaxed);
         self.counters.count_returned();
         self.returned.borrow_mut().push(tunnel);

@@ -349,6 +349,7 @@ impl Descriptors {
     fn of(client: Connection<'_>, origin: Connection<'_>) -> io::Result<Self> {
         let gone = || io::Error::other("the connection has no socket");
         let duplicate = |c: Connection<'_>| -> io::Result<OwnedFd> {
+            failpoint::check!("handover.duplicate")?;
             let socket = c.socket().ok_or_else(gone)?;
             descriptors::duplicate(socket.fd().ok_or_else(gone)?)
         };
@@ -365,7 +366,8 @@ fn take(
 ) -> Attempt {
     let handshake = serving.data;
     let r = serving.request;
-    let Some(mut place) = admission::take_place(r) else {
+    let place = failpoint::check!("handover.place").ok().and_then(|()| admission::take_place(r));
+    let Some(mut place) = place else {
         fall_back(serving, Fallback::NoRelay, &NoPlace);
         return Attempt::GoOn;
     };
@@ -383,6 +385,7 @@ fn take(
     // From here on there is no way back: httpd reads these sockets no more.
     let read_ahead = handshake.tunnel.ahead(Side::Client).bytes.borrow().len();
     note_lines(r, client, access_line::at_begin(&id, &peer), read_ahead);
+    failpoint::step!("handover.taken");
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
     let meeting = Meeting::new(Waiting {

@@ -54,7 +54,8 @@ impl Meeting {
             if side == Side::Client {
                 meeting.keep_access_lines(access_lines);
             }
-            let tls = match session.transpose() {
+            let taken = failpoint::check!("handover.release").and_then(|()| session.transpose());
+            let tls = match taken {
                 Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
                 Err(error) => {
                     // The other side is closed with the meeting.

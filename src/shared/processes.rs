@@ -16,6 +16,10 @@ pub trait Processes: Sync {
     /// Seconds of a clock that all of them have and nobody sets (CLOCK_MONOTONIC). It is cheap.
     fn seconds(&self) -> u32;
 
+    /// A process is gone that did not give its slot back, and the relayed tunnels are with it that are
+    /// listed as its own.
+    fn gone(&self, _pid: u32, _tunnels: usize) {}
+
     /// Wakes whoever waits for a change of this word, in any process (futex(2)).
     fn wake(&self, word: &AtomicU32);
 }

@@ -178,6 +178,7 @@ impl Register {
     ) -> Option<TunnelEntry> {
         let (index, filling) = self.take(slot)?;
         self.entries.get(index)?.write(about, seconds);
+        failpoint::step!("register.take");
         let is_shown = self.replace(index, filling, filling.in_phase(Phase::Thread));
         TunnelEntry::of(index, filling.life()).filter(|_| is_shown)
     }
@@ -207,6 +208,7 @@ impl Register {
 
     /// Frees an entry that is ending. What its tunnel did is counted from now on without it.
     fn end(&self, index: usize, ending: Owner) {
+        failpoint::step!("register.end");
         if let Some(entry) = self.entries.get(index) {
             let vhost = entry.vhost();
             let (bytes, messages) = entry.activity.take_counts();
@@ -239,8 +241,9 @@ impl Register {
     }
 
     /// The process of a slot is gone, and so are its tunnels. One process at a time does this for a
-    /// slot, again and again until one gets to the end.
-    pub(crate) fn forget_all(&self, slot: SlotNumber) {
+    /// slot, again and again until one gets to the end. Says how many of them a relay had.
+    pub(crate) fn forget_all(&self, slot: SlotNumber) -> usize {
+        let mut relayed = 0;
         for index in 0..self.used() {
             // It is changed under our eyes at most by one that moves it.
             for _ in 0..4 {
@@ -256,6 +259,7 @@ impl Register {
                     Phase::Thread | Phase::Relay => {
                         let ending = owner.in_phase(Phase::Ending);
                         if self.replace(index, owner, ending) {
+                            relayed += usize::from(owner.phase() == Phase::Relay);
                             self.count_left(index);
                             self.end(index, ending);
                         }
@@ -263,6 +267,7 @@ impl Register {
                 }
             }
         }
+        relayed
     }
 
     /// What is in an entry, if that is an open tunnel. `pid_of` says which process a slot is of.

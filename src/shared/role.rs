@@ -30,6 +30,11 @@ impl<'a> Shared<'a> {
         self.memory.collector.load().pid()
     }
 
+    /// Whether there is a process that empties the queue, or one that is about to fork it.
+    pub fn is_collected(self) -> bool {
+        self.memory.collector.load().is_held(self.processes)
+    }
+
     fn take_role(self, over: Role) -> Option<Claim<'a>> {
         let role = Role::of(self.processes.own(), self.generation);
         self.memory.collector.replace(over, role).then_some(Claim { shared: self, role })

@@ -166,12 +166,12 @@ impl<'a> Shared<'a> {
             if owner.is_clearing() {
                 // Whoever was at it may have been killed meanwhile.
                 if !self.processes.exists(owner.pid()) {
-                    self.clear(slot, owner);
+                    self.clear_dead(slot, owner);
                 }
                 return false;
             }
             owner != Owner::NOBODY
-                && (self.processes.exists(owner.pid()) || !self.clear(slot, owner))
+                && (self.processes.exists(owner.pid()) || !self.clear_dead(slot, owner))
         })
     }
 
@@ -209,19 +209,26 @@ impl<'a> Shared<'a> {
         self.clear(slot, Owner(self.processes.own()));
     }
 
-    /// Gives the slot of `owner` back: what it counted goes into the totals. `false` if somebody
-    /// else is at it. Each step may be done again by another process, should this one be killed in
+    /// The same for a process that could not do it.
+    fn clear_dead(self, slot: &Slot, owner: Owner) -> bool {
+        let cleared = self.clear(slot, owner);
+        if let Some(relayed) = cleared {
+            self.processes.gone(owner.pid(), relayed);
+        }
+        cleared.is_some()
+    }
+
+    /// Gives the slot of `owner` back: what it counted goes into the totals. Says how many relayed
+    /// tunnels were listed as its own; `None` if somebody else is at it. Each step may be done again by another process, should this one be killed in
     /// the middle: at the worst one figure is missing from the totals then.
-    fn clear(self, slot: &Slot, owner: Owner) -> bool {
-        let Some(number) = self.number(slot) else { return false };
+    fn clear(self, slot: &Slot, owner: Owner) -> Option<usize> {
+        let number = self.number(slot)?;
         if !slot.replace(owner, Owner::clearing(self.processes.own())) {
-            return false;
+            return None;
         }
         self.memory.clients.forget_all(number);
         self.memory.backends.forget_all(number);
-        if let Some(register) = self.register {
-            register.forget_all(number);
-        }
+        let relayed = self.register.map_or(0, |register| register.forget_all(number));
         self.memory.retired.absorb(&slot.counts);
         for gauge in [&slot.reserved, &slot.capacity] {
             gauge.store(0, Relaxed);
@@ -229,7 +236,7 @@ impl<'a> Shared<'a> {
         slot.orders.fetch_and(!Deaf::ALL, Relaxed);
         // Whoever takes it sees what was cleared before.
         slot.owner.store(Owner::NOBODY.0, Release);
-        true
+        Some(relayed)
     }
 
     /// The sum of one count over all processes, dead ones included.

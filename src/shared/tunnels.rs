@@ -99,6 +99,7 @@ impl<'a> Shared<'a> {
             Some(slot)
         });
         let count = ordered.count();
+        failpoint::step!("register.order");
         for slot in slots.into_iter().filter_map(|slot| self.slot_at(SlotNumber(slot))) {
             slot.raise_orders(self.processes);
         }

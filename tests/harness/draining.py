@@ -58,6 +58,8 @@ def site(httpd, backend, monkeypatch):
 
     yield make
     for one in made:
+        if one.server.running and one.drains():
+            one.server.log.expect("WSF0310", certain=False)
         for pid in one.drains():
             # One that ended since it was looked for needs no end.
             with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
-use relay::{Budget, By, End, Record, Rules, Side, Tls, Tunnel, Why};
+use relay::{Activity, Budget, By, End, Record, Rules, Side, Tls, Tunnel, Why};
 
 /// A TLS session that panics at its first read, and again when dropped.
 struct Panics {
@@ -89,6 +89,42 @@ fn a_panic_ends_one_tunnel_only() {
     backend.read_exact(&mut [0; 4]).expect("read");
     assert_eq!(relay.alive(), 1);
     assert_eq!(counters.ended_by.of(&Why::Panic).load(Relaxed), 2);
+    assert_eq!(counters.open.load(Relaxed), 1);
+}
+
+/// A record that panics before its tunnel has a task; says how it ended.
+struct PanicsAtBegin(Box<dyn Record>);
+
+impl Record for PanicsAtBegin {
+    fn activity(&self) -> Option<&'static Activity> {
+        panic!("the test's panic before a task is there")
+    }
+
+    fn ended(&mut self, end: &End) {
+        self.0.ended(end);
+    }
+}
+
+#[test]
+fn a_panic_before_its_task_is_there_ends_one_tunnel_only() {
+    let (relay, counters) = relay(1);
+    let (mut client, a) = tcp_pair();
+    let (mut backend, b) = tcp_pair();
+    let (healthy, _healthy_ends) = tunnel(a, b);
+    relay.adopt(healthy).expect("adopted");
+    let (mut bad_client, a) = tcp_pair();
+    let (_bad_backend, b) = tcp_pair();
+    let (record, ends) = record();
+    let [a, b] = [a, b].map(|side| Side::plain(side.into()));
+    let bad = Tunnel::new(a, b, opaque(), Rules::default(), Box::new(PanicsAtBegin(record)));
+    relay.adopt(bad).expect("adopted");
+    let end = ends.wait();
+    assert_eq!((end.by, end.why), (By::Us, Why::Panic));
+    assert_eq!(bad_client.read(&mut [0]).expect("its end"), 0);
+    until("the bad one is gone", || relay.open() == 1);
+    client.write_all(b"fine").expect("write");
+    backend.read_exact(&mut [0; 4]).expect("read");
+    assert_eq!(relay.alive(), 1);
     assert_eq!(counters.open.load(Relaxed), 1);
 }
 
