@@ -13,6 +13,7 @@ import pytest
 
 from harness import paths
 from harness.dockerfile import instructions
+from harness.network import NAMESPACES, need_namespaces
 
 CONTRIB = paths.ROOT / "contrib"
 DOCKERFILE = CONTRIB / "docker" / "Dockerfile"
@@ -142,8 +143,7 @@ echo "ended with $?"
 
 
 def test_image_is_in_service_until_its_ready_file_is_gone(module, scratch):
-    if os.geteuid() != 0 or subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True).returncode:
-        pytest.skip("no namespaces")
+    need_namespaces()
     root = scratch / "image"
     configuration = image(root, module, (CONTRIB / "docker" / "site.conf").read_text())
     programs = root / "bin"
@@ -152,7 +152,7 @@ def test_image_is_in_service_until_its_ready_file_is_gone(module, scratch):
     (programs / "httpd-foreground").write_text(f'#!/bin/sh\nexec {paths.httpd()} -f "{configuration}" -DFOREGROUND\n')
     (programs / "httpd-foreground").chmod(0o755)
     script = CONTAINER.replace("{docker}", str(CONTRIB / "docker"))
-    done = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", script],
+    done = subprocess.run([*NAMESPACES, "bash", "-c", script],
                           capture_output=True, text=True, timeout=60,
                           env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "BACKEND": "http://127.0.0.1:8080"})  # fmt: skip
     assert done.stdout == "ended with 0\n", done.stdout + done.stderr + (root / "error.log").read_text()

@@ -1,7 +1,6 @@
 """A rolling upgrade of a fleet behind HAProxy, as ci/fleet does it with very many tunnels."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness import paths
+from harness.network import NAMESPACES, need_namespaces
 
 FLEET = paths.ROOT / "fleet"
-#: All that is started ends with the first process of these namespaces.
-NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 TUNNELS = 60
 
 
@@ -30,10 +28,7 @@ def another_build(module, directory):
 @pytest.mark.timeout(300)
 def test_a_fleet_is_upgraded_without_a_herd(module, tmp_path):
     """Node by node: no tunnel ends without a Close frame, no handshake fails, all are back and evened out."""
-    if os.geteuid() != 0 or subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode:
-        # Where root may not do it, a container may be the reason; in the whole check nothing is.
-        assert os.environ.get("CI") != "true" or os.geteuid() != 0
-        pytest.skip("no namespaces")
+    need_namespaces()
     picture = tmp_path / "fleet.svg"
     ran = subprocess.run([*NAMESPACES, sys.executable, FLEET / "fleet.py", "--small", "--tunnels", str(TUNNELS), "--module", module,
                           "--before", another_build(module, tmp_path), "--picture", picture], capture_output=True, text=True)  # fmt: skip
