@@ -4,10 +4,13 @@ Behind `ci/failpoints`, which builds the module with its failpoints and has the 
 by the run. What stands here besides is cheap: the table has every step of the source, and what is installed has none.
 """
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -317,27 +320,7 @@ def test_a_fault_at_a_step(site, client, certificate, scratch, monkeypatch, requ
     if fault == "panic" or name.startswith("child."):
         # A child in which a panic was caught takes no more upgrade requests, as documented.
         lab.reload()
-    # Nothing is left behind.
-    for talk in [*risked, *others, *([victim] if victim else [])]:
-        talk.close()
-    lab.wait_open(0)
-    lab.page.wait_tunnels(0)
-    wait.until(lambda: not lab.site.drains(), lambda: f"drain processes end: {lab.site.drains()}", 40)
-    ended = len(lab.server.log.matching("WSF0202"))
-    places = [lab.open("place") for _ in range(MOST)]
-    with client(lab.site.plain) as talk:
-        assert talk.ask(http.handshake()).status == 503, "more tunnels than there may be"
-    for talk in places:
-        talk.close()
-    lab.wait_open(0)
-    # And is told of.
-    lab.server.log.wait_for("WSF0202", ended + MOST)
-    wait.until(lambda: sum('"GET /place ' in line for line in lab.server.access()) == MOST, "their lines are there")
-    if step.mpm == "event":
-        wait.until(lambda: max(len(procfs.descriptors(child)) for child in lab.server.children) <= lab.descriptors,
-                   lambda: f"no more than {lab.descriptors} descriptors: {lab.server.children}")  # fmt: skip
-    lab.server.stop()
-    assert lab.server.stopped_in < wait.scaled(5)
+    left_nothing(lab, [*risked, *others, *([victim] if victim else [])])
     numbers = [one for one in said(lab.server.log) if one != "WSF0108"]
     check_log(lab, name, fault)
     what = {"lost": "its tunnel", "goes on": "nothing", None: "nothing"}.get(victims, f"its tunnel ({victims})")
@@ -346,6 +329,30 @@ def test_a_fault_at_a_step(site, client, certificate, scratch, monkeypatch, requ
         assert fault == "kill" or step.act == "reload" or name in ("drain.watch", "collector.receive", "collector.thaw"), what
         assert numbers, "nobody says that tunnels are lost"
     write(name, fault, what, numbers, " after a reload" if needed else "")
+
+
+def left_nothing(lab, talks):
+    """Tunnels end, and nothing is left of them; then there is room for as many as before, and a stop works."""
+    for talk in talks:
+        talk.close()
+    lab.wait_open(0)
+    lab.page.wait_tunnels(0)
+    wait.until(lambda: not lab.site.drains(), lambda: f"drain processes end: {lab.site.drains()}", 40)
+    ended = len(lab.server.log.matching("WSF0202"))
+    places = [lab.open("place") for _ in range(MOST)]
+    with lab._client(lab.site.plain) as talk:
+        assert talk.ask(http.handshake()).status == 503, "more tunnels than there may be"
+    for talk in places:
+        talk.close()
+    lab.wait_open(0)
+    # And is told of.
+    lab.server.log.wait_for("WSF0202", ended + MOST)
+    wait.until(lambda: sum('"GET /place ' in line for line in lab.server.access()) == MOST, "their lines are there")
+    if lab.step.mpm == "event":
+        wait.until(lambda: max(len(procfs.descriptors(child)) for child in lab.server.children) <= lab.descriptors,
+                   lambda: f"no more than {lab.descriptors} descriptors: {lab.server.children}")  # fmt: skip
+    lab.server.stop()
+    assert lab.server.stopped_in < wait.scaled(5)
 
 
 def of_parent(lab, name, fault):
@@ -391,3 +398,71 @@ def write(name, fault, lost, numbers, more):
     print(outcome)
     if OUTCOMES:
         Path(OUTCOMES, f"{name}@{fault}.json").write_text(json.dumps(outcome))
+
+
+#: Calls that are refused, each time in a process of httpd's, while a tunnel is opened or many bytes go through it; and
+#: while a child ends and leaves its tunnels to a drain process.
+REFUSED = {
+    # Without fcntl httpd itself cannot serve.
+    "open": ["epoll_ctl:ENOMEM", "mmap:ENOMEM", "eventfd2:EMFILE", "pipe2:EMFILE", "splice:ENOMEM"],
+    "reload": ["clone:EAGAIN", "clone3:EAGAIN", "eventfd2:EMFILE", "pidfd_open:EMFILE", "epoll_create1:EMFILE",
+               "epoll_ctl:ENOMEM", "mmap:ENOMEM", "signalfd4:EMFILE", "fcntl:ENOMEM", "close_range:EPERM"],
+}  # fmt: skip
+
+
+#: Those that are refused in every run of the suite, too: once they ended a tunnel.
+ALWAYS = ["splice:ENOMEM"]
+
+
+@contextlib.contextmanager
+def refused(pid, call, error):
+    """Has every such call refused in a process, in all its threads and in what it forks."""
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", f"trace={call}",
+                               "-e", f"inject={call}:error={error}", "-p", str(pid)], stderr=subprocess.PIPE, text=True)  # fmt: skip
+    try:
+        wait.until(lambda: tracer.poll() is not None or f"TracerPid:\t{tracer.pid}" in
+                   Path(f"/proc/{pid}/status").read_text(), "strace is there")  # fmt: skip
+        if tracer.poll() is not None:
+            pytest.skip(f"strace may not trace here: {tracer.stderr.read()}")
+        yield
+    finally:
+        if tracer.poll() is None:
+            tracer.send_signal(signal.SIGINT)
+        tracer.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("act, refusal", [(act, one) for act, calls in REFUSED.items() for one in calls
+                                          if OUTCOMES or one in ALWAYS])  # fmt: skip
+def test_a_refused_call(site, client, certificate, scratch, act, refusal):
+    """The kernel has none of what the module asks for: tunnels of other processes go on, none hangs, and later all works."""
+    call, error = refusal.split(":")
+    step = Step(act)
+    lab = Lab(site, client, certificate, scratch, step)
+    lab.server.log.open_span()
+    [child] = lab.server.children
+    victim, said_of_victim = None, None
+    with refused(child, call, error):
+        if act == "open":
+            victim = lab._client(lab.site.plain, timeout=PATIENCE)
+            victim.send(http.handshake("/victim"))
+            said_of_victim = outcome_of(victim)
+            if said_of_victim == "goes on":
+                victim.echoes(os.urandom(1 << 20))
+        else:
+            lab.reload()
+        lost = settled(lambda: sum(not lives(talk) for talk in lab.groups["here"]))
+        if act == "reload":
+            wait.until(lambda: not os.path.exists(f"/proc/{child}") or lost < 3, "the child leaves its tunnels", 40)
+    lost = settled(lambda: sum(not lives(talk) for talk in lab.groups["here"]))
+    assert all(map(lives, lab.groups["there"])), "a tunnel of another process is lost"
+    if serves(lab):
+        raise AssertionError("no tunnel is relayed afterwards")
+    left_nothing(lab, [*lab.groups["here"], *lab.groups["there"], *([victim] if victim else [])])
+    numbers = [one for one in said(lab.server.log) if one != "WSF0108"]
+    check_log(lab, call, error)
+    assert said_of_victim == "goes on" or call == "epoll_ctl" or act == "reload"
+    mine = {None: "", "goes on": "", "lost": "its own tunnel, "}[said_of_victim]
+    write(f"{act}: {call}", error, f"{mine}{lost} of its process" if mine or lost else "nothing", numbers, "")

@@ -84,10 +84,11 @@ pub(crate) struct Flow {
     can_splice: bool,
 }
 
-/// Whether the kernel does not splice these sockets, or is not allowed to.
+/// Whether the kernel does not splice these sockets, is not allowed to, or has no memory for it.
+/// Copying needs none of its own.
 fn cannot_splice(error: &io::Error) -> bool {
     let errno = error.raw_os_error();
-    matches!(errno, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES))
+    matches!(errno, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES | libc::ENOMEM))
 }
 
 impl Flow {
@@ -598,7 +599,15 @@ impl Flow {
                     *sent += n;
                     (n, *sent == bytes.len())
                 }
-                Some(Kept::Piped(pipe)) => (ready!(sink.poll_drain(cx, pipe))?, pipe.is_empty()),
+                Some(Kept::Piped(pipe)) => match ready!(sink.poll_drain(cx, pipe)) {
+                    Ok(n) => (n, pipe.is_empty()),
+                    Err(error) if cannot_splice(&error) => {
+                        self.can_splice = false;
+                        self.gather()?;
+                        continue;
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
             };
             self.delivered += n as u64;
             if is_all

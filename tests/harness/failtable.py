@@ -11,6 +11,7 @@ from pathlib import Path
 from . import paths
 
 PAGE = paths.ROOT / "docs" / "reliability.md"
+CALLS = "<!-- refused calls: written by ci/failpoints -->\n", "<!-- refused calls end -->"
 BEGIN, END = "<!-- failpoints: written by ci/failpoints -->\n", "<!-- failpoints end -->"
 CALL = re.compile(r'failpoint::(step|check)!\("([\w.-]+)"\)')
 FAULTS = ("error", "panic", "delay", "kill")
@@ -55,7 +56,21 @@ def write(folder):
         lines.append(f"| `{name}` | " + " | ".join(cell(found.get((name, fault))) for fault in FAULTS) + " |")
     before, rest = PAGE.read_text().split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    write_calls({key: outcome for key, outcome in found.items() if key[0] not in known})
     return missing
+
+
+def write_calls(found):
+    """Writes the table of system calls that were refused."""
+    if not found:
+        return
+    begin, end = CALLS
+    lines = ["| While | Call | Error | Lost, said |", "|---|---|---|---|"]
+    for (step, error), outcome in sorted(found.items()):
+        act, _, call = step.partition(": ")
+        lines.append(f"| {act} | `{call}` | {error} | {cell(outcome)} |")
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1])
 
 
 if __name__ == "__main__":
