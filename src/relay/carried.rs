@@ -32,18 +32,36 @@ pub(crate) struct Carried {
     pub backend: Stream,
     pub state: TunnelState,
     pub idle: Option<Box<Idle>>,
-    /// When it ends whatever goes on in it.
-    pub deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
-    /// When its record is told how far it is; none if it is not.
-    pub reports: Option<Box<Reports>>,
     /// None if nobody is sent Pings.
     pub pings: Option<Box<Silences>>,
-    /// Wakes it when a client that was held back is read again. None before the first time.
-    pub hold: Option<Pin<Box<Sleep>>>,
-    /// Since when the client and the back end have not answered; none while both do.
-    pub silence: Option<Box<[Silence; 2]>>,
+    /// None before something of it is needed.
+    pub seldom: Option<Box<Seldom>>,
     /// Where others see what goes on in it; none if nobody does.
     pub activity: Option<&'static Activity>,
+}
+
+/// What few tunnels need.
+#[derive(Default)]
+pub(crate) struct Seldom {
+    /// When it ends whatever goes on in it.
+    pub deadline: Option<(Pin<Box<Sleep>>, Limit)>,
+    /// When its record is told how far it is; none if it is not.
+    pub reports: Option<Reports>,
+    /// Wakes it when a client that was held back is read again. None before the first time.
+    hold: Option<Pin<Box<Sleep>>>,
+    /// Since when the client and the back end have not answered; none while both do.
+    silence: Option<[Silence; 2]>,
+}
+
+impl Seldom {
+    /// That of a tunnel that begins, if it needs any of it.
+    pub(crate) fn new(
+        deadline: Option<(Pin<Box<Sleep>>, Limit)>,
+        reports: Option<Reports>,
+    ) -> Option<Box<Self>> {
+        let is_needed = deadline.is_some() || reports.is_some();
+        is_needed.then(|| Box::new(Self { deadline, reports, ..Self::default() }))
+    }
 }
 
 /// What the peers of a tunnel have not acknowledged.
@@ -120,11 +138,13 @@ impl Carried {
     pub(crate) fn check_peers(&mut self, limit: Duration) -> Unacknowledged {
         let found = [under_way(self.client.fd()), under_way(self.backend.fd())];
         if !found.iter().any(|found| matches!(found, UnderWay::Unanswered(_))) {
-            self.silence = None;
+            if let Some(seldom) = &mut self.seldom {
+                seldom.silence = None;
+            }
             let nothing = found == [UnderWay::Nothing; 2];
             return if nothing { Unacknowledged::Nothing } else { Unacknowledged::Something };
         }
-        let silence = &mut **self.silence.get_or_insert_default();
+        let silence = self.seldom.get_or_insert_default().silence.get_or_insert_default();
         let now = Instant::now();
         for ((by, silence), found) in [By::Client, By::Backend].into_iter().zip(silence).zip(found)
         {
@@ -156,8 +176,9 @@ impl Carried {
         let Some(until) = self.state.up.held_until() else {
             return Poll::Pending;
         };
-        let is_new = self.hold.as_ref().is_none_or(|sleep| sleep.deadline() != until.into());
-        let sleep = self.hold.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
+        let hold = &mut self.seldom.get_or_insert_default().hold;
+        let is_new = hold.as_ref().is_none_or(|sleep| sleep.deadline() != until.into());
+        let sleep = hold.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
         if is_new {
             sleep.as_mut().reset(until.into());
             if !self.state.down.is_blocked(&self.client)
@@ -318,7 +339,8 @@ impl Carried {
 
     /// Tells the record how far the tunnel is, if it is time for that.
     fn report_progress(&mut self, cx: &mut Context<'_>) {
-        if self.reports.as_mut().is_some_and(|reports| reports.is_due(cx)) {
+        let reports = self.seldom.as_mut().and_then(|seldom| seldom.reports.as_mut());
+        if reports.is_some_and(|reports| reports.is_due(cx)) {
             let progress = self.state.progress();
             self.state.record.goes_on(&progress);
         }

@@ -18,13 +18,13 @@ use crate::timers::Idle;
 impl Carried {
     /// Begins the end of a tunnel whose time has come.
     pub(crate) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = &mut self.deadline else { return false };
-        let (sleep, limit) = &mut **deadline;
+        let Some(seldom) = &mut self.seldom else { return false };
+        let Some((sleep, limit)) = &mut seldom.deadline else { return false };
         let limit = *limit;
         if sleep.as_mut().poll(cx).is_pending() {
             return false;
         }
-        self.deadline = None;
+        seldom.deadline = None;
         self.begin_end(By::Us, limit.into(), [Some(limit.code()); 2]);
         true
     }
@@ -58,7 +58,7 @@ impl Carried {
         }
         let Farewell { codes: [client, backend], reason, linger } = farewell;
         self.idle = linger.map(|linger| Box::new(Idle::new(linger)));
-        self.state.ending = Some((by, why));
+        self.state.ending = Some(Box::new((by, why)));
         self.state.up.end(backend, reason);
         self.state.down.end(client, reason);
     }
@@ -100,7 +100,8 @@ impl Carried {
     }
 
     pub(crate) fn end_cause(&self) -> Cause {
-        let (by, why) = self.state.ending.clone().unwrap_or((By::Us, Why::Stopped));
+        let ending = self.state.ending.as_deref().cloned();
+        let (by, why) = ending.unwrap_or((By::Us, Why::Stopped));
         Cause { by, why }
     }
 }

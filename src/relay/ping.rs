@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ const MIN_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Pings {
     since: Instant,
     /// The ticks from `since`, each with the number of its task.
-    due: RefCell<BTreeSet<(u64, usize)>>,
+    due: RefCell<BTreeSet<(NonZeroU64, usize)>>,
     /// All up to this tick were taken out.
     over: Cell<u64>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
@@ -49,10 +50,16 @@ impl Pings {
 
     /// Has the task looked at then, or before: `entry` is what this returned for it last. Also says
     /// whether the thread has to be woken to set its timer.
-    pub(crate) fn schedule(&self, task: usize, at: Instant, entry: Option<u64>) -> (u64, bool) {
+    pub(crate) fn schedule(
+        &self,
+        task: usize,
+        at: Instant,
+        entry: Option<NonZeroU64>,
+    ) -> (NonZeroU64, bool) {
         let over = self.over.get();
-        let tick = self.tick(at).max(over + 1);
-        let waiting = entry.filter(|entry| *entry > over);
+        let next = NonZeroU64::MIN.saturating_add(over);
+        let tick = NonZeroU64::new(self.tick(at)).map_or(next, |tick| tick.max(next));
+        let waiting = entry.filter(|entry| *entry >= next);
         if let Some(entry) = waiting.filter(|entry| *entry <= tick) {
             return (entry, false);
         }
@@ -65,7 +72,7 @@ impl Pings {
     }
 
     /// The task is done.
-    pub(crate) fn forget(&self, task: usize, entry: u64) {
+    pub(crate) fn forget(&self, task: usize, entry: NonZeroU64) {
         self.due.borrow_mut().remove(&(entry, task));
     }
 
@@ -77,7 +84,7 @@ impl Pings {
         };
         let mut timer = self.timer.borrow_mut();
         // So many ticks are half a million years.
-        let ticks = u32::try_from(first).unwrap_or(u32::MAX);
+        let ticks = u32::try_from(first.get()).unwrap_or(u32::MAX);
         let at = (self.since + TICK.saturating_mul(ticks)).into();
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
@@ -86,8 +93,8 @@ impl Pings {
         if timer.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let later = due.split_off(&(first + 1, 0));
-        self.over.set(first);
+        let later = due.split_off(&(first.saturating_add(1), 0));
+        self.over.set(first.get());
         Poll::Ready(std::mem::replace(&mut *due, later).into_iter().map(|(_, task)| task).collect())
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -49,16 +50,17 @@ impl Probation {
         clippy::cast_possible_truncation,
         reason = "with the default the first begins anew after fifty years; of tasks there are fewer"
     )]
-    pub(crate) fn add(&self, task: usize) -> u64 {
+    pub(crate) fn add(&self, task: usize) -> NonZeroU64 {
         let due = (self.since.elapsed() + self.length).as_nanos() / self.tick.as_nanos() + 1;
         self.waiting.borrow_mut().push_back((due as u32, task as u32));
-        self.last.set(self.last.get() + 1);
-        self.last.get()
+        let ticket = NonZeroU64::MIN.saturating_add(self.last.get());
+        self.last.set(ticket.get());
+        ticket
     }
 
     /// Whether the probation of the task with this ticket is over.
-    pub(crate) fn is_over(&self, ticket: u64) -> bool {
-        ticket <= self.over.get()
+    pub(crate) fn is_over(&self, ticket: NonZeroU64) -> bool {
+        ticket.get() <= self.over.get()
     }
 
     /// Ready with the number of the next task whose probation is over. If that task is done by now,

@@ -1,6 +1,7 @@
 //! The task that carries one tunnel on a relay thread.
 
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -8,13 +9,12 @@ use std::task::{Context, Poll};
 
 use messages::TaskPanicked;
 use shared::{Activity, Why};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::sleep_until;
 
-use crate::carried::{Carried, Unacknowledged};
+use crate::carried::{Carried, Seldom, Unacknowledged};
 use crate::cause::Cause;
 use crate::end::By;
 use crate::ping::Silences;
-use crate::rules::Limit;
 use crate::side::Socket;
 use crate::stream::Stream;
 use crate::thread::Thread;
@@ -25,16 +25,28 @@ use crate::tunnel::{Tunnel, TunnelState};
 pub(crate) struct Task {
     carried: Option<Carried>,
     thread: Rc<Thread>,
-    /// The number under which the thread keeps this task's waker; none once the task is done.
-    number: Option<usize>,
-    /// Whether it was polled, so that its waker is there.
-    polled: bool,
+    /// The number under which the thread keeps this task's waker, until the task is done.
+    number: usize,
+    stage: Stage,
     /// Its ticket for the end of its probation, until that has come.
-    probation: Option<u64>,
+    probation: Option<NonZeroU64>,
     /// When it is to be looked at for silence; see [`Thread::schedule_ping`].
-    ping_entry: Option<u64>,
+    ping_entry: Option<NonZeroU64>,
     /// The round of checks after which it checks what its peers have not acknowledged.
     watched: Option<u32>,
+}
+
+/// tokio has the memory of a task in steps of 128 bytes. With this it is 512, with more 640.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Task>() <= 408, "an idle tunnel would need 128 bytes more");
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    /// It was polled, so that its waker is there.
+    Polled,
+    /// Its number is another's.
+    Done,
 }
 
 impl Task {
@@ -48,43 +60,31 @@ impl Task {
             log::error!("{TaskPanicked}");
             Err((By::Us, Why::Panic))
         });
-        let Begun { sides: [client, backend], idle, deadline, reports, pings, activity } =
-            match begun {
-                Ok(begun) => begun,
-                Err((by, why)) => {
-                    report(&mut state, &thread, by, why);
-                    return None;
-                }
-            };
+        let Begun { sides: [client, backend], idle, seldom, pings, activity } = match begun {
+            Ok(begun) => begun,
+            Err((by, why)) => {
+                report(&mut state, &thread, by, why);
+                return None;
+            }
+        };
         let number = thread.register();
         Some(Task {
-            carried: Some(Carried {
-                client,
-                backend,
-                state,
-                idle,
-                deadline,
-                reports,
-                pings,
-                hold: None,
-                silence: None,
-                activity,
-            }),
-            number: Some(number),
+            carried: Some(Carried { client, backend, state, idle, pings, seldom, activity }),
+            number,
+            stage: Stage::New,
             probation: Some(thread.probation.add(number)),
             thread,
-            polled: false,
             ping_entry: None,
             watched: None,
         })
     }
 
     fn unregister(&mut self) {
-        if let Some(number) = self.number.take() {
+        if std::mem::replace(&mut self.stage, Stage::Done) != Stage::Done {
             if let Some(entry) = self.ping_entry.take() {
-                self.thread.pings.forget(number, entry);
+                self.thread.pings.forget(self.number, entry);
             }
-            self.thread.unregister(number);
+            self.thread.unregister(self.number);
         }
     }
 
@@ -92,9 +92,7 @@ impl Task {
     /// if there may be something to check. Returns the cause if a peer has answered nothing for too
     /// long.
     fn watch(&mut self) -> Option<Cause> {
-        let (Some(carried), Some(number)) = (&mut self.carried, self.number) else {
-            return None;
-        };
+        let carried = self.carried.as_mut()?;
         if let Some(round) = self.watched {
             let patience = self.thread.watched_since(round)?;
             self.watched = None;
@@ -107,17 +105,17 @@ impl Task {
             }
         }
         if self.thread.is_watching() {
-            self.watched = Some(self.thread.watch(number));
+            self.watched = Some(self.thread.watch(self.number));
         }
         None
     }
 
     /// Has this task polled when it is time to look whether a side is silent.
     fn schedule_ping(&mut self) {
-        if let (Some(carried), Some(number)) = (&self.carried, self.number)
+        if let Some(carried) = &self.carried
             && let Some(pings) = carried.pings.as_ref().filter(|_| carried.state.ending.is_none())
         {
-            let entry = self.thread.schedule_ping(number, pings.next(), self.ping_entry);
+            let entry = self.thread.schedule_ping(self.number, pings.next(), self.ping_entry);
             self.ping_entry = Some(entry);
         }
     }
@@ -142,8 +140,7 @@ impl Task {
 struct Begun {
     sides: [Stream; 2],
     idle: Option<Box<Idle>>,
-    deadline: Option<Box<(Pin<Box<Sleep>>, Limit)>>,
-    reports: Option<Box<Reports>>,
+    seldom: Option<Box<Seldom>>,
     pings: Option<Box<Silences>>,
     activity: Option<&'static Activity>,
 }
@@ -163,15 +160,15 @@ fn begin(client: Socket, backend: Socket, state: &TunnelState) -> Result<Begun, 
     };
     let is_opaque = state.up.is_opaque() || state.down.is_opaque();
     let is_quiet = state.ending.is_some() || is_opaque;
+    // By the clock as it is here and now.
+    let deadline = state.rules.deadline(state.started);
+    let deadline =
+        deadline.map(|deadline| (Box::pin(sleep_until(deadline.at.into())), deadline.limit));
+    let reports = Reports::new(state).filter(|_| state.ending.is_none());
     Ok(Begun {
         sides,
         idle: timeout.map(|timeout| Box::new(Idle::new(timeout))),
-        // By the clock as it is here and now.
-        deadline: state
-            .rules
-            .deadline(state.started)
-            .map(|deadline| Box::new((Box::pin(sleep_until(deadline.at.into())), deadline.limit))),
-        reports: Reports::new(state).filter(|_| state.ending.is_none()).map(Box::new),
+        seldom: Seldom::new(deadline, reports),
         pings: Silences::new(&state.rules).filter(|_| !is_quiet),
         activity: state.record.activity(),
     })
@@ -211,12 +208,10 @@ impl Future for Task {
         let Some(carried) = &mut this.carried else {
             return Poll::Ready(());
         };
-        if !this.polled {
-            this.polled = true;
-            if let Some(number) = this.number {
-                this.thread.keep_waker(number, cx.waker());
-                carried.take_seat(this.thread.seat(number));
-            }
+        if this.stage == Stage::New {
+            this.stage = Stage::Polled;
+            this.thread.keep_waker(this.number, cx.waker());
+            carried.take_seat(this.thread.seat(this.number));
         }
         let thread = &*this.thread;
         if this.probation.is_some_and(|ticket| thread.probation.is_over(ticket)) {

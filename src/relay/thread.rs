@@ -1,6 +1,7 @@
 //! What the tunnels of a relay thread share with each other and with it.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -121,11 +122,9 @@ impl Thread {
     }
 
     /// What the task with this number is to do.
-    pub(crate) fn command(&self, task: Option<usize>) -> TunnelCommand {
+    pub(crate) fn command(&self, task: usize) -> TunnelCommand {
         match self.command.get() {
-            TunnelCommand::End(..) if task.is_some_and(|task| self.spread.is_waiting(task)) => {
-                TunnelCommand::Carry
-            }
+            TunnelCommand::End(..) if self.spread.is_waiting(task) => TunnelCommand::Carry,
             command => command,
         }
     }
@@ -171,7 +170,12 @@ impl Thread {
     }
 
     /// Has the task with this number polled at that time, or before; see [`Pings::schedule`].
-    pub(crate) fn schedule_ping(&self, task: usize, at: Instant, entry: Option<u64>) -> u64 {
+    pub(crate) fn schedule_ping(
+        &self,
+        task: usize,
+        at: Instant,
+        entry: Option<NonZeroU64>,
+    ) -> NonZeroU64 {
         let (entry, is_first) = self.pings.schedule(task, at, entry);
         if is_first && let Some(own) = &*self.own.borrow() {
             own.wake_by_ref();

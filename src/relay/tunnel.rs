@@ -26,7 +26,7 @@ pub(crate) struct TunnelState {
     /// The side whose bytes ended first, and whether it said so as it should.
     pub first_end: Option<(By, bool)>,
     /// Who has the tunnel ended and why, once it is being ended.
-    pub ending: Option<(By, Why)>,
+    pub ending: Option<Box<(By, Why)>>,
 }
 
 impl TunnelState {
