@@ -72,7 +72,13 @@ fn how_to_repeat(seed: u64) -> String {
 
 /// A step that does not come to its end is told too. It is not measured by the clock, which is the
 /// simulation's.
-fn watch(has_begun: &Sender<()>) {
+fn watch(has_begun: &Sender<()>, waiting: libc::pid_t) {
+    // A thread that waits for a channel for the first time makes what it keeps for that: it is to do so
+    // now, and not within a script.
+    let state = format!("/proc/self/task/{waiting}/stat");
+    while !std::fs::read_to_string(&state).expect("the thread").contains(") S ") {
+        thread::yield_now();
+    }
     has_begun.send(()).expect("it is waited for");
     let see = || NOW.each_ref().map(|number| number.load(Relaxed));
     loop {
@@ -92,7 +98,9 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn whatever_happens_bytes_are_carried_and_tunnels_end_once() {
     let (sender, has_begun) = channel();
-    thread::spawn(move || watch(&sender));
+    // SAFETY: a number of the kernel's.
+    let own = unsafe { libc::gettid() };
+    thread::spawn(move || watch(&sender, own));
     has_begun.recv().expect("it begins");
     let seeds = match number("SEED") {
         Some(seed) => seed..seed + 1,
