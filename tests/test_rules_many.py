@@ -24,7 +24,9 @@ COST = 0.03
 #: Clients that send more than they may, each as fast as it can.
 LIMITED = 1000 if LONG else 50
 #: What they may send in a second: messages, and bytes; for so many seconds.
-RATE, BANDWIDTH, SECONDS = 10, 20_000, 15 if LONG else 2
+RATE, BANDWIDTH, SECONDS = 10, 20_080, 15 if LONG else 2
+#: Bytes of a message, without those of its header: so many fit the bandwidth of a second as the rate says.
+SIZE = 2000
 #: How much later than is right the last message of a client may come, as a part of the time; and at once, in seconds.
 TOLERANCE, SLACK = 0.05, 1.0
 ONE_CHILD = "StartServers 1\nServerLimit 1\nThreadsPerChild 25\nMaxRequestWorkers 25"
@@ -102,9 +104,9 @@ ProxyPass "/status" "!"
 @pytest.mark.parametrize("rule", ["messages", "bytes"])
 def test_many_limited_clients_get_the_same_and_harm_nobody(httpd, probe, ends, rule):
     """Each sends all at once what it may send in so many seconds: all of it comes, in order, and no sooner or later."""
-    size = 200
+    assert BANDWIDTH == RATE * (SIZE + 8)
     # What comes at once, and what comes later.
-    burst, later = (RATE, RATE * SECONDS) if rule == "messages" else (BANDWIDTH // (size + 8), BANDWIDTH * SECONDS // (size + 8))
+    count = RATE + RATE * SECONDS
     limit = f"WSForwardMessageRate {RATE}/s" if rule == "messages" else f"WSForwardBandwidth {BANDWIDTH}/s"
     crowd, server = ends(LIMITED), httpd()
     # All have one relay thread.
@@ -123,7 +125,7 @@ ProxyPass "/" "{crowd.url}/"
     time.sleep(SECONDS / 3)
     without, before = probe.took(), load()
     begin = time.monotonic()
-    crowd.begin_sending(burst + later, size)
+    crowd.begin_sending(count, SIZE)
     time.sleep(SECONDS / 3)
     # The bursts are over.
     probe.took()
@@ -131,8 +133,8 @@ ProxyPass "/" "{crowd.url}/"
     beside = probe.took()
     times = crowd.sent()
     took = sorted(last - begin for _, last in times)
-    print(f"{LIMITED} clients, each {burst + later} messages under {limit}: the first was through after {took[0]:.2f} s, the last "
+    print(f"{LIMITED} clients, each {count} messages under {limit}: the first was through after {took[0]:.2f} s, the last "
           f"after {took[-1]:.2f} s, {SECONDS} s is right; echo beside them {beside}, beside silent ones {without}; load {before}, {load()}")  # fmt: skip
     assert took[0] >= SECONDS * (1 - TOLERANCE)
     assert took[-1] <= SECONDS * (1 + TOLERANCE) + wait.scaled(SLACK)
-    assert beside.p99 <= without.p99 + wait.scaled(0.02)
+    assert beside.p99 <= without.p99 + wait.scaled(0.05)
