@@ -48,7 +48,7 @@ fn signals_do_not_end_the_wait_for_an_event() {
     for _ in 0..20 {
         thread::sleep(Duration::from_millis(1));
         // SAFETY: the thread is not joined yet.
-        unsafe { libc::pthread_kill(waiting.as_pthread_t(), libc::SIGUSR1) };
+        unsafe { libc::pthread_kill(waiting.as_pthread_t() as libc::pthread_t, libc::SIGUSR1) };
     }
     event.signal();
     assert!(waiting.join().expect("no panic"));
