@@ -29,10 +29,13 @@ class Guard:
         return self.judge()
 
     def round(self):
-        """What ours needs of what it was: by the least of two turns each, in the order that favours
+        """What ours needs of what it was: by the least of two turns each, in an order that favours
         neither. What disturbs a turn only adds to it."""
         turns = {self.ours: [], self.before: []}
-        for peer in (self.ours, self.before, self.before, self.ours):
+        first, second = self.ours, self.before
+        if len(self.ratios) % 2:
+            first, second = second, first
+        for peer in (first, second, second, first):
             turns[peer].append(self.turn(peer))
         return min(turns[self.ours]) / min(turns[self.before])
 
