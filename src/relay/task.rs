@@ -22,6 +22,8 @@ use crate::timers::{Idle, Reports};
 use crate::tunnel::{Tunnel, TunnelState};
 
 /// The future of one tunnel. Completes when the tunnel has ended or was given back.
+// tokio has the memory of a task in steps of 128 bytes; with the features that the module builds it with,
+// this is 512 with a Task of up to 408 (tests/allocations.rs).
 pub(crate) struct Task {
     carried: Option<Carried>,
     thread: Rc<Thread>,
@@ -35,10 +37,6 @@ pub(crate) struct Task {
     /// The round of checks after which it checks what its peers have not acknowledged.
     watched: Option<u32>,
 }
-
-/// tokio has the memory of a task in steps of 128 bytes. With this it is 512, with more 640.
-#[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Task>() <= 408, "an idle tunnel would need 128 bytes more");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
