@@ -165,7 +165,7 @@ impl Carried {
         // Nor is it silent if what its client says is not read yet.
         let is_held = self.state.up.held_until().is_some();
         if let Some(idle) = self.idle.as_mut().filter(|_| moved || is_held) {
-            idle.last = Instant::now();
+            idle.last = thread.now();
         }
         if cause.is_pending() { self.poll_hold(cx) } else { cause }
     }
@@ -352,7 +352,8 @@ impl Carried {
         if self.pings.is_none() {
             return Poll::Pending;
         }
-        match self.count(thread, |carried| carried.send_pings(cx)).0 {
+        let now = thread.now();
+        match self.count(thread, |carried| carried.send_pings(cx, now)).0 {
             Ok(None) => Poll::Pending,
             Ok(Some(by)) => {
                 self.begin_end(by, Why::PingTimeout, [Some(GOING_AWAY); 2]);
@@ -363,11 +364,10 @@ impl Carried {
     }
 
     /// The same. Returns the side that has not answered.
-    fn send_pings(&mut self, cx: &mut Context<'_>) -> Result<Option<By>, Cause> {
+    fn send_pings(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Option<By>, Cause> {
         let Carried { client, backend, state, pings: Some(pings), .. } = self else {
             return Ok(None);
         };
-        let now = Instant::now();
         let mut gone = None;
         for at in 0..pings.sides.len() {
             let (from, to, sink) = match at {

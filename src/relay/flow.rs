@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use crate::budget::{Budget, give_way};
-use crate::buffers::ThreadBuffers;
+use crate::buffers::{Clock, ThreadBuffers};
 use crate::bytes::{Reader, put_u64};
 use crate::end::By;
 use crate::frames::Tracker;
@@ -144,13 +144,13 @@ impl Flow {
     }
 
     /// How many bytes may be read now, at most `most`. None while the source is held back.
-    fn room(&mut self, most: usize) -> Option<usize> {
+    fn room(&mut self, most: usize, clock: &mut Clock) -> Option<usize> {
         let Some(pace) = &mut self.pace else {
             return Some(most);
         };
         let payload = self.guard.as_ref().map_or(0, |guard| guard.skippable());
-        let room = pace.room(payload)?;
-        Some(usize::try_from(room).map_or(most, |room| room.min(most)))
+        let room = pace.room(most as u64, payload, clock)?;
+        Some(usize::try_from(room).unwrap_or(most))
     }
 
     /// Until when the source is held back, if it is.
@@ -401,7 +401,7 @@ impl Flow {
             if self.breach.is_some() {
                 return Ok(());
             }
-            let Some(most) = self.room(buffers.buffer.len()) else {
+            let Some(most) = self.room(buffers.buffer.len(), &mut buffers.clock) else {
                 return Ok(());
             };
             let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
@@ -419,7 +419,7 @@ impl Flow {
                 }
                 Poll::Ready(0) => self.stage = Stage::Ending,
                 Poll::Ready(n) => {
-                    self.charge(n, Pace::age);
+                    self.charge(n, |pace| pace.age(buffers.clock.now()));
                     budget.charge(n + READ_COST);
                 }
             }
@@ -443,13 +443,13 @@ impl Flow {
             && !budget.is_spent()
             && matches!(self.poll_flush(cx, sink, buffers), Poll::Ready(Ok(())))
         {
-            let Some(most) = self.room(buffers.buffer.len()) else {
+            let Some(most) = self.room(buffers.buffer.len(), &mut buffers.clock) else {
                 return;
             };
             match self.poll_copy(cx, source, sink, &mut buffers.buffer[..most], &mut budget, false)
             {
                 Ok(Poll::Ready(n)) if n > 0 => {
-                    self.charge(n, Pace::age);
+                    self.charge(n, |pace| pace.age(buffers.clock.now()));
                     budget.charge(n + READ_COST);
                 }
                 _ => return,

@@ -136,6 +136,15 @@ impl Guard {
             self.left -= skipped as u64;
             at += skipped;
             let begins_at = at;
+            if self.have == 0
+                && let Some(head) = bytes[at..].first_chunk()
+            {
+                match self.judge_whole(head) {
+                    Ok(length) => at += length,
+                    Err(breach) => return Err(Refused { allowed: begins_at, breach }),
+                }
+                continue;
+            }
             loop {
                 let Some(byte) = bytes.get(at) else { return Ok(()) };
                 self.head[usize::from(self.have)] = *byte;
@@ -158,48 +167,67 @@ impl Guard {
     /// Looks at the byte of a header that has just come. `Ok(true)` if the header is whole.
     fn judge(&mut self) -> Result<bool, Breach> {
         let [first, second, ..] = self.head;
-        let opcode = first & 0xf;
-        let is_control = opcode & CONTROL != 0;
-        let is_checked = self.strict != Strict::Off && !self.has_closed;
-        let short = u64::from(second & !MASK);
-        let wrong = match self.have {
-            1 => is_checked && !self.is_right_start(first),
-            2 => {
-                // A Close of one byte has no room for a status code (5.5.1).
-                let is_too_long = is_control && short > MAX_CONTROL_BYTES;
-                let is_cut = opcode == CLOSE && short == 1;
-                let is_masked = second & MASK != 0;
-                is_checked && (is_masked != self.masked || is_too_long || is_cut)
-            }
-            _ => false,
+        let is_right = match self.have {
+            1 => self.is_right_start(first),
+            2 => self.is_right_second(first, second),
+            _ => true,
         };
-        if wrong {
+        if self.is_checked() && !is_right {
             return Err(Breach::Protocol);
         }
-        let length = match (self.have, short) {
-            (0 | 1, _) => return Ok(false),
-            (_, 0..=125) => short,
-            (4.., 126) => u64::from(u16::from_be_bytes([self.head[2], self.head[3]])),
-            (10.., 127) => {
-                let [_, _, eight @ ..] = self.head;
-                u64::from_be_bytes(eight)
-            }
-            _ => return Ok(false),
-        };
+        let (needed, length) = header(&self.head);
+        if self.have < 2 || usize::from(self.have) < needed {
+            return Ok(false);
+        }
+        self.begin(first, second, length)?;
+        Ok(true)
+    }
+
+    /// Looks at a header of which all bytes have come, and says how many it has.
+    #[inline]
+    fn judge_whole(&mut self, head: &[u8; 10]) -> Result<usize, Breach> {
+        let [first, second, ..] = *head;
+        let is_right = self.is_right_start(first) && self.is_right_second(first, second);
+        if self.is_checked() && !is_right {
+            return Err(Breach::Protocol);
+        }
+        let (bytes, length) = header(head);
+        // As if it had come byte by byte.
+        self.head[..bytes].copy_from_slice(&head[..bytes]);
+        self.begin(first, second, length)?;
+        Ok(bytes)
+    }
+
+    /// Whether a header has to be right.
+    fn is_checked(&self) -> bool {
+        self.strict != Strict::Off && !self.has_closed
+    }
+
+    /// Begins the frame that these two bytes begin, with a payload of this length.
+    fn begin(&mut self, first: u8, second: u8, length: u64) -> Result<(), Breach> {
         // The shortest encoding, and the most significant bit is 0 (5.2).
-        let is_right = match short {
+        let is_right = match second & !MASK {
             126 => length > 125,
             127 => length > u64::from(u16::MAX) && i64::try_from(length).is_ok(),
             _ => true,
         };
-        if is_checked && !is_right {
+        if self.is_checked() && !is_right {
             return Err(Breach::Protocol);
         }
         self.sum(first, length)?;
         let key = if second & MASK != 0 { KEY_BYTES } else { 0 };
         self.left = length.saturating_add(key);
-        self.has_closed |= opcode == CLOSE;
-        Ok(true)
+        self.has_closed |= first & 0xf == CLOSE;
+        Ok(())
+    }
+
+    /// Whether this may be the second byte of a frame that begins like this (RFC 6455 5.1, 5.5).
+    fn is_right_second(&self, first: u8, second: u8) -> bool {
+        let (opcode, short) = (first & 0xf, u64::from(second & !MASK));
+        // A Close of one byte has no room for a status code (5.5.1).
+        let is_too_long = opcode & CONTROL != 0 && short > MAX_CONTROL_BYTES;
+        let is_cut = opcode == CLOSE && short == 1;
+        (second & MASK != 0) == self.masked && !is_too_long && !is_cut
     }
 
     /// Whether a frame may begin like this (RFC 6455 5.2, 5.4, 5.5; RFC 7692 6).
@@ -282,12 +310,18 @@ impl Guard {
 
     /// Whether more of the present header is to come.
     fn is_within_header(&self) -> bool {
-        let length = match self.head[1] & !MASK {
-            _ if self.have < 2 => 2,
-            126 => 4,
-            127 => 10,
-            _ => 2,
-        };
-        self.have < length
+        self.have < 2 || usize::from(self.have) < header(&self.head).0
+    }
+}
+
+/// How many bytes a header has before the masking key, and the length of the payload by it; the bytes
+/// may be more than the header.
+#[inline]
+fn header(head: &[u8; 10]) -> (usize, u64) {
+    let [_, second, length @ ..] = *head;
+    match second & !MASK {
+        126 => (4, u64::from(u16::from_be_bytes([length[0], length[1]]))),
+        127 => (10, u64::from_be_bytes(length)),
+        short => (2, u64::from(short)),
     }
 }

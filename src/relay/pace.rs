@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::buffers::Clock;
 use crate::bytes::{Reader, micros, put_u64};
 use crate::rules::Rules;
 
@@ -13,7 +14,7 @@ const MIN_BURST_PART: u64 = 8;
 const WAIT_PART: u64 = 8;
 /// What was read before the rule could hold it back is waited for no longer.
 const MAX_DEBT: Duration = Duration::from_secs(3600);
-const NANOS: u128 = 1_000_000_000;
+const NANOS: u64 = 1_000_000_000;
 
 /// A token bucket. Times are those since the tunnel began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +23,12 @@ struct Bucket {
     rate: u64,
     /// The most that is saved up.
     burst: u64,
+    /// How long it takes until that is there.
+    burst_time: Duration,
     /// When all of that is there again.
     full_at: Duration,
+    /// So much is left for certain: what was left when that was asked, without what was taken since.
+    certain: u64,
 }
 
 impl Bucket {
@@ -31,40 +36,61 @@ impl Bucket {
     fn new(rate: Option<u64>, burst: Option<u64>) -> Option<Self> {
         let rate = rate.filter(|rate| *rate > 0)?;
         let burst = burst.unwrap_or(rate).max(rate / MIN_BURST_PART).max(1);
-        Some(Bucket { rate, burst, full_at: Duration::ZERO })
-    }
-
-    /// How long it takes until so much is there, not less.
-    fn time_for(&self, count: u64) -> Duration {
-        let nanos = (u128::from(count) * NANOS).div_ceil(u128::from(self.rate));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let burst_time = time_for(burst, rate);
+        Some(Bucket { rate, burst, burst_time, full_at: Duration::ZERO, certain: 0 })
     }
 
     /// What is there.
+    fn ask(&mut self, now: Duration) -> u64 {
+        self.certain = self.left(now);
+        self.certain
+    }
+
     fn left(&self, now: Duration) -> u64 {
-        let free = self.time_for(self.burst).saturating_sub(self.full_at.saturating_sub(now));
-        let left = free.as_nanos() * u128::from(self.rate) / NANOS;
+        if self.full_at <= now {
+            return self.burst;
+        }
+        let free = self.burst_time.saturating_sub(self.full_at - now);
+        let left = free.as_nanos() * u128::from(self.rate) / u128::from(NANOS);
         u64::try_from(left).unwrap_or(u64::MAX)
     }
 
     /// When enough is there for it to be worth while.
     fn next(&self) -> Duration {
         let wanted = (self.rate / WAIT_PART).min(self.burst / 2).max(1);
-        let debt = self.time_for(self.burst).saturating_sub(self.time_for(wanted));
+        let debt = self.burst_time.saturating_sub(time_for(wanted, self.rate));
         self.full_at.saturating_sub(debt)
     }
 
     fn take(&mut self, count: u64, now: Duration) {
-        let nanos = u128::from(count) * NANOS / u128::from(self.rate);
-        let time = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let at = self.full_at.max(now).saturating_add(time);
+        self.certain = self.certain.saturating_sub(count);
+        let nanos = match count.checked_mul(NANOS) {
+            Some(nanos) => nanos / self.rate,
+            None => {
+                let nanos = u128::from(count) * u128::from(NANOS) / u128::from(self.rate);
+                u64::try_from(nanos).unwrap_or(u64::MAX)
+            }
+        };
+        let at = self.full_at.max(now).saturating_add(Duration::from_nanos(nanos));
         self.full_at = at.min(now.saturating_add(self.longest()));
     }
 
     /// The longest time until it is full.
     fn longest(&self) -> Duration {
-        self.time_for(self.burst).saturating_add(MAX_DEBT)
+        self.burst_time.saturating_add(MAX_DEBT)
     }
+}
+
+/// How many bytes may be read where so many messages and bytes may come, and these are payload for sure:
+/// no more messages begin in them than may.
+fn room_of(messages: u64, bytes: u64, payload: u64) -> u64 {
+    messages.saturating_mul(MIN_MESSAGE_BYTES).saturating_add(payload).min(bytes)
+}
+
+/// How long it takes until so much is there, not less.
+fn time_for(count: u64, rate: u64) -> Duration {
+    let nanos = (u128::from(count) * u128::from(NANOS)).div_ceil(u128::from(rate));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// What a client may still send of messages and of bytes.
@@ -87,19 +113,28 @@ impl Pace {
         is_set.then_some(Pace { started, messages, bytes, held_until: None })
     }
 
-    /// How many bytes may be read now, of which these are payload for sure. None while the client is
-    /// held back.
-    pub(crate) fn room(&mut self, payload: u64) -> Option<u64> {
-        let at = Instant::now();
+    /// How many bytes may be read now, at most `most`, of which these are payload for sure. None while
+    /// the client is held back.
+    #[inline]
+    pub(crate) fn room(&mut self, most: u64, payload: u64, clock: &mut Clock) -> Option<u64> {
+        // Without a look at the clock: most clients are far from what they may send.
+        let certain = |bucket: Option<Bucket>| bucket.map_or(u64::MAX, |bucket| bucket.certain);
+        let [messages, bytes] = [self.messages, self.bytes].map(certain);
+        if self.held_until.is_none() && room_of(messages, bytes, payload) >= most {
+            return Some(most);
+        }
+        self.room_at(payload, clock.now()).map(|room| room.min(most))
+    }
+
+    fn room_at(&mut self, payload: u64, at: Instant) -> Option<u64> {
         if self.held_until.is_some_and(|until| at < until) {
             return None;
         }
         self.held_until = None;
-        let now = at.saturating_duration_since(self.started);
-        let bytes = self.bytes.map_or(u64::MAX, |bucket| bucket.left(now));
-        let messages = self.messages.map_or(u64::MAX, |bucket| bucket.left(now));
-        // So no more messages begin in it than may.
-        let room = messages.saturating_mul(MIN_MESSAGE_BYTES).saturating_add(payload).min(bytes);
+        let now = self.age(at);
+        let bytes = self.bytes.as_mut().map_or(u64::MAX, |bucket| bucket.ask(now));
+        let messages = self.messages.as_mut().map_or(u64::MAX, |bucket| bucket.ask(now));
+        let room = room_of(messages, bytes, payload);
         if room > 0 {
             return Some(room);
         }
@@ -119,9 +154,9 @@ impl Pace {
         }
     }
 
-    /// The age of the tunnel.
-    pub(crate) fn age(&self) -> Duration {
-        self.started.elapsed()
+    /// The age of the tunnel at that time.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
     }
 
     /// Until when the client is held back; none if it is not.

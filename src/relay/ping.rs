@@ -42,6 +42,12 @@ impl Pings {
         }
     }
 
+    /// When that tick is.
+    fn time(&self, tick: NonZeroU64) -> Instant {
+        // So many ticks are half a million years.
+        self.since + TICK.saturating_mul(u32::try_from(tick.get()).unwrap_or(u32::MAX))
+    }
+
     /// The first tick that is not before that time.
     fn tick(&self, at: Instant) -> u64 {
         let ticks = at.saturating_duration_since(self.since).as_nanos().div_ceil(TICK.as_nanos());
@@ -58,8 +64,12 @@ impl Pings {
     ) -> (NonZeroU64, bool) {
         let over = self.over.get();
         let next = NonZeroU64::MIN.saturating_add(over);
-        let tick = NonZeroU64::new(self.tick(at)).map_or(next, |tick| tick.max(next));
         let waiting = entry.filter(|entry| *entry >= next);
+        // As a rule: what comes of a side only puts its time off.
+        if let Some(entry) = waiting.filter(|entry| self.time(*entry) <= at) {
+            return (entry, false);
+        }
+        let tick = NonZeroU64::new(self.tick(at)).map_or(next, |tick| tick.max(next));
         if let Some(entry) = waiting.filter(|entry| *entry <= tick) {
             return (entry, false);
         }
@@ -83,9 +93,7 @@ impl Pings {
             return Poll::Pending;
         };
         let mut timer = self.timer.borrow_mut();
-        // So many ticks are half a million years.
-        let ticks = u32::try_from(first.get()).unwrap_or(u32::MAX);
-        let at = (self.since + TICK.saturating_mul(ticks)).into();
+        let at = self.time(first).into();
         let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if timer.deadline() != at {
             timer.as_mut().reset(at);
@@ -116,12 +124,11 @@ pub(crate) struct Silence {
     pub by: By,
     /// Bytes that had come when something came last.
     arrived: u64,
-    last: Instant,
     phase: Duration,
-    /// When it was sent a Ping, if nothing has come since.
-    pinged: Option<Instant>,
-    /// A Ping could not be sent before.
-    retry: Option<Instant>,
+    /// It was sent a Ping, and nothing has come since.
+    is_pinged: bool,
+    /// When it is to be looked at again, if nothing comes.
+    next: Instant,
 }
 
 /// What is to be done about a side.
@@ -136,9 +143,9 @@ impl Silences {
     /// For a tunnel with these rules, if they want Pings.
     pub(crate) fn new(rules: &Rules) -> Option<Box<Self>> {
         let interval = rules.ping_interval.filter(|interval| !interval.is_zero())?;
-        let last = Instant::now();
+        let now = Instant::now();
         let side =
-            |by| Silence { by, arrived: 0, last, phase: Duration::ZERO, pinged: None, retry: None };
+            |by| Silence { by, arrived: 0, phase: Duration::ZERO, is_pinged: false, next: now };
         let mut silences = Silences {
             interval,
             timeout: rules.ping_timeout.unwrap_or(interval),
@@ -147,6 +154,7 @@ impl Silences {
         };
         for at in 0..2 {
             silences.sides[at].phase = silences.phase();
+            silences.held_back(at, now);
         }
         Some(Box::new(silences))
     }
@@ -160,22 +168,23 @@ impl Silences {
 
     /// Takes note of how many bytes have come of a side, and says what is due.
     pub(crate) fn note(&mut self, at: usize, arrived: u64, now: Instant) -> Due {
-        let Silences { interval, timeout, .. } = *self;
-        let side = &mut self.sides[at];
-        if arrived != side.arrived {
-            *side = Silence { arrived, last: now, pinged: None, retry: None, ..*side };
+        if arrived != self.sides[at].arrived {
+            self.sides[at].arrived = arrived;
+            self.held_back(at, now);
         }
-        match side.pinged {
-            Some(pinged) if now >= pinged + timeout => Due::Gone,
-            None if now >= side.retry.unwrap_or(side.last + (interval - side.phase)) => Due::Ping,
-            _ => Due::Nothing,
+        let side = &self.sides[at];
+        match side.is_pinged {
+            _ if now < side.next => Due::Nothing,
+            true => Due::Gone,
+            false => Due::Ping,
         }
     }
 
     /// It may have something to say that is not read yet.
     pub(crate) fn held_back(&mut self, at: usize, now: Instant) {
         let side = &mut self.sides[at];
-        *side = Silence { last: now, pinged: None, retry: None, ..*side };
+        side.is_pinged = false;
+        side.next = now + (self.interval - side.phase);
     }
 
     /// It was sent a Ping, or could not be.
@@ -184,18 +193,14 @@ impl Silences {
         let retry = (self.interval / PHASES).max(MIN_RETRY);
         let side = &mut self.sides[at];
         side.phase = phase;
-        side.pinged = is_sent.then_some(now);
-        side.retry = (!is_sent).then(|| now + retry);
+        side.is_pinged = is_sent;
+        side.next = now + if is_sent { self.timeout } else { retry };
     }
 
     /// When the tunnel is to be looked at again.
     pub(crate) fn next(&self) -> Instant {
-        let next = |side: &Silence| match side.pinged {
-            Some(pinged) => pinged + self.timeout,
-            None => side.retry.unwrap_or(side.last + (self.interval - side.phase)),
-        };
         let [client, backend] = &self.sides;
-        next(client).min(next(backend))
+        client.next.min(backend.next)
     }
 }
 

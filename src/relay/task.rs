@@ -219,6 +219,7 @@ impl Future for Task {
             }
         }
         let command = thread.command(this.number);
+        thread.buffers().clock.begin();
         let polled = catch_unwind(AssertUnwindSafe(|| {
             failpoint::step!("relay.carry");
             carried.poll(cx, thread, command)

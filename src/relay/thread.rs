@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use shared::Counters;
 
-use crate::buffers::ThreadBuffers;
+use crate::buffers::{Clock, ThreadBuffers};
 use crate::end::{Ending, Order};
 use crate::keepalive::KeepAlive;
 use crate::ping::Pings;
@@ -105,6 +105,7 @@ impl Thread {
             buffers: RefCell::new(ThreadBuffers {
                 buffer: vec![0; settings.buffer_size.max(4096)].into_boxed_slice(),
                 pipes: Pipes::new(settings.lowest_descriptor),
+                clock: Clock::default(),
             }),
             command: Cell::new(TunnelCommand::Carry),
             wakers: RefCell::default(),
@@ -119,6 +120,11 @@ impl Thread {
 
     pub(crate) fn buffers(&self) -> RefMut<'_, ThreadBuffers> {
         self.buffers.borrow_mut()
+    }
+
+    /// The time of this poll of a task.
+    pub(crate) fn now(&self) -> Instant {
+        self.buffers.borrow_mut().clock.now()
     }
 
     /// What the task with this number is to do.

@@ -1,4 +1,4 @@
-//! CPU of the relay's thread per message and per GiB, beside a bare tokio relay. By hand:
+//! CPU of the relay's thread per message and per GiB, beside a bare tokio relay, and with rules. By hand:
 //! `cargo test -p relay --release --test cost -- --ignored --nocapture`
 
 mod common;
@@ -6,8 +6,10 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::*;
+use relay::{Rules, Side, Strict, Tunnel};
 
 /// CPU time of the thread of that name, in nanoseconds.
 fn cpu(name: &str) -> u64 {
@@ -67,9 +69,8 @@ fn measure(tunnels: usize, which: &str) {
     } else {
         for (a, b) in insides {
             let (record, end, _) = registered("");
-            let side = |fd: TcpStream| relay::Side::plain(fd.into());
-            let tunnel =
-                relay::Tunnel::new(side(a), side(b), websocket(), relay::Rules::default(), record);
+            let side = |fd: TcpStream| Side::plain(fd.into());
+            let tunnel = Tunnel::new(side(a), side(b), websocket(), Rules::default(), record);
             relay.adopt(tunnel).expect("adopted");
             ends.push(end);
         }
@@ -129,6 +130,79 @@ fn measure(tunnels: usize, which: &str) {
     });
     let ms = (cpu(which) - before) / 2_000_000;
     println!("{which:8} bulk: {ms} ms per GiB");
+}
+
+/// All of them, none of which is broken.
+fn all_rules() -> Rules {
+    let hour = Duration::from_secs(3600);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    Rules {
+        idle_timeout: Some(hour),
+        linger: None,
+        max_message_client: Some(1 << 30),
+        max_message_backend: Some(1 << 30),
+        ping_interval: Some(Duration::from_secs(30)),
+        ping_timeout: Some(Duration::from_secs(20)),
+        report_interval: Some(hour),
+        strict: Some(Strict::On),
+        max_lifetime: Some(12 * hour),
+        expires: Some(now + 24 * hour),
+        message_rate: Some(1_000_000),
+        message_burst: None,
+        bandwidth: Some(100_000_000_000),
+    }
+}
+
+/// A tunnel with these rules, and a way to have messages go to the back end and back.
+fn echo(rules: Rules) -> impl FnMut(usize) -> u64 {
+    let (relay, _) = relay(1);
+    let (mut client, a) = tcp_pair();
+    let (mut backend, b) = tcp_pair();
+    let (record, ends, _) = registered("");
+    let side = |fd: TcpStream| Side::plain(fd.into());
+    relay.adopt(Tunnel::new(side(a), side(b), websocket(), rules, record)).expect("adopted");
+    let up = [&[0x82, 0x80 | 126, 4, 0, 0, 0, 0, 0][..], &[7; 1024]].concat();
+    let down = [&up[..1], &[126, 4, 0], &up[8..]].concat();
+    let mut got = vec![0; up.len()];
+    move |count| {
+        let _open = (&relay, &ends);
+        let before = cpu("relay-0");
+        for _ in 0..count {
+            client.write_all(&up).expect("write");
+            backend.read_exact(&mut got).expect("read");
+            backend.write_all(&down).expect("write");
+            client.read_exact(&mut got[..down.len()]).expect("read");
+        }
+        (cpu("relay-0") - before) / (2 * count as u64)
+    }
+}
+
+/// In rounds, as what else runs on the machine changes. With `RULES=none` or `all` and few messages under
+/// `valgrind --tool=callgrind --separate-threads=yes` it tells instructions, whatever else runs.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn with_rules() {
+    let number = |name, default| {
+        std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+    };
+    let (rounds, count) = (number("ROUNDS", 40), number("MESSAGES", 5000));
+    let all = |is_on| if is_on { all_rules() } else { Rules::default() };
+    if let Ok(which) = std::env::var("RULES") {
+        echo(all(which == "all"))(count);
+        return;
+    }
+    let mut ratios: Vec<_> = (0..rounds)
+        .map(|round| {
+            // Another first each time: their threads have the same name, and one lives at a time.
+            let [one, other] =
+                [round % 2 == 0, round % 2 != 0].map(|is_on| echo(all(is_on))(count));
+            let (with, without) = if round % 2 == 0 { (one, other) } else { (other, one) };
+            println!("{with} ns a message with all rules, {without} ns without");
+            with as f64 / without as f64
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    println!("the median of the ratios is {:.3}", ratios[rounds / 2]);
 }
 
 #[test]
