@@ -41,7 +41,7 @@ impl Tunnels {
 
 /// Serves until standard input ends, so that it does not outlive who started it. A line `close`
 /// there closes all tunnels.
-pub async fn run(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> io::Result<()> {
     let mut words = arguments.rest(0);
     let mut tls = None;
     if words.first().is_some_and(|word| word == "tls") {

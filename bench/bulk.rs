@@ -21,7 +21,7 @@ const KEY: [u8; 4] = [0x5a, 0x17, 0xc3, 0x8e];
 
 /// What goes each way, in bytes, and the payload of each frame but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     up: u64,
     down: u64,
     frame: u64,
@@ -29,7 +29,7 @@ pub struct Plan {
 
 impl Plan {
     /// From a path as [`Self::path`] makes it.
-    pub fn from_path(path: &str) -> Option<Plan> {
+    pub(crate) fn from_path(path: &str) -> Option<Plan> {
         let numbers = path.strip_prefix("/bulk/")?;
         let mut numbers = numbers.split('/').map(|number| number.parse().ok());
         let plan = Plan { up: numbers.next()??, down: numbers.next()??, frame: numbers.next()?? };
@@ -126,7 +126,7 @@ async fn receive(
 }
 
 /// The back end's part: after both directions a Close frame, then the end.
-pub async fn serve(stream: Stream, bytes: Vec<u8>, plan: &Plan) -> io::Result<()> {
+pub(crate) async fn serve(stream: Stream, bytes: Vec<u8>, plan: &Plan) -> io::Result<()> {
     let (mut from, mut to) = split(stream);
     let (sent, received) = tokio::join!(
         send(&mut to, plan.down, plan.frame, None),
@@ -141,7 +141,7 @@ pub async fn serve(stream: Stream, bytes: Vec<u8>, plan: &Plan) -> io::Result<()
 }
 
 /// One transfer; prints its size and time.
-pub async fn run(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> io::Result<()> {
     let plan = Plan {
         up: arguments.setting("up", 0)? * MIB,
         down: arguments.setting("down", 0)? * MIB,

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_HEAD: usize = 16_384;
 
 /// Where requests go.
-pub struct Target {
+pub(crate) struct Target {
     address: SocketAddr,
     tls: Option<SslContext>,
     source: Ipv4Addr,
@@ -29,7 +29,7 @@ pub struct Target {
 
 impl Target {
     /// From `ws://ADDRESS:PORT` or `wss://`; clients come from `source` and those after it.
-    pub fn new(url: &str, source: Ipv4Addr) -> io::Result<Self> {
+    pub(crate) fn new(url: &str, source: Ipv4Addr) -> io::Result<Self> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| invalid("not a URL"))?;
         let tls = match scheme {
             "ws" | "http" => None,
@@ -45,12 +45,12 @@ impl Target {
     }
 
     /// Opens a tunnel. What came after the head is returned with it.
-    pub async fn open(&self, index: usize, path: &str) -> io::Result<(Stream, Vec<u8>)> {
+    pub(crate) async fn open(&self, index: usize, path: &str) -> io::Result<(Stream, Vec<u8>)> {
         self.open_within(PATIENCE, index, path).await
     }
 
     /// The same with another patience.
-    pub async fn open_within(
+    pub(crate) async fn open_within(
         &self,
         patience: Duration,
         index: usize,
@@ -96,7 +96,7 @@ impl Target {
     }
 
     /// A GET on a connection of its own, as a new visitor does it.
-    pub async fn get(&self, index: usize) -> io::Result<()> {
+    pub(crate) async fn get(&self, index: usize) -> io::Result<()> {
         timeout(PATIENCE, self.try_get(index)).await?
     }
 

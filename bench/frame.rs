@@ -8,23 +8,23 @@ use openssl::sha::sha1;
 use crate::arguments::invalid;
 
 /// Opcode of a binary message.
-pub const BINARY: u8 = 0x2;
+pub(crate) const BINARY: u8 = 0x2;
 /// Opcode of a Close frame.
-pub const CLOSE: u8 = 0x8;
+pub(crate) const CLOSE: u8 = 0x8;
 /// Opcode of a Ping frame.
-pub const PING: u8 = 0x9;
+pub(crate) const PING: u8 = 0x9;
 /// Opcode of a Pong frame.
-pub const PONG: u8 = 0xa;
+pub(crate) const PONG: u8 = 0xa;
 
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
 
 /// The longest header: two bytes, eight of length, four of key.
-pub const MAX_HEADER: usize = 14;
+pub(crate) const MAX_HEADER: usize = 14;
 
 /// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// The opcode, without FIN.
     pub opcode: u8,
     /// The masking key of a client's frame.
@@ -39,7 +39,7 @@ pub struct Header {
 ///
 /// # Errors
 /// It is fragmented or has reserved bits, which nothing here sends.
-pub fn header(bytes: &[u8]) -> io::Result<Option<Header>> {
+pub(crate) fn header(bytes: &[u8]) -> io::Result<Option<Header>> {
     let [first, second, ..] = *bytes else { return Ok(None) };
     if first & 0xf0 != FIN {
         return Err(invalid("not a frame of this benchmark"));
@@ -64,7 +64,7 @@ pub fn header(bytes: &[u8]) -> io::Result<Option<Header>> {
 }
 
 /// Appends a header.
-pub fn put_header(to: &mut Vec<u8>, opcode: u8, payload: u64, key: Option<[u8; 4]>) {
+pub(crate) fn put_header(to: &mut Vec<u8>, opcode: u8, payload: u64, key: Option<[u8; 4]>) {
     let mask = if key.is_some() { MASK } else { 0 };
     to.push(FIN | opcode);
     match payload {
@@ -82,7 +82,7 @@ pub fn put_header(to: &mut Vec<u8>, opcode: u8, payload: u64, key: Option<[u8; 4
 }
 
 /// Masks or unmasks `bytes`, the first of which is at `offset` of its payload.
-pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
+pub(crate) fn mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
     let [a, b, c, d] = [0, 1, 2, 3].map(|at| key[(offset as usize + at) % 4]);
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let mut chunks = bytes.chunks_exact_mut(8);
@@ -96,13 +96,13 @@ pub fn mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 4.2.2).
-pub fn accept(key: &str) -> String {
+pub(crate) fn accept(key: &str) -> String {
     encode_block(&sha1(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes()))
 }
 
 /// What bulk transfers consist of: bytes that tell a shift by any amount. Its length is a
 /// multiple of four, so that it can be masked once.
-pub fn pattern() -> Vec<u8> {
+pub(crate) fn pattern() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(65_536);
     while bytes.len() < 65_536 {

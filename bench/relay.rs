@@ -14,7 +14,7 @@ use crate::arguments::{Arguments, parse, until_input_ends};
 use crate::stream::{Stream, listen, server_context};
 
 /// Relays from each address `plain=` and `tls=` to the back end until standard input ends.
-pub async fn run(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> io::Result<()> {
     let backend: SocketAddr = parse(arguments.word(0)?)?;
     let any = "127.0.0.1:0".to_string();
     let plain = listen(parse(&arguments.setting("plain", any.clone())?)?)?;

@@ -14,7 +14,7 @@ use crate::frame::{self, CLOSE};
 use crate::stats::Times;
 
 /// Opens and closes tunnels, one after the other on each client.
-pub async fn handshakes(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn handshakes(arguments: &Arguments) -> io::Result<()> {
     let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
     let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
     let clients = arguments.setting("clients", 16)?;
@@ -53,7 +53,7 @@ async fn open_and_close(target: &Target, client: usize) -> io::Result<()> {
 
 /// Plain GETs, one after the other on each client, each on a new connection: for so long, or until
 /// standard input ends, where that is asked for.
-pub async fn get(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn get(arguments: &Arguments) -> io::Result<()> {
     let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
     let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
     let clients: usize = arguments.setting("clients", 1)?;

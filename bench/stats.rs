@@ -4,26 +4,26 @@ use std::time::Duration;
 
 /// Times of single events, in nanoseconds.
 #[derive(Default)]
-pub struct Times(Vec<u32>);
+pub(crate) struct Times(Vec<u32>);
 
 impl Times {
     /// Takes note of one; above four seconds it counts as four.
-    pub fn add(&mut self, time: Duration) {
+    pub(crate) fn add(&mut self, time: Duration) {
         self.0.push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
     }
 
     /// Takes note of all that another took note of.
-    pub fn append(&mut self, other: &mut Times) {
+    pub(crate) fn append(&mut self, other: &mut Times) {
         self.0.append(&mut other.0);
     }
 
     /// How many.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
     /// Members of a JSON object: `"p50_us": ...` and others; null if there are no times.
-    pub fn json(&mut self) -> String {
+    pub(crate) fn json(&mut self) -> String {
         self.0.sort_unstable();
         let at = |share: f64| {
             let index = (self.0.len() as f64 * share) as usize;

@@ -18,10 +18,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_openssl::SslStream;
 
 /// The server's name in all requests.
-pub const NAME: &str = "bench.test";
+pub(crate) const NAME: &str = "bench.test";
 
 /// A connection.
-pub enum Stream {
+pub(crate) enum Stream {
     /// Without TLS.
     Plain(TcpStream),
     /// With TLS.
@@ -30,7 +30,7 @@ pub enum Stream {
 
 impl Stream {
     /// Connects from `source`, any port.
-    pub async fn connect(
+    pub(crate) async fn connect(
         source: IpAddr,
         to: SocketAddr,
         tls: Option<&SslContext>,
@@ -49,7 +49,7 @@ impl Stream {
     }
 
     /// The server's side of a connection.
-    pub async fn accepted(tcp: TcpStream, tls: Option<&SslContext>) -> io::Result<Self> {
+    pub(crate) async fn accepted(tcp: TcpStream, tls: Option<&SslContext>) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         let Some(context) = tls else { return Ok(Stream::Plain(tcp)) };
         let mut stream = Box::new(SslStream::new(Ssl::new(context)?, tcp)?);
@@ -77,7 +77,7 @@ fn choose_port_late(socket: &TcpSocket) -> io::Result<()> {
 }
 
 /// A listener that several processes may share.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
@@ -86,7 +86,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// What a client takes: any certificate, one cipher, so that all peers do the same work.
-pub fn client_context() -> io::Result<SslContext> {
+pub(crate) fn client_context() -> io::Result<SslContext> {
     let mut builder = SslConnector::builder(SslMethod::tls_client())?;
     builder.set_verify(SslVerifyMode::NONE);
     builder.set_ciphersuites("TLS_AES_128_GCM_SHA256")?;
@@ -94,7 +94,7 @@ pub fn client_context() -> io::Result<SslContext> {
 }
 
 /// A server with a certificate of its own making (ECDSA, P-256).
-pub fn server_context() -> io::Result<SslContext> {
+pub(crate) fn server_context() -> io::Result<SslContext> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
     let mut certificate = X509Builder::new()?;

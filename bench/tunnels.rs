@@ -41,7 +41,7 @@ struct Tunnel {
 }
 
 /// Does what the commands say, from the arguments or from standard input.
-pub async fn run(arguments: &Arguments) -> io::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> io::Result<()> {
     let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
     let mut held = Held { target, tunnels: Vec::new(), opened: 0 };
     let commands = arguments.rest(1);

@@ -1,7 +1,7 @@
 //! The one table of directives, and how sections merge.
 
-pub mod advice;
-pub mod bound;
+pub(crate) mod advice;
+pub(crate) mod bound;
 mod server;
 mod values;
 
@@ -13,10 +13,10 @@ use protocol::upgrade::WEBSOCKET;
 use protocol::{extensions, origin_rule};
 use relay::{Rules, Strict};
 
-pub use self::server::{
+pub(crate) use self::server::{
     ClientPrefix, DEFAULTS, Settings, find_bound, is_used, reset, settings, uses_relay,
 };
-pub use self::values::AccessLog;
+pub(crate) use self::values::AccessLog;
 
 use crate::config::server::change;
 use crate::config::values::Lifetime;
@@ -27,7 +27,7 @@ use crate::ffi::section::{self, SectionConfig};
 /// Settings of a directory, location or server. A field that was not set is
 /// `None`, which is not the same as its default: it lets an outer section decide.
 #[derive(Clone, Copy, Default)]
-pub struct DirConfig<'p> {
+pub(crate) struct DirConfig<'p> {
     forward: Option<bool>,
     relay: Option<bool>,
     protocols: Option<&'p [u8]>,
@@ -65,75 +65,75 @@ impl SectionConfig for DirConfig<'static> {
 
 impl<'p> DirConfig<'p> {
     /// Those that hold for a request.
-    pub fn of(r: Request<'p>) -> Self {
+    pub(crate) fn of(r: Request<'p>) -> Self {
         section::config::<DirConfig<'static>>(r)
     }
 
     /// WSForward: take upgrade requests that are proxied from here.
-    pub fn forward(&self) -> bool {
+    pub(crate) fn forward(&self) -> bool {
         self.forward.unwrap_or(false)
     }
 
     /// WSForwardRelay: give open tunnels to the relay.
-    pub fn relay(&self) -> bool {
+    pub(crate) fn relay(&self) -> bool {
         self.relay.unwrap_or(false)
     }
 
     /// WSForwardProtocols: the Upgrade tokens that are taken, split by spaces.
-    pub fn protocols(&self) -> &'p [u8] {
+    pub(crate) fn protocols(&self) -> &'p [u8] {
         self.protocols.unwrap_or(WEBSOCKET)
     }
 
     /// WSForwardCheck: how much of RFC 6455 a 101 must keep to.
-    pub fn rigour(&self) -> Rigour {
+    pub(crate) fn rigour(&self) -> Rigour {
         self.rigour.unwrap_or_default()
     }
 
     /// WSForwardOrigin, where it asks for a look at the Origin: its words, with spaces between them.
-    pub fn origins(&self) -> Option<&'p [u8]> {
+    pub(crate) fn origins(&self) -> Option<&'p [u8]> {
         self.origins.filter(|words| origin_rule::is_checked(words))
     }
 
     /// WSForwardExtensions, where it leaves any out: its words, with spaces between them.
-    pub fn extensions(&self) -> Option<&'p [u8]> {
+    pub(crate) fn extensions(&self) -> Option<&'p [u8]> {
         self.extensions.filter(|words| !words.eq_ignore_ascii_case(extensions::ANY.as_bytes()))
     }
 
     /// WSForwardHandshakeTimeout, if set: how long a back end may take from the
     /// connection to the end of its response head.
-    pub fn handshake_timeout(&self) -> Option<Duration> {
+    pub(crate) fn handshake_timeout(&self) -> Option<Duration> {
         self.handshake_timeout
     }
 
     /// WSForwardAccessLog: when a relayed tunnel gets its line.
-    pub fn access_log(&self) -> AccessLog {
+    pub(crate) fn access_log(&self) -> AccessLog {
         self.access_log.unwrap_or_default()
     }
 
     /// The same, with a time since 1970 at which the tunnel ends.
-    pub fn until(mut self, expires: Option<Duration>) -> Self {
+    pub(crate) fn until(mut self, expires: Option<Duration>) -> Self {
         self.rules.expires = expires;
         self
     }
 
     /// WSForwardReadyFile: while this file is absent there is no new tunnel.
-    pub fn ready_file(&self) -> Option<&'p CStr> {
+    pub(crate) fn ready_file(&self) -> Option<&'p CStr> {
         self.ready_file
     }
 
     /// WSForwardStatusActions: whether the status page may close tunnels.
-    pub fn status_actions(&self) -> bool {
+    pub(crate) fn status_actions(&self) -> bool {
         self.status_actions.unwrap_or(false)
     }
 
     /// The directives that hold for an open tunnel.
-    pub fn rules(&self) -> Rules {
+    pub(crate) fn rules(&self) -> Rules {
         Rules { max_lifetime: self.lifetime.map(Lifetime::of_one), ..self.rules }
     }
 }
 
 /// Every directive.
-pub static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
+pub(crate) static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -450,5 +450,5 @@ pub static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
 ];
 
 /// The directives that warnings about a configuration look at, see [`advice`].
-pub const ADVISED: [&str; 5] =
+pub(crate) const ADVISED: [&str; 5] =
     ["WSForward", "WSForwardRelay", "AllowOverride", "AllowOverrideList", "H2WebSockets"];

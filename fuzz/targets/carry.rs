@@ -25,16 +25,16 @@ const SLOW: Duration = Duration::from_secs(5);
 const AGE: std::ops::Range<usize> = 2..10;
 
 /// Whether two frozen tunnels are the same but for their age.
-pub fn same_state(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn same_state(one: &[u8], other: &[u8]) -> bool {
     one[..AGE.start] == other[..AGE.start] && one[AGE.end..] == other[AGE.end..]
 }
 
 /// Tells of a tunnel's end; whoever may have gone by then.
-pub struct Told(Sender<End>);
+pub(crate) struct Told(Sender<End>);
 
 impl Told {
     /// Nobody is told.
-    pub fn nobody() -> Self {
+    pub(crate) fn nobody() -> Self {
         Told(channel().0)
     }
 }
@@ -46,7 +46,7 @@ impl Record for Told {
 }
 
 /// What a tunnel is made of.
-pub struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     is_websocket: bool,
     rules: Rules,
     /// What came of the client with its request, and of the back end with its answer.
@@ -56,7 +56,7 @@ pub struct Plan<'a> {
 impl<'a> Plan<'a> {
     /// A byte of flags, one for each of two limits, then twice one that says how many of the next
     /// ones came ahead.
-    pub fn take(data: &mut &'a [u8]) -> Self {
+    pub(crate) fn take(data: &mut &'a [u8]) -> Self {
         let flags = input::byte(data);
         let [client, backend] = [0; 2].map(|_| u64::from(input::byte(data)));
         let rules = Rules {
@@ -82,7 +82,7 @@ impl<'a> Plan<'a> {
     }
 
     /// A tunnel between these.
-    pub fn make(&self, [client, backend]: [OwnedFd; 2], record: Told) -> Tunnel {
+    pub(crate) fn make(&self, [client, backend]: [OwnedFd; 2], record: Told) -> Tunnel {
         let frames = match self.is_websocket {
             true => [Tracker::client_to_backend(), Tracker::backend_to_client()],
             false => [Tracker::opaque(), Tracker::opaque()],
@@ -93,14 +93,14 @@ impl<'a> Plan<'a> {
     }
 
     /// The tunnel, frozen at once.
-    pub fn frozen(&self) -> Vec<u8> {
+    pub(crate) fn frozen(&self) -> Vec<u8> {
         let tunnel = self.make([nothing(), nothing()], Told::nobody());
         tunnel.freeze().expect("it is plain, and not being ended")
     }
 }
 
 /// A descriptor that nobody uses.
-pub fn nothing() -> OwnedFd {
+pub(crate) fn nothing() -> OwnedFd {
     static NOTHING: OnceLock<File> = OnceLock::new();
     let file = NOTHING.get_or_init(|| File::open("/dev/null").expect("/dev/null"));
     file.try_clone().expect("a descriptor").into()
@@ -108,7 +108,7 @@ pub fn nothing() -> OwnedFd {
 
 /// Has a relay carry the tunnel that `make` makes, whose client and back end have each sent this
 /// and ended. Returns the end that it comes to.
-pub fn carry(sent: [&[u8]; 2], make: impl FnOnce([OwnedFd; 2], Told) -> Tunnel) -> End {
+pub(crate) fn carry(sent: [&[u8]; 2], make: impl FnOnce([OwnedFd; 2], Told) -> Tunnel) -> End {
     static RELAY: OnceLock<Relay> = OnceLock::new();
     let relay = RELAY.get_or_init(|| {
         let counters = Box::leak(Box::new(Counters::new()));

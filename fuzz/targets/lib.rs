@@ -26,7 +26,7 @@ mod ffi;
 #[allow(dead_code, missing_docs, unused_imports, reason = "as above")]
 #[path = "../../src"]
 mod module {
-    pub mod config;
+    pub(crate) mod config;
 }
 use module::config;
 

@@ -9,7 +9,7 @@ use crate::ffi::server;
 /// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
 /// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
 /// other case can be meant.
-pub fn useless_relay(directives: &[Directive]) -> Vec<String> {
+pub(crate) fn useless_relay(directives: &[Directive]) -> Vec<String> {
     let named = |name: &'static str| {
         directives.iter().filter(move |directive| directive.name.eq_ignore_ascii_case(name))
     };
@@ -36,7 +36,7 @@ pub fn useless_relay(directives: &[Directive]) -> Vec<String> {
 
 /// Says where WebSockets over HTTP/2 are on for tunnels of this module: in a virtual host (or
 /// outside of all) for which `H2WebSockets on` and `WSForward On` hold.
-pub fn streams(directives: &[Directive]) -> Vec<String> {
+pub(crate) fn streams(directives: &[Directive]) -> Vec<String> {
     let named = |name: &'static str| {
         directives.iter().filter(move |directive| directive.name.eq_ignore_ascii_case(name))
     };
@@ -66,6 +66,6 @@ fn is_on(directive: &Directive) -> bool {
 }
 
 /// Says that there will be no relay with mpm_itk, whose processes serve a connection each and end.
-pub fn itk() -> Option<String> {
+pub(crate) fn itk() -> Option<String> {
     (config::uses_relay() && server::is_loaded(c"mpm_itk.c")).then(|| MpmItk.to_string())
 }

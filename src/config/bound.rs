@@ -16,7 +16,7 @@ const SHARE: u64 = 2;
 
 /// A bound by memory.
 #[derive(Debug, Clone, Copy)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// Tunnels, at least 1.
     pub tunnels: u32,
     bytes: u64,
@@ -25,7 +25,7 @@ pub struct Bound {
 
 impl Bound {
     /// What the machine, or the control group of this process, has.
-    pub fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroup = groups.lines().filter_map(of_group).min();
         let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));

@@ -10,7 +10,7 @@ use crate::ffi::role::Parent;
 
 /// How many leading bits of an address say who the client is.
 #[derive(Debug, Clone, Copy)]
-pub struct ClientPrefix {
+pub(crate) struct ClientPrefix {
     /// Of an IPv4 address, 1 to 32.
     pub v4: u32,
     /// Of an IPv6 address, 1 to 128.
@@ -19,7 +19,7 @@ pub struct ClientPrefix {
 
 /// Settings of the server as a whole.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// WSForwardRelayThreads.
     pub threads: usize,
     /// WSForwardBufferSize, in bytes.
@@ -59,7 +59,7 @@ pub struct Settings {
 }
 
 /// Those of a configuration that says nothing.
-pub const DEFAULTS: Settings = Settings {
+pub(crate) const DEFAULTS: Settings = Settings {
     threads: 1,
     buffer_size: 262144,
     keep_alive: Some(KeepAlive { idle_seconds: 60, interval_seconds: 20, probes: 3 }),
@@ -90,17 +90,17 @@ pub(super) fn change(change: impl FnOnce(&mut Settings)) {
 }
 
 /// Back to the defaults, before a configuration is read.
-pub fn reset(_: &Parent) {
+pub(crate) fn reset(_: &Parent) {
     change(|settings| *settings = DEFAULTS);
 }
 
 /// Settings of the server as a whole.
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks for the bound of a server that needs one and has none set, and returns it.
-pub fn find_bound(_: &Parent) -> Option<Bound> {
+pub(crate) fn find_bound(_: &Parent) -> Option<Bound> {
     let settings = settings();
     if !settings.relay || settings.bound_is_set {
         return None;
@@ -111,11 +111,11 @@ pub fn find_bound(_: &Parent) -> Option<Bound> {
 }
 
 /// Whether the configuration that was read says `WSForward On` anywhere.
-pub fn is_used() -> bool {
+pub(crate) fn is_used() -> bool {
     settings().used
 }
 
 /// Whether it says `WSForwardRelay On` anywhere.
-pub fn uses_relay() -> bool {
+pub(crate) fn uses_relay() -> bool {
     settings().relay
 }

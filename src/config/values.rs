@@ -12,7 +12,7 @@ use crate::ffi::command::{Arguments, not_allowed, number, time};
 
 /// WSForwardMaxLifetime.
 #[derive(Debug, Clone, Copy)]
-pub struct Lifetime {
+pub(super) struct Lifetime {
     most: Duration,
     /// By how much it may be less, so that tunnels that began together do not end together.
     jitter_percent: u32,
@@ -20,7 +20,7 @@ pub struct Lifetime {
 
 impl Lifetime {
     /// How long one tunnel may live.
-    pub fn of_one(self) -> Duration {
+    pub(super) fn of_one(self) -> Duration {
         // Keys of the standard library's are random; nobody gains by guessing them.
         let random = (RandomState::new().hash_one(0) & 0xffff_ffff) as u32;
         let part = f64::from(random) / f64::from(u32::MAX) * f64::from(self.jitter_percent) / 100.0;
@@ -32,7 +32,7 @@ impl Lifetime {
 
 /// WSForwardAccessLog: when a relayed tunnel gets its line in the access logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccessLog {
+pub(crate) enum AccessLog {
     /// When it has ended.
     #[default]
     End,
@@ -42,7 +42,7 @@ pub enum AccessLog {
     Both,
 }
 
-pub fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
+pub(super) fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
     match values.all() {
         [off] if off.eq_ignore_ascii_case("off") => Ok(None),
         [idle, interval, count] => Ok(Some(KeepAlive {
@@ -54,7 +54,7 @@ pub fn keep_alive(values: &Arguments<'_>) -> Result<Option<KeepAlive>, String> {
     }
 }
 
-pub fn log_interval(values: &Arguments<'_>) -> Result<Duration, String> {
+pub(super) fn log_interval(values: &Arguments<'_>) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_secs(1);
     let expected = "0, or a time from 1s on such as 10min";
     let interval = match *values.all() {
@@ -64,7 +64,7 @@ pub fn log_interval(values: &Arguments<'_>) -> Result<Duration, String> {
     interval.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
-pub fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {
+pub(super) fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {
     const LEAST: Duration = Duration::from_secs(1);
     let expected = "Off, or one or two times from 1s on such as 30s 10s";
     let of = |value: &str| time(value).filter(|time| *time >= LEAST);
@@ -77,14 +77,14 @@ pub fn ping(values: &Arguments<'_>) -> Result<[Duration; 2], String> {
     times.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
-pub fn percent(values: &Arguments<'_>) -> Result<u32, String> {
+pub(super) fn percent(values: &Arguments<'_>) -> Result<u32, String> {
     let expected = "a number of percent from 1 to 100";
     let value = values.one(&expected)?;
     let digits = value.strip_suffix('%').unwrap_or(value);
     number(digits, 1..=100).map_err(|_| not_allowed(&[value], &expected))
 }
 
-pub fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {
+pub(super) fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {
     /// As much as a frame can have (RFC 6455, section 5.2).
     const MOST: u64 = i64::MAX as u64;
     let expected = "one or two numbers of bytes such as 1048576, 0 is no limit";
@@ -97,7 +97,7 @@ pub fn max_message(values: &Arguments<'_>) -> Result<[u64; 2], String> {
     limits.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
-pub fn message_rate(values: &Arguments<'_>) -> Result<[u64; 2], String> {
+pub(super) fn message_rate(values: &Arguments<'_>) -> Result<[u64; 2], String> {
     const MOST: u64 = 1_000_000;
     let expected = "0, or a number of messages in a second such as 20/s, and one of those at once, each up to 1000000";
     let is_right = |number: &u64| (1..=MOST).contains(number);
@@ -112,7 +112,7 @@ pub fn message_rate(values: &Arguments<'_>) -> Result<[u64; 2], String> {
     limits.ok_or_else(|| not_allowed(values.all(), &expected))
 }
 
-pub fn bandwidth(values: &Arguments<'_>) -> Result<u64, String> {
+pub(super) fn bandwidth(values: &Arguments<'_>) -> Result<u64, String> {
     /// More than any network has.
     const MOST: u64 = 1_000_000_000_000;
     let expected = "0, or a number of bytes in a second such as 65536/s, up to 1000000000000/s";
@@ -122,7 +122,7 @@ pub fn bandwidth(values: &Arguments<'_>) -> Result<u64, String> {
     bytes.ok_or_else(|| not_allowed(&[value], &expected))
 }
 
-pub fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
+pub(super) fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
     let expected = "strict, lenient or off";
     let value = values.one(&expected)?;
     match value.to_ascii_lowercase().as_str() {
@@ -133,7 +133,7 @@ pub fn rigour(values: &Arguments<'_>) -> Result<Rigour, String> {
     }
 }
 
-pub fn lifetime(values: &Arguments<'_>) -> Result<Lifetime, String> {
+pub(super) fn lifetime(values: &Arguments<'_>) -> Result<Lifetime, String> {
     /// A century: later times cannot be told from never.
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
     let expected = "a time such as 8h, and a percentage from 0% to 100%";
@@ -149,12 +149,12 @@ pub fn lifetime(values: &Arguments<'_>) -> Result<Lifetime, String> {
     Ok(Lifetime { most, jitter_percent })
 }
 
-pub fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
+pub(super) fn origins<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "any, or of same, required, null and origins such as https://example.com or https://*.example.com";
     words(values, origin_rule::check_words(values.all()), &["any"], expected)
 }
 
-pub fn extensions<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
+pub(super) fn extensions<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "any, none, or names of extensions such as permessage-deflate";
     let alone = &[extensions::ANY, extensions::NONE];
     words(values, extensions::check_words(values.all()), alone, expected)
@@ -177,7 +177,7 @@ fn words<'p>(
     }
 }
 
-pub fn access_log(values: &Arguments<'_>) -> Result<AccessLog, String> {
+pub(super) fn access_log(values: &Arguments<'_>) -> Result<AccessLog, String> {
     let expected = "end, start or both";
     let value = values.one(&expected)?;
     match value.to_ascii_lowercase().as_str() {
@@ -188,7 +188,7 @@ pub fn access_log(values: &Arguments<'_>) -> Result<AccessLog, String> {
     }
 }
 
-pub fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
+pub(super) fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
     match values.all() {
         [auto] if auto.eq_ignore_ascii_case("auto") => Ok(None),
         [most] => match number(most, 1..=1536) {
@@ -199,7 +199,7 @@ pub fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> 
     }
 }
 
-pub fn close_code(values: &Arguments<'_>) -> Result<u16, String> {
+pub(super) fn close_code(values: &Arguments<'_>) -> Result<u16, String> {
     /// The server restarts (IANA's registry of WebSocket close codes).
     const SERVICE_RESTART: u16 = 1012;
     let expected = "1001 or 1012";
@@ -209,7 +209,7 @@ pub fn close_code(values: &Arguments<'_>) -> Result<u16, String> {
     code.ok_or_else(|| not_allowed(&[value], &expected))
 }
 
-pub fn protocols<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
+pub(super) fn protocols<'p>(values: &Arguments<'p>) -> Result<&'p [u8], String> {
     let expected = "Upgrade tokens such as websocket";
     if values.all().is_empty() {
         return Err(not_allowed(&[], &expected));

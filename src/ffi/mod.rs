@@ -3,8 +3,6 @@
 //! ground are pools, tables and brigades, above them connections and requests, then one file for
 //! each kind of hook, each with a small trait for what the module does there. `module` is the roof.
 
-#![warn(unreachable_pub)]
-
 /// httpd's headers as bindgen reads them.
 #[allow(
     clippy::all,

@@ -70,7 +70,7 @@ struct Shared {
 ///
 /// # Errors
 /// No thread or descriptor can be had.
-pub fn start_in_child(relay_threads: usize) -> io::Result<()> {
+pub(super) fn start_in_child(relay_threads: usize) -> io::Result<()> {
     let queue = Queue::new(LINES * relay_threads, BYTES * relay_threads);
     let shared = Arc::new(Shared { queue, wake: EventFd::new()?, done: EventFd::new()? });
     let of_thread = Arc::clone(&shared);
@@ -85,7 +85,7 @@ pub fn start_in_child(relay_threads: usize) -> io::Result<()> {
 }
 
 /// A drain process starts.
-pub fn install_in_drain_process(_: &Forked) {
+pub(super) fn install_in_drain_process(_: &Forked) {
     // What the child has lost is the child's to say.
     LOST.unsaid.store(0, Relaxed);
     LOST.said_at.store(0, Relaxed);
@@ -93,7 +93,7 @@ pub fn install_in_drain_process(_: &Forked) {
 }
 
 /// Has a completed line written, from any thread of a child or of a drain process. Never waits.
-pub fn write(message: Vec<u8>) {
+pub(super) fn write(message: Vec<u8>) {
     if let Some(waiting) = DRAIN.get() {
         // What is to be sent on is sent in its order.
         if waiting.len() > 0 || send(&message) == Sent::NoRoom {
@@ -139,7 +139,7 @@ fn send(message: &[u8]) -> Sent {
 }
 
 /// In a drain process: sends what waits for room. `true` if something still waits.
-pub fn send_waiting() -> bool {
+pub(super) fn send_waiting() -> bool {
     let Some(waiting) = DRAIN.get() else { return false };
     while let Some(((), message)) = waiting.pop() {
         if send(&message) == Sent::NoRoom {
@@ -196,7 +196,7 @@ fn seconds() -> u64 {
 }
 
 /// The process ends: what waits is written, or sent on, if that goes now.
-pub fn finish() {
+pub(super) fn finish() {
     if let Some(waiting) = DRAIN.get() {
         let until = Instant::now() + FLUSH;
         while send_waiting() {
@@ -320,24 +320,24 @@ impl Said {
 
 /// In the parent, while the server stops and there is no child: writes what drain processes send.
 /// It does not wait for any log.
-pub struct OfParent {
+pub(super) struct OfParent {
     said: Said,
     buffer: Vec<u8>,
 }
 
 impl OfParent {
     /// Nothing came yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { said: Said::default(), buffer: Vec::new() }
     }
 
     /// Where it comes from.
-    pub fn channel() -> Option<BorrowedFd<'static>> {
+    pub(super) fn channel() -> Option<BorrowedFd<'static>> {
         registry::access_lines().map(|[receive, _]| receive)
     }
 
     /// Writes what is there.
-    pub fn write(&mut self, server: Server<'_>) {
+    pub(super) fn write(&mut self, server: Server<'_>) {
         let Some(channel) = Self::channel() else { return };
         let Self { said, buffer } = self;
         take_in(channel, buffer, |message| {

@@ -12,7 +12,7 @@ use crate::ffi::log_items::{
 };
 
 /// The names of `%{name}^WS`.
-pub const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 11] = [
     "duration",
     "bytes-up",
     "bytes-down",
@@ -32,7 +32,7 @@ const ID: &str = "id";
 const TEXT: u8 = u8::MAX;
 
 /// The values of [`NAMES`] that are known when a tunnel begins.
-pub fn at_begin(id: &str, backend: &str) -> Vec<Option<String>> {
+pub(crate) fn at_begin(id: &str, backend: &str) -> Vec<Option<String>> {
     NAMES
         .iter()
         .map(|name| match *name {
@@ -44,7 +44,7 @@ pub fn at_begin(id: &str, backend: &str) -> Vec<Option<String>> {
 }
 
 /// All of them.
-pub fn at_end(id: &str, backend: &str, end: &End) -> Vec<Option<String>> {
+pub(crate) fn at_end(id: &str, backend: &str, end: &End) -> Vec<Option<String>> {
     let mut values = at_begin(id, backend);
     for (name, value) in NAMES.iter().zip(&mut values) {
         if value.is_none() {
@@ -114,7 +114,7 @@ fn value_of(name: &str, told: &Told<'_>) -> String {
 }
 
 /// A line as bytes, for [`complete`]. All of a tunnel's are one behind the other.
-pub fn keep(line: &Line<'_>) -> Vec<u8> {
+pub(crate) fn keep(line: &Line<'_>) -> Vec<u8> {
     let mut kept = Vec::new();
     put_text(&mut kept, line.log);
     let micros = u64::try_from(line.since.as_micros()).unwrap_or(u64::MAX);
@@ -172,12 +172,12 @@ impl<'b> Rest<'b> {
 }
 
 /// Completes the lines that were kept, each as a message for [`read`].
-pub fn complete(kept: &[u8], end: &End, each: impl FnMut(Vec<u8>)) {
+pub(crate) fn complete(kept: &[u8], end: &End, each: impl FnMut(Vec<u8>)) {
     complete_as(kept, &end.into(), each);
 }
 
 /// The same for a tunnel that is still open: lines of how far it is.
-pub fn complete_so_far(kept: &[u8], progress: &Progress, each: impl FnMut(Vec<u8>)) {
+pub(crate) fn complete_so_far(kept: &[u8], progress: &Progress, each: impl FnMut(Vec<u8>)) {
     complete_as(kept, &progress.into(), each);
 }
 
@@ -225,14 +225,14 @@ fn item(item: u8, since: Duration, [bytes_in, bytes_out]: [u64; 2], told: &Told<
 }
 
 /// The name of the log, and the line.
-pub fn read(message: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn read(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut rest = Rest(message);
     let name = rest.text()?;
     Some((name, rest.0))
 }
 
 /// The name of a log for a message of the error log.
-pub fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     let mut shown = String::new();
     // Writing to a String does not fail.
     let _ = write!(shown, "{}", name.escape_ascii());

@@ -58,14 +58,14 @@ fn state() -> MutexGuard<'static, State> {
 
 /// An alarm that is set, until it is dropped.
 #[derive(Debug)]
-pub struct Alarm {
+pub(crate) struct Alarm {
     number: u32,
     shuts_client: bool,
 }
 
 impl Alarm {
     /// Whether it is the client's socket that is shut down for reading, and not the back end's.
-    pub fn shuts_client(&self) -> bool {
+    pub(crate) fn shuts_client(&self) -> bool {
         self.shuts_client
     }
 }
@@ -81,7 +81,7 @@ impl Drop for Alarm {
 ///
 /// # Errors
 /// There is no descriptor or no thread for it.
-pub fn set(
+pub(crate) fn set(
     at: Option<Instant>,
     tunnel: Option<TunnelEntry>,
     origin: BorrowedFd<'_>,
@@ -113,7 +113,7 @@ pub fn set(
 }
 
 /// Sets off the alarms of tunnels. Those that went off before go on as they would.
-pub fn ring(tunnels: &HashSet<TunnelEntry>) {
+pub(crate) fn ring(tunnels: &HashSet<TunnelEntry>) {
     if SET_IN.load(Relaxed) != std::process::id() {
         return;
     }
@@ -135,7 +135,7 @@ pub fn ring(tunnels: &HashSet<TunnelEntry>) {
 }
 
 /// The child ends: nobody is woken any more.
-pub fn finish() {
+pub(crate) fn finish() {
     let mut state = state();
     state.is_over = true;
     let thread = state.thread.take().filter(|(of, _)| *of == std::process::id());

@@ -72,7 +72,7 @@ fn capacity(limit: u64, worker_threads: u64, relay_threads: u64) -> u64 {
 
 /// The child has started. A relay is started if any section of the configuration
 /// turns one on; its threads block all signals.
-pub fn start(process: Process<'_>) {
+pub(crate) fn start(process: Process<'_>) {
     let settings = config::settings();
     let server = process.main_server();
     logger::install(&process);
@@ -129,7 +129,7 @@ fn collect_left() {
 }
 
 /// Has the tunnels of this process look at what they are ordered.
-pub fn watch_orders() {
+pub(crate) fn watch_orders() {
     /// The process that has the thread for it: one that was forked from it (mpm_itk's) has not.
     static WATCHING: AtomicU32 = AtomicU32::new(0);
     let Some(child) = CHILD.get() else { return };
@@ -198,12 +198,12 @@ fn start_relay(
 }
 
 /// The settings of the server that this process was started with.
-pub fn settings() -> &'static Settings {
+pub(crate) fn settings() -> &'static Settings {
     CHILD.get().map_or(&config::DEFAULTS, |child| &child.settings)
 }
 
 /// Whether a relay thread is there to take a tunnel.
-pub fn has_relay() -> bool {
+pub(crate) fn has_relay() -> bool {
     here().is_some() && relay().is_some_and(|relay| relay.alive() > 0)
 }
 
@@ -212,7 +212,7 @@ fn relay() -> Option<&'static Relay> {
 }
 
 /// Gives a tunnel to the relay. Calls `counted` as soon as it is counted there.
-pub fn adopt(tunnel: Tunnel, counted: &mut dyn FnMut()) {
+pub(crate) fn adopt(tunnel: Tunnel, counted: &mut dyn FnMut()) {
     let is_taken = failpoint::check!("handover.adopt").is_ok();
     let refused = match relay().filter(|_| is_taken) {
         Some(relay) => relay.adopt_counted(tunnel, counted),
@@ -246,7 +246,7 @@ fn here() -> Option<&'static Child> {
 /// The MPM begins to end this child. If not gracefully, its tunnels end now: until its end comes,
 /// workers may have to be killed. If the server stops gracefully, they end when all do: a worker may
 /// have work until then.
-pub fn stopping(graceful: bool) {
+pub(crate) fn stopping(graceful: bool) {
     let Some(keeper) = keeper() else { return };
     if !graceful {
         keeper.begin_end();
@@ -274,7 +274,7 @@ fn follow_plan(anew: bool) -> Option<Duration> {
 
 /// A connection of this child is beginning. Has the end of the server noticed, whatever its workers
 /// do then.
-pub fn watch_stop() {
+pub(crate) fn watch_stop() {
     if let Some(Child { is_threaded: true, keeper: Some(keeper), .. }) = CHILD.get() {
         keeper.watch_stop();
     }
@@ -296,7 +296,7 @@ const STOP_CLOSE_WAIT: Duration = Duration::from_millis(200);
 
 /// The child ends. Its tunnels go on in a drain process, or end in an orderly
 /// way if the server stops.
-pub fn stop(how: ChildExit) {
+pub(crate) fn stop(how: ChildExit) {
     let Some(child) = here() else { return };
     let is_graceful = match how {
         ChildExit::Graceful => true,

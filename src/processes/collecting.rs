@@ -15,14 +15,14 @@ use crate::processes::lines;
 const COLLECTING_SHARE: u32 = 8;
 
 /// Gives a tunnel to the relay of a drain process.
-pub fn adopt(relay: &Relay, tunnel: Tunnel) {
+pub(super) fn adopt(relay: &Relay, tunnel: Tunnel) {
     if let Err(tunnel) = relay.adopt(tunnel) {
         tunnel.end(relay::By::Us, relay::Why::ThreadDied);
     }
 }
 
 /// A drain process that takes in the tunnels of other children.
-pub struct Collecting {
+pub(super) struct Collecting {
     /// The role, and where tunnels come from.
     pub claim: Claim,
     /// No longer than this: all its tunnels end at the same time, so the last must not be too new.
@@ -33,13 +33,13 @@ pub struct Collecting {
 
 impl Collecting {
     /// The role is this process's.
-    pub fn start(claim: Claim, timeout: Option<Duration>) -> Self {
+    pub(super) fn start(claim: Claim, timeout: Option<Duration>) -> Self {
         let until = timeout.map(|timeout| Instant::now() + timeout / COLLECTING_SHARE);
         Self { claim, until, max_tunnels: collector::most() }
     }
 
     /// Takes what came, and says how many tunnels. `None` if the time for it is over.
-    pub fn go_on(self, relay: &Relay, slot: &Slot) -> (Option<Self>, usize) {
+    pub(super) fn go_on(self, relay: &Relay, slot: &Slot) -> (Option<Self>, usize) {
         if !self.claim.is_held() {
             return (None, 0);
         }
@@ -53,7 +53,7 @@ impl Collecting {
     }
 
     /// Takes what is left, and says how many tunnels.
-    pub fn end(self, relay: &Relay, slot: &Slot) -> usize {
+    pub(super) fn end(self, relay: &Relay, slot: &Slot) -> usize {
         let queue = self.claim.give_up();
         failpoint::step!("collector.leave");
         take_in(queue, relay, slot)
@@ -65,7 +65,7 @@ fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) -> usize {
 }
 
 /// The tunnels that came through the queue. Those that are lost are said to be.
-pub fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
+pub(super) fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
         Received::Lost(why) => {

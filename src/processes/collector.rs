@@ -25,7 +25,7 @@ const MAX_QUEUED: usize = 300;
 const OWN_DESCRIPTORS: u64 = 64;
 
 /// The role of the one that collects.
-pub struct Claim {
+pub(super) struct Claim {
     role: shared::Claim<'static>,
     /// Where tunnels come from.
     pub queue: BorrowedFd<'static>,
@@ -33,36 +33,36 @@ pub struct Claim {
 
 impl Claim {
     /// In the process that claimed it, once it has forked the one that is to collect.
-    pub fn pass_to(self, pid: u32) {
+    pub(super) fn pass_to(self, pid: u32) {
         self.role.pass_to(pid);
     }
 
     /// In the forked process.
-    pub fn take_over(&mut self) {
+    pub(super) fn take_over(&mut self) {
         self.role.take_over();
     }
 
     /// Whether no other process has taken the role over; that one empties the queue then.
-    pub fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         self.role.is_held()
     }
 
     /// Gives the role up. What is in the queue is still to be taken: see [`received`].
-    pub fn give_up(self) -> BorrowedFd<'static> {
+    pub(super) fn give_up(self) -> BorrowedFd<'static> {
         self.role.give_up();
         self.queue
     }
 }
 
 /// How many tunnels this process may have and still collect.
-pub fn most() -> usize {
+pub(super) fn most() -> usize {
     let limit = descriptors::limit().saturating_sub(OWN_DESCRIPTORS) / 2;
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(MAX_QUEUED)
 }
 
 /// Leaves the plain tunnels of a child that ends to the process that collects. Returns the
 /// tunnels that need a process of their own, and the claim if that process is to collect.
-pub fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) {
+pub(super) fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) {
     let usable = shared().filter(|_| slot.is_shared() && most() > 0);
     let queue = usable.and_then(|shared| Some((shared, memory::queue()?)));
     let Some((shared, [receive, send])) = queue else { return (tunnels, None) };
@@ -135,7 +135,7 @@ fn message(tunnel: &mut Tunnel) -> Option<Vec<u8>> {
 
 /// What came through the queue.
 #[expect(clippy::large_enum_variant, reason = "made to be taken apart at once")]
-pub enum Received {
+pub(super) enum Received {
     /// A tunnel.
     Tunnel(Tunnel),
     /// One that is lost.
@@ -143,7 +143,7 @@ pub enum Received {
 }
 
 /// Takes from the queue what is there, at most so much as it can hold.
-pub fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Received> {
+pub(super) fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Received> {
     let most = if poll::is_readable(queue) { MAX_QUEUED } else { 0 };
     let mut buffer = vec![0; if most > 0 { MESSAGE } else { 0 }];
     (0..most).map_while(move |_| {

@@ -23,7 +23,7 @@ const FOUND_WAIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The tunnels, if there is no process for them.
-pub fn hand_on(
+pub(crate) fn hand_on(
     prepared: &'static Prepared,
     slot: &'static Slot,
     terms: Terms,
@@ -111,6 +111,6 @@ fn make_room(max_processes: usize) -> usize {
 }
 
 /// Tells every drain process to end.
-pub fn tell_all() {
+pub(crate) fn tell_all() {
     registry::drains().into_iter().for_each(Drain::terminate);
 }

@@ -27,14 +27,14 @@ use crate::processes::plan::{Plan, STOP_LINGER};
 use crate::processes::registry::{self, Drain};
 
 /// A drain process whose relay hangs ends after once or twice this many seconds.
-pub const HANG_SECONDS: u32 = 30;
+pub(super) const HANG_SECONDS: u32 = 30;
 /// How often it looks around although nothing happens.
 const LOOK_AROUND: Duration = Duration::from_secs(10);
 /// How long peers get to answer a Close at WSForwardDrainTimeout.
 const TIMEOUT_LINGER: Duration = Duration::from_secs(5);
 
 /// What a child makes at its start for the process that may follow it.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// httpd's parent process: when it is gone, so is the drain process.
     pub server: OwnedFd,
     /// Where descriptors 0 to 2 lead.
@@ -50,7 +50,7 @@ impl Prepared {
     ///
     /// # Errors
     /// Descriptors cannot be had, or the kernel is older than 5.3 (pidfd_open).
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let nowhere = match std::fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
             Ok(null) => null.into(),
             // In a chroot.
@@ -63,7 +63,7 @@ impl Prepared {
 
 /// How tunnels are to go on.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// For each relay thread.
     pub buffer_size: usize,
     /// WSForwardKeepAlive.
@@ -85,7 +85,7 @@ const ENDING_SHARE: usize = 4;
 
 /// Those drain processes that are more than may be, the oldest of them, and how they are to end. Those
 /// that are ending anyway do not count, unless they become too many: then the oldest end at once.
-pub fn surplus(max_processes: usize) -> Vec<(Drain, Notice)> {
+pub(super) fn surplus(max_processes: usize) -> Vec<(Drain, Notice)> {
     let most = max_processes.max(1);
     if registry::taken() <= most {
         return Vec::new();
@@ -116,7 +116,7 @@ pub fn surplus(max_processes: usize) -> Vec<(Drain, Notice)> {
 const FOR_ROOM: Duration = Duration::from_millis(20);
 
 /// Where a drain process is counted.
-pub struct DrainSlot {
+pub(super) struct DrainSlot {
     pub slot: &'static Slot,
     place: Option<Place<'static>>,
 }
@@ -124,7 +124,7 @@ pub struct DrainSlot {
 impl DrainSlot {
     /// Takes over what `child` had. If the child ended before it could pass its slot on, the slot may
     /// belong to another process by now: then it is not ours.
-    pub fn take(slot: &'static Slot, place: Option<Place<'static>>, child: u32) -> Self {
+    pub(super) fn take(slot: &'static Slot, place: Option<Place<'static>>, child: u32) -> Self {
         /// Nobody looks at it.
         static UNSEEN: Slot = Slot::new();
         let pid = std::process::id();
@@ -146,7 +146,7 @@ impl DrainSlot {
         }
     }
 
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         memory::release(self.slot);
         if let Some(place) = self.place {
             registry::release(place, std::process::id());
@@ -189,7 +189,7 @@ enum EndReason {
 }
 
 /// The life of a drain process.
-pub fn run(
+pub(super) fn run(
     forked: Forked,
     prepared: &'static Prepared,
     drain_slot: &DrainSlot,

@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 2 << 20;
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
 /// The way to the error log of a child.
-pub struct ErrorLog {
+pub(super) struct ErrorLog {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -46,7 +46,7 @@ impl ErrorLog {
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub fn start(
+    pub(super) fn start(
         server: Server<'static>,
         pipe: Option<BorrowedFd<'static>>,
         relay_threads: usize,
@@ -63,13 +63,13 @@ impl ErrorLog {
     }
 
     /// Has a line logged. Never waits.
-    pub fn say(&self, level: Level, id: MessageId, text: &dyn fmt::Display) {
+    pub(super) fn say(&self, level: Level, id: MessageId, text: &dyn fmt::Display) {
         self.shared.say(level, id, text);
     }
 
     /// Has written what waits, and ends the thread. A log that stands still is not waited for:
     /// what it does not take in this time is lost.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         let Shared { queue, wake, done, .. } = &*self.shared;
         queue.close();
         wake.signal();

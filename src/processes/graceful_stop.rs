@@ -46,7 +46,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// Has it noticed when a graceful stop is asked for.
-pub fn watch(parent: &Parent) {
+pub(crate) fn watch(parent: &Parent) {
     TIMEOUT.store(graceful_timeout(parent).map_or(0, micros), Relaxed);
     SPREAD.store(micros(config::settings().close_spread), Relaxed);
     asked::watch(announce);
@@ -75,7 +75,7 @@ fn since() -> u64 {
 }
 
 /// A child has ended in a graceful stop: drain processes are told of that.
-pub fn tell(_: &Parent) {
+pub(crate) fn tell(_: &Parent) {
     since();
     tell_drains();
 }
@@ -95,7 +95,7 @@ fn tell_drains() -> Option<registry::Drain> {
 
 /// The children have ended. Waits for drain processes: until the last has ended, the time is over, or
 /// the parent is asked to stop at once.
-pub fn wait(parent: &Parent, server: Server<'_>) {
+pub(crate) fn wait(parent: &Parent, server: Server<'_>) {
     // Those that come from now on are for the MPM, when this is over.
     let Ok(asked) = StopSignals::hold() else { return };
     let count = registry::drains().len();

@@ -18,7 +18,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_LOOKS: u32 = 1500;
 
 /// The thread, and how it is told.
-pub struct Keeper {
+pub(super) struct Keeper {
     told: Arc<Told>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -54,7 +54,7 @@ impl Keeper {
     ///
     /// # Errors
     /// No thread or descriptor can be had.
-    pub fn start(
+    pub(super) fn start(
         end: impl Fn(bool) + Send + 'static,
         tell: impl Fn() + Send + 'static,
         is_watched: impl Fn() -> bool + Send + 'static,
@@ -96,40 +96,40 @@ impl Keeper {
     }
 
     /// Has the tunnels ended, and waits for it.
-    pub fn end_tunnels(&self, _: &SignalHandler) {
+    pub(super) fn end_tunnels(&self, _: &SignalHandler) {
         self.told.orders.give(END | LAST);
         self.told.done.wait(END_WAIT);
     }
 
     /// Has the tunnels ended, now and as often as it is told. Does not wait, and is for signal
     /// handlers.
-    pub fn begin_end(&self) {
+    pub(super) fn begin_end(&self) {
         self.told.orders.give(END);
     }
 
     /// Whether it was told to end the tunnels.
-    pub fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.told.orders.were_given(END)
     }
 
     /// Has the plan followed by which tunnels end, and anew whenever it is told. Does not wait.
-    pub fn follow_plan(&self) {
+    pub(super) fn follow_plan(&self) {
         self.told.orders.give(FOLLOW);
     }
 
     /// Whether it follows a plan.
-    pub fn is_following(&self) -> bool {
+    pub(super) fn is_following(&self) -> bool {
         self.told.orders.were_given(FOLLOW)
     }
 
     /// Has the same done, and those of drain processes ended as well, when the parent sends SIGTERM:
     /// it comes to tell drain processes only after the last child.
-    pub fn watch_stop(&'static self) {
+    pub(super) fn watch_stop(&'static self) {
         stop::watch(&self.told.orders, END | TELL, LISTENER_ENDED);
     }
 
     /// Stops and joins it.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.told.orders.give(STOP);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Its panic, if it had one, is in the log.

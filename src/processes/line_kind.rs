@@ -8,7 +8,7 @@ use messages::{
 /// What kind of line it is, by its first byte in the pipe from drain processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A tunnel ended,
     Ended = b'i',
     /// by a bug of this module.
@@ -45,7 +45,7 @@ impl Kind {
     ];
 
     /// The level and the number of such lines.
-    pub fn form(self) -> (Level, MessageId) {
+    pub(crate) fn form(self) -> (Level, MessageId) {
         fn of<M: Message>() -> (Level, MessageId) {
             (M::LEVEL, M::ID)
         }
@@ -65,7 +65,7 @@ impl Kind {
 }
 
 /// What drain processes have said, line by line.
-pub fn read_lines(bytes: &[u8], mut each: impl FnMut(Level, MessageId, &str)) {
+pub(crate) fn read_lines(bytes: &[u8], mut each: impl FnMut(Level, MessageId, &str)) {
     for line in String::from_utf8_lossy(bytes).lines() {
         let Some((first, text)) = line.split_at_checked(1) else { continue };
         let kind = Kind::ALL.into_iter().find(|kind| first.as_bytes() == [*kind as u8]);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Lines that wait for their writer.
-pub struct Queue<T, L: ?Sized = str> {
+pub(super) struct Queue<T, L: ?Sized = str> {
     waiting: Mutex<Waiting<T, L>>,
     /// Bounds.
     max_lines: usize,
@@ -22,7 +22,7 @@ struct Waiting<T, L: ?Sized> {
 
 /// What became of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub(super) enum Pushed {
     /// It waits, and it is alone: the writer may be asleep.
     First,
     /// It waits behind others.
@@ -34,7 +34,7 @@ pub enum Pushed {
 impl<T, L: AsRef<[u8]> + ?Sized> Queue<T, L> {
     /// A queue of at most so many lines, and so many bytes of them. It has no memory before it
     /// has lines, and none after them.
-    pub fn new(max_lines: usize, max_bytes: usize) -> Self {
+    pub(super) fn new(max_lines: usize, max_bytes: usize) -> Self {
         let waiting = Waiting { lines: VecDeque::new(), bytes: 0, lost: 0, is_closed: false };
         Self { waiting: Mutex::new(waiting), max_lines, max_bytes }
     }
@@ -45,12 +45,12 @@ impl<T, L: AsRef<[u8]> + ?Sized> Queue<T, L> {
     }
 
     /// Adds a line, if there is room and it is not closed.
-    pub fn push(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
+    pub(super) fn push(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
         self.add(about, line.into(), false)
     }
 
     /// The same for the writer itself, which may yet have lines when others may not.
-    pub fn push_own(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
+    pub(super) fn push_own(&self, about: T, line: impl Into<Box<L>>) -> Pushed {
         self.add(about, line.into(), true)
     }
 
@@ -69,7 +69,7 @@ impl<T, L: AsRef<[u8]> + ?Sized> Queue<T, L> {
     }
 
     /// The oldest line.
-    pub fn pop(&self) -> Option<(T, Box<L>)> {
+    pub(super) fn pop(&self) -> Option<(T, Box<L>)> {
         let mut waiting = self.waiting();
         let (about, line) = waiting.lines.pop_front()?;
         waiting.bytes -= (*line).as_ref().len();
@@ -81,35 +81,35 @@ impl<T, L: AsRef<[u8]> + ?Sized> Queue<T, L> {
     }
 
     /// Puts back what was just taken, so that it is the oldest again.
-    pub fn put_back(&self, about: T, line: Box<L>) {
+    pub(super) fn put_back(&self, about: T, line: Box<L>) {
         let mut waiting = self.waiting();
         waiting.bytes += (*line).as_ref().len();
         waiting.lines.push_front((about, line));
     }
 
     /// How many lines were refused since this was asked last.
-    pub fn take_lost(&self) -> u64 {
+    pub(super) fn take_lost(&self) -> u64 {
         std::mem::take(&mut self.waiting().lost)
     }
 
     /// No line is taken any more.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.waiting().is_closed = true;
     }
 
     /// Whether lines are still taken.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         !self.waiting().is_closed
     }
 
     /// Whether it was closed, and has nothing left.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         let waiting = self.waiting();
         waiting.is_closed && waiting.lines.is_empty()
     }
 
     /// How many lines wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting().lines.len()
     }
 }

@@ -40,24 +40,24 @@ struct DrainLines {
 }
 
 /// A child starts. `errorlog` is that of one with a relay.
-pub fn install_in_child(child: &Process<'_>, errorlog: Option<ErrorLog>) {
+pub(super) fn install_in_child(child: &Process<'_>, errorlog: Option<ErrorLog>) {
     // A child starts once.
     let _ = CHILD.set(ChildLines { server: child.main_server(), errorlog });
 }
 
 /// A drain process starts.
-pub fn install_in_drain_process(_: &Forked, ends_are_logged: bool) {
+pub(super) fn install_in_drain_process(_: &Forked, ends_are_logged: bool) {
     // So does a drain process.
     let _ = DRAIN.set(DrainLines { ends_are_logged, lost: AtomicU64::new(0) });
 }
 
 /// Whether this is a drain process, which has no log of its own.
-pub fn is_drain_process() -> bool {
+pub(super) fn is_drain_process() -> bool {
     DRAIN.get().is_some()
 }
 
 /// Has a line of a kind logged, from any thread of a child or of a drain process.
-pub fn say(kind: Kind, text: &dyn fmt::Display) {
+pub(super) fn say(kind: Kind, text: &dyn fmt::Display) {
     match DRAIN.get() {
         Some(drain) => drain.say(kind, text),
         None => {
@@ -68,12 +68,12 @@ pub fn say(kind: Kind, text: &dyn fmt::Display) {
 }
 
 /// Has a message logged, from any thread of a child. One of the relay's is never held up for it.
-pub fn log<M: Message>(message: &M) {
+pub(super) fn log<M: Message>(message: &M) {
     log_at(M::LEVEL, M::ID, message);
 }
 
 /// The same at a level of the caller's.
-pub fn log_at(level: Level, id: MessageId, text: &dyn fmt::Display) {
+pub(super) fn log_at(level: Level, id: MessageId, text: &dyn fmt::Display) {
     let Some(child) = CHILD.get() else { return };
     match &child.errorlog {
         Some(errorlog) => errorlog.say(level, id, text),
@@ -82,7 +82,7 @@ pub fn log_at(level: Level, id: MessageId, text: &dyn fmt::Display) {
 }
 
 /// The process ends: what waits is logged, if the log takes it now.
-pub fn finish() {
+pub(super) fn finish() {
     if let Some(drain) = DRAIN.get() {
         drain.finish();
     } else if let Some(errorlog) = CHILD.get().and_then(|child| child.errorlog.as_ref()) {

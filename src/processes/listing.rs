@@ -12,7 +12,7 @@ use crate::processes::own_slot;
 
 /// What is known of a tunnel when it opens. Its texts are a client's, or may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Opening<'a> {
+pub(crate) struct Opening<'a> {
     /// The client's address, if it has one.
     pub client: Option<IpAddr>,
     /// And its port.
@@ -37,7 +37,7 @@ pub struct Opening<'a> {
 
 /// A tunnel that is open, as others see it: until [`Self::end`], whatever happens to this.
 #[derive(Clone, Copy, Debug)]
-pub struct Listing {
+pub(crate) struct Listing {
     /// None where the register has no room.
     entry: Option<TunnelEntry>,
     vhost: Name,
@@ -46,7 +46,7 @@ pub struct Listing {
 
 impl Listing {
     /// A tunnel opens, in a worker thread. `None` without shared memory.
-    pub fn open(opening: &Opening<'_>) -> Option<Self> {
+    pub(crate) fn open(opening: &Opening<'_>) -> Option<Self> {
         let (shared, slot) = (shared()?, own_slot::slot()?);
         let vhost = shared.vhost_name(opening.vhost.as_bytes());
         let backend = shared.backend_name(opening.backend.as_bytes());
@@ -69,33 +69,33 @@ impl Listing {
     }
 
     /// With what came along from another process.
-    pub fn thaw(entry: Option<TunnelEntry>, vhost: Name, backend: Name) -> Self {
+    pub(crate) fn thaw(entry: Option<TunnelEntry>, vhost: Name, backend: Name) -> Self {
         Self { entry, vhost, backend }
     }
 
     /// Its entry, and the names that it is counted under.
-    pub fn parts(self) -> (Option<TunnelEntry>, Name, Name) {
+    pub(crate) fn parts(self) -> (Option<TunnelEntry>, Name, Name) {
         (self.entry, self.vhost, self.backend)
     }
 
     /// Where whoever carries it says what it does.
-    pub fn activity(self) -> Option<&'static Activity> {
+    pub(crate) fn activity(self) -> Option<&'static Activity> {
         shared()?.activity(self.entry?)
     }
 
     /// What others know it by.
-    pub fn entry(self) -> Option<TunnelEntry> {
+    pub(crate) fn entry(self) -> Option<TunnelEntry> {
         self.entry
     }
 
     /// Whether an administrator has it closed.
-    pub fn is_ordered(self) -> bool {
+    pub(crate) fn is_ordered(self) -> bool {
         let order = || self.activity()?.order(self.entry?);
         order().is_some()
     }
 
     /// How an administrator has it closed, if one has.
-    pub fn ordered(self) -> Option<Close> {
+    pub(crate) fn ordered(self) -> Option<Close> {
         let shared = shared()?;
         let order = self.activity()?.order(self.entry?)?;
         // Without its text if so many orders came behind it.
@@ -104,19 +104,19 @@ impl Listing {
     }
 
     /// A relay carries it from now on.
-    pub fn to_relay(self) {
+    pub(crate) fn to_relay(self) {
         if let (Some(entry), Some(shared)) = (self.entry, shared()) {
             shared.mark_relayed(entry);
         }
     }
 
     /// It is in the process of this slot from now on.
-    pub fn move_to(&mut self, slot: &Slot) {
+    pub(crate) fn move_to(&mut self, slot: &Slot) {
         self.entry = self.entry.and_then(|entry| shared()?.move_tunnel(entry, slot));
     }
 
     /// It ended: from now on it is in the totals.
-    pub fn end(self, end: &End) {
+    pub(crate) fn end(self, end: &End) {
         let Some(shared) = shared() else { return };
         let vhost = self.vhost;
         let bytes = [end.bytes_up, end.bytes_down];
@@ -167,7 +167,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// An upgrade request for this virtual host got its answer, after so long if a back end gave it.
-pub fn count_handshake(vhost: &str, result: Handshake, after: Option<Duration>) {
+pub(crate) fn count_handshake(vhost: &str, result: Handshake, after: Option<Duration>) {
     let Some(shared) = shared() else { return };
     let vhost = shared.vhost_name(vhost.as_bytes());
     shared.count(Metric::Handshakes { vhost, result }, 1);

@@ -18,7 +18,7 @@ static LOGGER: OnceCell<Logger> = OnceCell::new();
 struct Logger(Server<'static>);
 
 /// Sends the facade's records, and panics of relay threads, to the error log of this child.
-pub fn install(child: &Process<'_>) {
+pub(super) fn install(child: &Process<'_>) {
     let logger = LOGGER.get_or_init(|| Logger(child.main_server()));
     // Fails if it was installed before, by this very function.
     if log::set_logger(logger).is_ok() {

@@ -37,7 +37,7 @@ static WHEN_GONE: OnceCell<fn(u32, usize)> = OnceCell::new();
 
 /// From now on `told` is called with each process that is found to be gone, and the number of relayed
 /// tunnels that it did not end.
-pub fn tell_gone(_: &Process<'_>, told: fn(u32, usize)) {
+pub(crate) fn tell_gone(_: &Process<'_>, told: fn(u32, usize)) {
     // A child starts once.
     let _ = WHEN_GONE.set(told);
 }
@@ -58,7 +58,7 @@ const fn mix(layout: u64, part: u64) -> u64 {
 
 /// The processes of this system.
 #[derive(Debug)]
-pub struct System;
+pub(crate) struct System;
 
 impl Processes for System {
     fn own(&self) -> u32 {
@@ -92,7 +92,7 @@ impl Processes for System {
 ///
 /// # Errors
 /// It cannot be had.
-pub fn create(_: &Parent, main: Server<'_>) -> io::Result<()> {
+pub(crate) fn create(_: &Parent, main: Server<'_>) -> io::Result<()> {
     failpoint::check!("reload.memory")?;
     let memory: &Memory = retained(c"mod_wsforward_shared")?;
     // Without it nothing is listed, and all else goes on: memory may be promised to nobody.
@@ -131,7 +131,7 @@ fn random() -> io::Result<u64> {
 }
 
 /// The memory, if there is any.
-pub fn shared() -> Option<Shared<'static>> {
+pub(crate) fn shared() -> Option<Shared<'static>> {
     // SAFETY: NULL, or what `create` stored: a reference for ever.
     let memory = unsafe { MEMORY.load(Relaxed).as_ref() }?;
     // SAFETY: likewise.
@@ -140,14 +140,14 @@ pub fn shared() -> Option<Shared<'static>> {
 }
 
 /// Gives a slot back when its process, which is this one, ends.
-pub fn release(slot: &Slot) {
+pub(crate) fn release(slot: &Slot) {
     if let Some(shared) = shared() {
         shared.release(slot);
     }
 }
 
 /// The queue for tunnels that change their process: its receiving and its sending end.
-pub fn queue() -> Option<[BorrowedFd<'static>; 2]> {
+pub(crate) fn queue() -> Option<[BorrowedFd<'static>; 2]> {
     let [receive, send] = &QUEUE;
     Some([receive.get()?, send.get()?])
 }

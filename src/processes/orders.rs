@@ -20,7 +20,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// It cannot be started.
-pub fn watch(slot: &'static Slot, mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
+pub(super) fn watch(slot: &'static Slot, mut act: impl FnMut() + Send + 'static) -> io::Result<()> {
     relay::spawn_lasting("wsf-orders", move || {
         let word = slot.orders();
         loop {
@@ -36,12 +36,12 @@ pub fn watch(slot: &'static Slot, mut act: impl FnMut() + Send + 'static) -> io:
 
 /// The tunnels that have been told to look and are not over yet.
 #[derive(Debug, Default)]
-pub struct Told(HashSet<TunnelEntry>);
+pub(super) struct Told(HashSet<TunnelEntry>);
 
 impl Told {
     /// Has all look that have an order. Each is told once: one that is on its way, to a relay or from
     /// another process, looks when it has arrived.
-    pub fn look(&mut self, slot: &Slot, relay: Option<&Relay>) {
+    pub(super) fn look(&mut self, slot: &Slot, relay: Option<&Relay>) {
         let Some(shared) = shared() else { return };
         let (mut seats, mut in_threads) = (Vec::new(), HashSet::new());
         let mut all = HashSet::new();

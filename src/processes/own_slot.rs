@@ -16,53 +16,53 @@ static OWN: OnceCell<&'static Slot> = OnceCell::new();
 static UNSHARED: Slot = Slot::new();
 
 /// Takes a slot for a child that starts.
-pub fn claim(_: &Process<'_>) -> &'static Slot {
+pub(crate) fn claim(_: &Process<'_>) -> &'static Slot {
     let found = || failpoint::check!("child.slot").ok().and_then(|()| shared());
     OWN.get_or_init(|| found().and_then(Shared::claim).unwrap_or(&UNSHARED))
 }
 
 /// This process's slot. `None` in the parent.
-pub fn slot() -> Option<&'static Slot> {
+pub(crate) fn slot() -> Option<&'static Slot> {
     OWN.get().copied()
 }
 
 /// A tunnel was handed over.
-pub fn count_handed_over() {
+pub(crate) fn count_handed_over() {
     if let Some(slot) = slot() {
         slot.counts.handed_over.fetch_add(1, Relaxed);
     }
 }
 
 /// A tunnel stayed in its thread.
-pub fn count_fallback(why: Fallback) {
+pub(crate) fn count_fallback(why: Fallback) {
     if let Some(slot) = slot() {
         slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
     }
 }
 
 /// An upgrade request was refused.
-pub fn count_refusal(why: Refusal) {
+pub(crate) fn count_refusal(why: Refusal) {
     if let Some(slot) = slot() {
         slot.counts.refused.of(&why).fetch_add(1, Relaxed);
     }
 }
 
 /// A tunnel was lost on its way to the relay.
-pub fn count_lost() {
+pub(crate) fn count_lost() {
     if let Some(slot) = slot() {
         slot.counts.relay.count_lost();
     }
 }
 
 /// Lines of access logs were lost.
-pub fn count_lost_access_lines(lines: u64) {
+pub(crate) fn count_lost_access_lines(lines: u64) {
     if let Some(slot) = slot() {
         slot.counts.access_lines_lost.fetch_add(lines, Relaxed);
     }
 }
 
 /// Lines were lost.
-pub fn count_lost_lines(lines: u64) {
+pub(crate) fn count_lost_lines(lines: u64) {
     if let Some(slot) = slot() {
         slot.counts.lines_lost.fetch_add(lines, Relaxed);
     }

@@ -20,19 +20,19 @@ use crate::processes::registry::{self, Drain};
 static AUTOMATIC: AtomicUsize = AtomicUsize::new(1);
 
 /// Finds out how many drain processes there may be where the configuration does not say.
-pub fn measure(_: &Parent) {
+pub(crate) fn measure(_: &Parent) {
     let most = room::processes(most_children(), registry::MAX_AUTOMATIC as u64);
     AUTOMATIC.store(usize::try_from(most).unwrap_or(registry::MAX_AUTOMATIC), Relaxed);
 }
 
 /// The same, once it was found out.
-pub fn automatic() -> usize {
+pub(crate) fn automatic() -> usize {
     AUTOMATIC.load(Relaxed)
 }
 
 /// The server stops, or restarts without grace: tells every drain process, and
 /// waits for them, at most a second. The parent has no children now, and logs for them.
-pub fn end_all(_: &Parent, server: Server<'_>) {
+pub(crate) fn end_all(_: &Parent, server: Server<'_>) {
     // With what is logged meanwhile no more than the second.
     const WAIT: Duration = Duration::from_millis(900);
     /// After this long they are told again: one that was just being forked may not have been found.
@@ -54,7 +54,7 @@ pub fn end_all(_: &Parent, server: Server<'_>) {
 }
 
 /// What drain processes have logged while there is no child that could.
-pub struct Lines<'s> {
+pub(crate) struct Lines<'s> {
     server: Server<'s>,
     pipe: Option<BorrowedFd<'static>>,
     reader: Option<Reader<'static>>,
@@ -65,14 +65,14 @@ pub struct Lines<'s> {
 
 impl<'s> Lines<'s> {
     /// In the parent, without children.
-    pub fn new(server: Server<'s>) -> Self {
+    pub(crate) fn new(server: Server<'s>) -> Self {
         let pipe = registry::lines().map(|[read, _]| read);
         let reader = pipe.and_then(|pipe| Reader::new(pipe).ok());
         Self { server, pipe, reader, access: access::OfParent::new(), lost: 0 }
     }
 
     /// Waits for one of two descriptors, and says which are readable. Logs what is there to log.
-    pub fn wait(
+    pub(crate) fn wait(
         &mut self,
         [first, second]: [Option<BorrowedFd<'_>>; 2],
         timeout: Duration,
@@ -87,7 +87,7 @@ impl<'s> Lines<'s> {
     }
 
     /// Logs a message of the parent's own, in the same way.
-    pub fn say<M: Message>(&mut self, message: &M) {
+    pub(crate) fn say<M: Message>(&mut self, message: &M) {
         if self.server.takes_lines() {
             self.server.say(message);
         } else {
@@ -97,7 +97,7 @@ impl<'s> Lines<'s> {
 
     /// Logs what is there. Does not wait for a log that is piped to a program: at a stop that may be
     /// gone, while the parent itself keeps its pipe open.
-    pub fn log(&mut self) {
+    pub(crate) fn log(&mut self) {
         let Self { server, reader, access, lost, .. } = self;
         access.write(*server);
         let Some(reader) = reader else { return };

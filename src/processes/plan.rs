@@ -7,14 +7,14 @@ use relay::{Ending, Order};
 use shared::Times;
 
 /// How long peers get to answer a Close, when the server stops.
-pub const STOP_LINGER: Duration = Duration::from_millis(500);
+pub(super) const STOP_LINGER: Duration = Duration::from_millis(500);
 
 /// What the relay may take beyond its time, until it counts as one that hangs.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Tunnels are told to end at instants spread evenly from a beginning to an end.
 #[derive(Debug)]
-pub struct Plan {
+pub(super) struct Plan {
     begin: Instant,
     end: Instant,
     order: Order,
@@ -25,12 +25,12 @@ pub struct Plan {
 
 impl Plan {
     /// It has not begun.
-    pub fn new(begin: Instant, end: Instant, order: Order, linger: Duration) -> Self {
+    pub(super) fn new(begin: Instant, end: Instant, order: Order, linger: Duration) -> Self {
         Self { begin, end, order, linger, has_begun: false }
     }
 
     /// That of a server that stops gracefully.
-    pub fn of_server(times: Times) -> Self {
+    pub(super) fn of_server(times: Times) -> Self {
         let now = (Instant::now(), process::now());
         let instant = |time: u64| now.0 + Duration::from_micros(time.saturating_sub(now.1));
         Self::new(instant(times.begin), instant(times.end), Order::Stop, STOP_LINGER)
@@ -38,12 +38,12 @@ impl Plan {
 
     /// The same for tunnels that came meanwhile. Those that are left get other instants, which
     /// are as even.
-    pub fn again(self) -> Self {
+    pub(super) fn again(self) -> Self {
         Self { has_begun: false, ..self }
     }
 
     /// How to end all tunnels that there are, once it is time for that.
-    pub fn begin(&mut self, code: u16) -> Option<Ending> {
+    pub(super) fn begin(&mut self, code: u16) -> Option<Ending> {
         let now = Instant::now();
         if self.has_begun || now < self.begin {
             return None;
@@ -54,13 +54,13 @@ impl Plan {
     }
 
     /// How long it is until it begins, if it has not.
-    pub fn until_begin(&self) -> Option<Duration> {
+    pub(super) fn until_begin(&self) -> Option<Duration> {
         let left = self.begin.saturating_duration_since(Instant::now());
         (!self.has_begun).then_some(left)
     }
 
     /// When it is to be looked at next.
-    pub fn next(&self) -> Instant {
+    pub(super) fn next(&self) -> Instant {
         if self.has_begun { self.given_up() } else { self.begin }
     }
 
@@ -69,12 +69,12 @@ impl Plan {
     }
 
     /// Whether all tunnels should be gone.
-    pub fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.has_begun && self.given_up() <= Instant::now()
     }
 
     /// Whether its last tunnel is told before that of another.
-    pub fn ends_before(&self, other: &Self) -> bool {
+    pub(super) fn ends_before(&self, other: &Self) -> bool {
         self.end < other.end
     }
 }

@@ -14,7 +14,7 @@ const INTERVAL_MICROS: u64 = 1_000_000;
 
 /// Whether the file of WSForwardReadyFile is there. While it is, each process looks at most once a second. While it
 /// is not, each request looks: once one process says that the server is ready, so do all others.
-pub fn is_there(file: &CStr) -> bool {
+pub(crate) fn is_there(file: &CStr) -> bool {
     /// When it was seen last; 0 is never.
     static SEEN_AT: AtomicU64 = AtomicU64::new(0);
     let now = process::now().max(1);

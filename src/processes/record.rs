@@ -36,13 +36,13 @@ const NO_TUNNEL: End = End {
 static END_EVENT: OnceCell<&'static EventFd> = OnceCell::new();
 
 /// Has an event signalled for each tunnel that ends.
-pub fn signal_ends(_: &Forked, event: &'static EventFd) {
+pub(crate) fn signal_ends(_: &Forked, event: &'static EventFd) {
     // A drain process starts once.
     let _ = END_EVENT.set(event);
 }
 
 /// Identifies a tunnel in the log.
-pub struct TunnelRecord {
+pub(crate) struct TunnelRecord {
     /// Log id, client and back end in one text: there may be very many of these.
     label: Box<str>,
     /// Where its client is counted.
@@ -57,7 +57,7 @@ pub struct TunnelRecord {
 
 impl TunnelRecord {
     /// `id` ties it to the access log; it is counted nowhere yet.
-    pub fn new(id: &str, client: &dyn fmt::Display, origin: &dyn fmt::Display) -> Self {
+    pub(crate) fn new(id: &str, client: &dyn fmt::Display, origin: &dyn fmt::Display) -> Self {
         let mut label = String::with_capacity(USUAL_LABEL_BYTES);
         // Writing to a String does not fail.
         let _ = write!(label, "[{id}] {client} -> {origin}");
@@ -73,18 +73,18 @@ impl TunnelRecord {
     }
 
     /// Where its client and its back end are counted, until it ends.
-    pub fn keep_entries(&mut self, client: Option<TallyEntry>, backend: Option<TallyEntry>) {
+    pub(crate) fn keep_entries(&mut self, client: Option<TallyEntry>, backend: Option<TallyEntry>) {
         self.client_entry = client;
         self.backend_entry = backend;
     }
 
     /// How others see it, until it ends.
-    pub fn keep_listing(&mut self, listing: Option<Listing>) {
+    pub(crate) fn keep_listing(&mut self, listing: Option<Listing>) {
         self.listing = listing;
     }
 
     /// Its lines of access logs, kept since its request ended.
-    pub fn keep_access_lines(&mut self, lines: Vec<u8>) {
+    pub(crate) fn keep_access_lines(&mut self, lines: Vec<u8>) {
         self.access_lines = lines.into();
     }
 
@@ -94,7 +94,7 @@ impl TunnelRecord {
     }
 
     /// With what the relay made of its tunnel, for [`Self::thaw`] in another process.
-    pub fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
+    pub(crate) fn message<'a>(&'a self, frozen: &'a [u8]) -> Message<'a> {
         let Self { label, client_entry, backend_entry, listing, access_lines } = self;
         let (tunnel_entry, vhost, backend) =
             listing.map_or((None, Name::OTHER, Name::OTHER), Listing::parts);
@@ -111,7 +111,7 @@ impl TunnelRecord {
     }
 
     /// The record that became this message. It is counted in `slot` from now on.
-    pub fn thaw(message: &Message<'_>, slot: &Slot) -> Self {
+    pub(crate) fn thaw(message: &Message<'_>, slot: &Slot) -> Self {
         let mut record = Self {
             label: message.label.into(),
             client_entry: message.client_entry,
@@ -124,7 +124,7 @@ impl TunnelRecord {
     }
 
     /// It is counted in `slot` from now on, for its client and for its back end: once, whoever looks.
-    pub fn count_in(&mut self, slot: &Slot) {
+    pub(crate) fn count_in(&mut self, slot: &Slot) {
         let Some(shared) = shared() else { return };
         let client = self.client_entry.and_then(|entry| shared.move_client(entry, slot));
         let backend = self.backend_entry.and_then(|entry| shared.move_backend(entry, slot));
@@ -151,7 +151,7 @@ impl TunnelRecord {
     }
 
     /// The tunnel was lost on its way to the relay.
-    pub fn lost(&self, why: &dyn fmt::Display) {
+    pub(crate) fn lost(&self, why: &dyn fmt::Display) {
         self.forget_entries(&NO_TUNNEL);
         own_slot::count_lost();
         self.write_access_lines(&NO_TUNNEL);
@@ -195,7 +195,7 @@ impl Record for TunnelRecord {
 }
 
 /// The end of a tunnel as the log has it.
-pub struct EndLine<'a> {
+pub(crate) struct EndLine<'a> {
     /// Which tunnel it was.
     pub record: &'a TunnelRecord,
     /// How it ended.

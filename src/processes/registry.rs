@@ -20,7 +20,7 @@ use crate::processes::memory::System;
 
 /// The most that the automatic value of WSForwardMaxDrainProcesses allows: places stay for those of
 /// children that end together.
-pub const MAX_AUTOMATIC: usize = Registry::PLACES / 4 * 3;
+pub(crate) const MAX_AUTOMATIC: usize = Registry::PLACES / 4 * 3;
 
 /// Where the memory is, in this process. Set by [`create`], for each configuration.
 static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
@@ -43,7 +43,7 @@ const NOWHERE: usize = usize::MAX;
 ///
 /// # Errors
 /// It cannot be had.
-pub fn create(_: &Parent) -> io::Result<()> {
+pub(crate) fn create(_: &Parent) -> io::Result<()> {
     failpoint::check!("reload.registry")?;
     let registry: &Registry = retained(c"mod_wsforward_drains_1")?;
     /// Of what goes through the pipe, and of the numbers of locks.
@@ -69,25 +69,25 @@ fn registry() -> Option<&'static Registry> {
 }
 
 /// The pipe for lines: its reading and its writing end.
-pub fn lines() -> Option<[BorrowedFd<'static>; 2]> {
+pub(crate) fn lines() -> Option<[BorrowedFd<'static>; 2]> {
     let [read, write] = &LINES;
     Some([read.get()?, write.get()?])
 }
 
 /// The sockets for lines of access logs: that to receive from and that to send to.
-pub fn access_lines() -> Option<[BorrowedFd<'static>; 2]> {
+pub(crate) fn access_lines() -> Option<[BorrowedFd<'static>; 2]> {
     let [receive, send] = &ACCESS_LINES;
     Some([receive.get()?, send.get()?])
 }
 
 /// The file of the locks. Whoever closes a descriptor of it loses the locks that it has.
-pub fn lock_file() -> Option<BorrowedFd<'static>> {
+pub(crate) fn lock_file() -> Option<BorrowedFd<'static>> {
     LOCKS.get()
 }
 
 /// A drain process that lives, as the kernel knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drain {
+pub(crate) struct Drain {
     /// Its process id.
     pub pid: u32,
     place: usize,
@@ -95,12 +95,12 @@ pub struct Drain {
 
 impl Drain {
     /// Tells it to end at once. Nobody else is signalled.
-    pub fn terminate(self) {
+    pub(crate) fn terminate(self) {
         self.tell(Notice::End);
     }
 
     /// Tells it something. `false` if it is of a build that understands nothing but to end at once.
-    pub fn tell(self, notice: Notice) -> bool {
+    pub(crate) fn tell(self, notice: Notice) -> bool {
         let is_understood = notice == Notice::End || self.says() != Says::Nothing;
         if is_understood {
             process::tell(self.pid, notice, || holder(self.place) == Some(self.pid));
@@ -109,7 +109,7 @@ impl Drain {
     }
 
     /// What it says of itself.
-    pub fn says(self) -> Says {
+    pub(crate) fn says(self) -> Says {
         registry().map_or(Says::Nothing, |registry| registry.says(self.place, self.pid))
     }
 }
@@ -123,22 +123,22 @@ fn holder(place: usize) -> Option<u32> {
 }
 
 /// Whether there are places.
-pub fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     registry().is_some()
 }
 
 /// A place for the process that this one is about to fork. From now on it counts.
-pub fn claim() -> Option<Place<'static>> {
+pub(crate) fn claim() -> Option<Place<'static>> {
     registry()?.claim(&System, process::now())
 }
 
 /// How many places are taken: as many as live, or more.
-pub fn taken() -> usize {
+pub(crate) fn taken() -> usize {
     registry().map_or(0, Registry::taken)
 }
 
 /// Those drain processes that live, the oldest first.
-pub fn drains() -> Vec<Drain> {
+pub(crate) fn drains() -> Vec<Drain> {
     /// A look at all places takes milliseconds. A child that takes millions of locks can make each
     /// one slow: what is not found by then is not found.
     const LOOK_TIME: Duration = Duration::from_millis(500);
@@ -157,14 +157,14 @@ pub fn drains() -> Vec<Drain> {
 }
 
 /// The server stops gracefully, and says when tunnels end. For signal handlers too.
-pub fn stop_gracefully(times: Times) {
+pub(crate) fn stop_gracefully(times: Times) {
     if let Some(registry) = registry() {
         registry.stop_gracefully(times);
     }
 }
 
 /// Whether it does, and when.
-pub fn stops_gracefully() -> Option<Times> {
+pub(crate) fn stops_gracefully() -> Option<Times> {
     registry()?.stops_gracefully()
 }
 
@@ -172,7 +172,7 @@ pub fn stops_gracefully() -> Option<Times> {
 ///
 /// # Errors
 /// Nobody finds this process.
-pub fn hold(place: Place<'_>) -> io::Result<()> {
+pub(crate) fn hold(place: Place<'_>) -> io::Result<()> {
     locks::take(lock_file().ok_or(io::ErrorKind::NotFound)?, place.number())?;
     OWN.store(place.number(), Relaxed);
     place.say(std::process::id(), false);
@@ -180,7 +180,7 @@ pub fn hold(place: Place<'_>) -> io::Result<()> {
 }
 
 /// Gives a place back, if it is that process's, and its lock before: the next one is to have both.
-pub fn release(place: Place<'_>, pid: u32) {
+pub(crate) fn release(place: Place<'_>, pid: u32) {
     let own = OWN.swap(NOWHERE, Relaxed);
     if let Some(file) = lock_file().filter(|_| own != NOWHERE) {
         locks::give_back(file, own);

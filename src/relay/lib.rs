@@ -11,7 +11,6 @@
     not(test),
     warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
 )]
-#![warn(unreachable_pub)]
 
 mod budget;
 mod buffers;

@@ -39,12 +39,12 @@ const MAX_SHOWN_BYTES: usize = 100;
 const RETRY_AFTER_SECONDS: &str = "10";
 
 /// The place of a request, which is the caller's from now on.
-pub fn take_place(r: Request<'_>) -> Option<Place> {
+pub(crate) fn take_place(r: Request<'_>) -> Option<Place> {
     Reservation::look(r, |reservation| reservation.place.take())
 }
 
 /// A request is not to become a relayed tunnel.
-pub fn give_back(r: Request<'_>) {
+pub(crate) fn give_back(r: Request<'_>) {
     drop(take_place(r));
 }
 
@@ -72,7 +72,7 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
 ///
 /// # Errors
 /// The status to answer with.
-pub fn admit(r: Request<'_>) -> Result<(), u16> {
+pub(crate) fn admit(r: Request<'_>) -> Result<(), u16> {
     let config = DirConfig::of(r);
     if !config.forward() || !decision::is_candidate(r, &config) {
         return Ok(());
@@ -85,7 +85,7 @@ pub fn admit(r: Request<'_>) -> Result<(), u16> {
 ///
 /// # Errors
 /// The status to answer with.
-pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
+pub(crate) fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
     if let Some(file) = config.ready_file().filter(|file| !ready::is_there(file)) {
         give_back(r);
         static LAST: AtomicU64 = AtomicU64::new(0);
@@ -123,7 +123,7 @@ pub fn reserve(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), u16> {
 }
 
 /// Counts and logs a request for which there is no room. Returns the status to answer with.
-pub fn refuse(r: Request<'_>, why: Refusal, text: &dyn Display) -> u16 {
+pub(crate) fn refuse(r: Request<'_>, why: Refusal, text: &dyn Display) -> u16 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     count(r, why);
     log::request_at(r, level(&LAST, Level::Error), &Refused { why: text });
@@ -147,7 +147,7 @@ fn refuse_origin(r: Request<'_>, denied: &Denied) -> u16 {
 
 /// Refuses a request whose tunnel is not to begin because of its WSFORWARD_EXPIRES. Returns the status
 /// to answer with.
-pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
+pub(crate) fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
     give_back(r);
     match why {
         NotOpen::Past => {
@@ -170,13 +170,13 @@ pub fn refuse_expired(r: Request<'_>, why: &NotOpen<'_>) -> u16 {
 /// member's: it would be in error, and the next one tried; so may any status be, by failonstatus.
 /// So the handler is content with the member, and [`status`] says the status when mod_proxy is done
 /// with it (mod_proxy.c, proxy_handler).
-pub fn refuse_by_handler(r: Request<'_>, status: u16) -> Answer {
+pub(crate) fn refuse_by_handler(r: Request<'_>, status: u16) -> Answer {
     Reservation::change(r, |reservation| reservation.refused.set(Some(status)));
     Answer::OK
 }
 
 /// What mod_proxy is to answer, where that is not what the handler said.
-pub fn status(r: Request<'_>) -> Option<u16> {
+pub(crate) fn status(r: Request<'_>) -> Option<u16> {
     Reservation::look(r, |reservation| reservation.refused.get())
 }
 

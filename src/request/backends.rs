@@ -18,7 +18,7 @@ use crate::request::reservation::{BackendPlace, Reservation};
 use crate::request::{admission, decision};
 
 /// Whether a request that mod_proxy is about to send may become a tunnel of ours.
-pub fn may_be_tunnel(r: Request<'_>) -> bool {
+pub(crate) fn may_be_tunnel(r: Request<'_>) -> bool {
     let config = DirConfig::of(r);
     config.forward()
         && !poisoned()
@@ -35,17 +35,17 @@ fn key(url: &[u8]) -> Option<(Shared<'static>, TallyKey)> {
 }
 
 /// How many tunnels it has.
-pub fn tunnels(worker: &[u8]) -> u64 {
+pub(crate) fn tunnels(worker: &[u8]) -> u64 {
     key(worker).map_or(0, |(shared, key)| shared.open_of_backend(key) as u64)
 }
 
 /// Whether it may have no more.
-pub fn is_full(worker: &[u8]) -> bool {
+pub(crate) fn is_full(worker: &[u8]) -> bool {
     child::settings().max_per_backend.is_some_and(|most| tunnels(worker) >= u64::from(most))
 }
 
 /// Those of processes that died are not counted any more.
-pub fn look_closer() {
+pub(crate) fn look_closer() {
     if let Some(shared) = shared() {
         shared.processes().for_each(drop);
     }
@@ -62,7 +62,7 @@ fn look_each_second() {
 
 /// A request goes to a back end, and is counted for it until it is over, or its tunnel. `false` if
 /// that has too many then: it is not counted.
-pub fn count(r: Request<'_>, worker: &[u8]) -> bool {
+pub(crate) fn count(r: Request<'_>, worker: &[u8]) -> bool {
     look_each_second();
     let (Some((shared, key)), Some(slot)) = (key(worker), own_slot::slot()) else {
         forget(r);
@@ -90,7 +90,7 @@ pub fn count(r: Request<'_>, worker: &[u8]) -> bool {
 ///
 /// # Errors
 /// The status to answer with.
-pub fn admit(r: Request<'_>, url: &[u8]) -> Result<(), u16> {
+pub(crate) fn admit(r: Request<'_>, url: &[u8]) -> Result<(), u16> {
     if count(r, url) {
         return Ok(());
     }
@@ -102,12 +102,12 @@ pub fn admit(r: Request<'_>, url: &[u8]) -> Result<(), u16> {
 }
 
 /// The place of a request, for the record of its tunnel.
-pub fn take_entry(r: Request<'_>) -> Option<TallyEntry> {
+pub(crate) fn take_entry(r: Request<'_>) -> Option<TallyEntry> {
     let place = Reservation::look(r, |reservation| reservation.backend.take());
     place.map(BackendPlace::into_entry)
 }
 
 /// A request is at no back end any more, or is not to become a tunnel.
-pub fn forget(r: Request<'_>) {
+pub(crate) fn forget(r: Request<'_>) {
     drop(Reservation::look(r, |reservation| reservation.backend.take()));
 }

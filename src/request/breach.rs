@@ -26,7 +26,7 @@ const STEP: Duration = Duration::from_millis(20);
 /// read of `reading` with `next` below it: both sides get what may still go on, which is in `out`
 /// for the other side than `reading`, and their Close frame, and have the usual time to end too.
 /// Says how the loop is to end.
-pub fn end(
+pub(crate) fn end(
     serving: &Serving<'_, Handshake>,
     reading: Side,
     next: &mut Next<'_>,

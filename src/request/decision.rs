@@ -9,7 +9,7 @@ use crate::config::DirConfig;
 use crate::ffi::request::Request;
 
 /// Whether a request looks like an upgrade request of ours before the handler.
-pub fn is_candidate(r: Request<'_>, config: &DirConfig<'_>) -> bool {
+pub(crate) fn is_candidate(r: Request<'_>, config: &DirConfig<'_>) -> bool {
     r.status() == 200
         && !r.is_subrequest()
         && r.will_be_proxied()
@@ -20,7 +20,7 @@ pub fn is_candidate(r: Request<'_>, config: &DirConfig<'_>) -> bool {
 /// Keeps httpd's core from switching an upgrade request of ours to h2c, where the client offers
 /// that too and `Protocols` has it: core comes before all handlers, and does not without this
 /// field (RFC 7540, section 3.2.1).
-pub fn claim(r: Request<'_>) {
+pub(crate) fn claim(r: Request<'_>) {
     const SETTINGS: &CStr = c"HTTP2-Settings";
     let Some(headers) = r.headers_in() else { return };
     if headers.get(SETTINGS).is_none() {
@@ -36,7 +36,7 @@ pub fn claim(r: Request<'_>) {
 ///
 /// # Errors
 /// Why it is none.
-pub fn decide<'r>(r: Request<'r>, config: &DirConfig<'_>) -> Result<&'r [u8], NotUpgrade> {
+pub(crate) fn decide<'r>(r: Request<'r>, config: &DirConfig<'_>) -> Result<&'r [u8], NotUpgrade> {
     decide_on(asked(r).as_ref(), config)
 }
 
@@ -44,7 +44,7 @@ pub fn decide<'r>(r: Request<'r>, config: &DirConfig<'_>) -> Result<&'r [u8], No
 ///
 /// # Errors
 /// Why it is none.
-pub fn decide_on<'r>(
+pub(crate) fn decide_on<'r>(
     asked: Option<&upgrade::Request<'r>>,
     config: &DirConfig<'_>,
 ) -> Result<&'r [u8], NotUpgrade> {
@@ -52,7 +52,7 @@ pub fn decide_on<'r>(
 }
 
 /// What the client asks for.
-pub fn asked(r: Request<'_>) -> Option<upgrade::Request<'_>> {
+pub(crate) fn asked(r: Request<'_>) -> Option<upgrade::Request<'_>> {
     let headers = r.headers_in()?;
     // mod_http2 makes an upgrade request of an extended CONNECT (RFC 8441), and
     // shows the stream's bytes as a chunked body.

@@ -11,7 +11,7 @@ use crate::ffi::table::Table;
 const NAMES: [&CStr; 2] = [c"WSFORWARD_EXPIRES", c"REDIRECT_WSFORWARD_EXPIRES"];
 
 /// Why a request gets no tunnel.
-pub enum NotOpen<'e> {
+pub(crate) enum NotOpen<'e> {
     /// The time has come already.
     Past,
     /// This is no time.
@@ -22,7 +22,7 @@ pub enum NotOpen<'e> {
 ///
 /// # Errors
 /// There is to be none.
-pub fn of<'e>(env: Table<'e>) -> Result<Option<Duration>, NotOpen<'e>> {
+pub(crate) fn of<'e>(env: Table<'e>) -> Result<Option<Duration>, NotOpen<'e>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let Some(text) = NAMES.iter().find_map(|name| env.get(name)) else { return Ok(None) };
     match parse(text, now) {

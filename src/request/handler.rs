@@ -38,7 +38,7 @@ const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
 
 /// Serves a request whose URL is at a back end, if it is an upgrade request of ours, or one
 /// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
-pub fn serve(call: &SchemeCall<'_>) -> Answer {
+pub(crate) fn serve(call: &SchemeCall<'_>) -> Answer {
     let answer = try_to_serve(call);
     // A tunnel of the relay is counted by its record.
     backends::forget(call.request);

@@ -76,7 +76,7 @@ fn is_by_peers(why: Fallback) -> bool {
 
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
+pub(crate) enum Attempt {
     /// The loop is to be left: both connections are the relay's, or both are to be closed.
     Leave,
     /// The loop goes on.
@@ -85,7 +85,7 @@ pub enum Attempt {
 
 /// A tunnel is about to begin: settles what can be said before the loop drops
 /// the request's own filters.
-pub fn begin(serving: &Serving<'_, Handshake>) {
+pub(crate) fn begin(serving: &Serving<'_, Handshake>) {
     let handshake = serving.data;
     if !handshake.relay {
         return stays(serving);
@@ -131,7 +131,7 @@ fn stays(serving: &Serving<'_, Handshake>) {
 
 /// What a tunnel that cannot leave waits for.
 #[derive(Debug, Clone, Copy)]
-pub enum Wait {
+pub(crate) enum Wait {
     /// Answers to requests before this one, on their way to the client.
     Answers,
     /// The rest of a message of a side's TLS. Nothing else goes on meanwhile: OpenSSL neither
@@ -150,7 +150,7 @@ impl fmt::Display for Wait {
 
 /// Waits for that, in the worker thread: no longer than until the tunnel has to have left, however
 /// many bytes come or go meanwhile. `false` if that was too long.
-pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
+pub(crate) fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
     let tunnel = &serving.data.tunnel;
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return false;
@@ -186,7 +186,7 @@ pub fn wait(serving: &Serving<'_, Handshake>, wait: Wait) -> bool {
 }
 
 /// Writes what is on its way to the client. `false` if it went too slowly.
-pub fn write_answers(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> bool {
+pub(crate) fn write_answers(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> bool {
     while client.has_pending_output() && !client.is_aborted() {
         client.write_pending();
         if client.has_pending_output() && !client.is_aborted() && !wait(serving, Wait::Answers) {
@@ -198,7 +198,7 @@ pub fn write_answers(serving: &Serving<'_, Handshake>, client: Connection<'_>) -
 
 /// Tries to hand the tunnel over, at a non-blocking read of `side` with `next`
 /// below it.
-pub fn attempt(
+pub(crate) fn attempt(
     serving: &Serving<'_, Handshake>,
     side: Side,
     next: &mut Next<'_>,

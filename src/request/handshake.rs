@@ -18,7 +18,7 @@ use crate::request::tunnel::Tunnel;
 
 /// What makes mod_proxy_http take a fresh connection to the back end, on the
 /// first request of a client's connection: `proxy-initial-not-pooled`.
-pub const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
+pub(crate) const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
 
 thread_local! {
     static CURRENT: Scope<Handshake> = const { Scope::new() };
@@ -26,7 +26,7 @@ thread_local! {
 
 /// How far a handshake has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// The back end has not answered yet.
     Waiting,
     /// The deadline passed.
@@ -40,7 +40,7 @@ pub enum Stage {
 }
 
 /// The state of one handshake.
-pub struct Handshake {
+pub(crate) struct Handshake {
     /// What the client asked for.
     pub offer: Offer,
     /// The back end: scheme, host and port, or the path of a socket.
@@ -75,7 +75,7 @@ pub struct Handshake {
 
 /// When the back end's response head must be there.
 #[derive(Debug, Clone, Copy)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     at: Instant,
     /// The time from the connection to the deadline.
     pub allowed: Duration,
@@ -83,14 +83,14 @@ pub struct Deadline {
 
 impl Deadline {
     /// The time left; `None` if none is.
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         self.at.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 }
 
 impl Handshake {
     /// A handshake that has not begun.
-    pub fn new(
+    pub(crate) fn new(
         offer: Offer,
         backend: String,
         has_body: bool,
@@ -119,19 +119,19 @@ impl Handshake {
     }
 
     /// The back end has switched with these extensions, which may define reserved bits.
-    pub fn negotiated<'n>(&self, extensions: impl Iterator<Item = &'n [u8]>) {
+    pub(crate) fn negotiated<'n>(&self, extensions: impl Iterator<Item = &'n [u8]>) {
         let rules = self.rules.get();
         let strict = rules.strict.map(|strict| strict.with(extensions));
         self.rules.set(Rules { strict, ..rules });
     }
 
     /// How far it has come.
-    pub fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
         self.stage.get()
     }
 
     /// It has come to `stage`.
-    pub fn reach(&self, stage: Stage) {
+    pub(crate) fn reach(&self, stage: Stage) {
         self.stage.set(stage);
         if matches!(stage, Stage::Answered | Stage::Switched) {
             self.answered.set(Some(Instant::now()));
@@ -139,13 +139,13 @@ impl Handshake {
     }
 
     /// How long the back end took to answer, if it has.
-    pub fn answered_after(&self) -> Option<Duration> {
+    pub(crate) fn answered_after(&self) -> Option<Duration> {
         Some(self.answered.get()?.saturating_duration_since(self.began))
     }
 
     /// The back end has all that it was to be sent for now: the time that a client took for the
     /// body of its request is not the back end's.
-    pub fn sent(&self) {
+    pub(crate) fn sent(&self) {
         if let (true, Some(deadline)) = (self.has_body, self.deadline.get()) {
             let at = Instant::now().checked_add(deadline.allowed);
             self.deadline.set(at.map(|at| Deadline { at, ..deadline }));
@@ -153,17 +153,17 @@ impl Handshake {
     }
 
     /// The deadline, for as long as the back end has not answered.
-    pub fn deadline(&self) -> Option<Deadline> {
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
         self.deadline.get().filter(|_| self.stage() == Stage::Waiting)
     }
 
     /// The time that was allowed, once there is a connection.
-    pub fn allowed(&self) -> Option<Duration> {
+    pub(crate) fn allowed(&self) -> Option<Duration> {
         self.deadline.get().map(|deadline| deadline.allowed)
     }
 
     /// The deadline is set, by the setting or else by the socket's timeout.
-    pub fn begin(&self, timeout: Option<Duration>) {
+    pub(crate) fn begin(&self, timeout: Option<Duration>) {
         if let Some(allowed) = self.timeout.or(timeout) {
             let at = Instant::now().checked_add(allowed);
             self.deadline.set(at.map(|at| Deadline { at, allowed }));
@@ -171,29 +171,33 @@ impl Handshake {
     }
 
     /// Ends the handshake for a reason that goes into the log.
-    pub fn refuse(&self, stage: Stage, id: MessageId) {
+    pub(crate) fn refuse(&self, stage: Stage, id: MessageId) {
         self.refusal.set(Some(id));
         self.reach(stage);
     }
 
     /// Why it was refused.
-    pub fn refusal(&self) -> Option<MessageId> {
+    pub(crate) fn refusal(&self) -> Option<MessageId> {
         self.refusal.get()
     }
 }
 
 /// Runs `serve` as the handshake of `request`.
-pub fn enter<T>(request: Request<'_>, handshake: &Handshake, serve: impl FnOnce() -> T) -> T {
+pub(crate) fn enter<T>(
+    request: Request<'_>,
+    handshake: &Handshake,
+    serve: impl FnOnce() -> T,
+) -> T {
     CURRENT.with(|current| current.enter(request, handshake, serve))
 }
 
 /// The handshake that this thread is in, if any.
-pub fn current<T>(see: impl for<'s> FnOnce(Serving<'s, Handshake>) -> T) -> Option<T> {
+pub(crate) fn current<T>(see: impl for<'s> FnOnce(Serving<'s, Handshake>) -> T) -> Option<T> {
     CURRENT.with(|current| current.look(see))
 }
 
 /// The connection to the back end of the handshake that this thread is in.
-pub fn set_origin(c: Connection<'_>) {
+pub(crate) fn set_origin(c: Connection<'_>) {
     Scope::set_origin(&CURRENT, c);
 }
 
@@ -201,7 +205,7 @@ pub fn set_origin(c: Connection<'_>) {
 /// closed by the back end, which would cost the client its handshake; there is
 /// no retry. mod_proxy_http looks at the variable only while the client's
 /// connection has served nothing, hence the count of 0.
-pub fn force_fresh_connection(r: Request<'_>, handshake: &Handshake) {
+pub(crate) fn force_fresh_connection(r: Request<'_>, handshake: &Handshake) {
     if let (Some(client), Some(env)) = (r.connection(), r.env()) {
         handshake.shows_no_keepalives.set(true);
         client.set_keepalives(0);
@@ -211,7 +215,7 @@ pub fn force_fresh_connection(r: Request<'_>, handshake: &Handshake) {
 
 /// Undoes [`force_fresh_connection`], as soon as the connection is there: the count is in the
 /// response's Keep-Alive.
-pub fn restore_keepalive_count(r: Request<'_>, handshake: &Handshake) {
+pub(crate) fn restore_keepalive_count(r: Request<'_>, handshake: &Handshake) {
     if let (Some(client), Some(env)) = (r.connection(), r.env())
         && handshake.shows_no_keepalives.replace(false)
     {
@@ -221,7 +225,7 @@ pub fn restore_keepalive_count(r: Request<'_>, handshake: &Handshake) {
 }
 
 /// Whether a connection that was kept has a response head to come.
-pub fn awaits_head(c: Connection<'_>) -> bool {
+pub(crate) fn awaits_head(c: Connection<'_>) -> bool {
     let awaits = |serving: Serving<'_, Handshake>| {
         let handshake = serving.data;
         handshake.reused.get()
@@ -234,7 +238,7 @@ pub fn awaits_head(c: Connection<'_>) -> bool {
 /// The back end asks the client to authenticate itself. With NTLM and Negotiate it is the
 /// connection that is authenticated: it goes back to the pool, if mod_proxy_http finds nothing
 /// against it, and the client's next handshake may have it.
-pub fn keep_for_answer(serving: &Serving<'_, Handshake>) {
+pub(crate) fn keep_for_answer(serving: &Serving<'_, Handshake>) {
     let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin) else {
         return;
     };
@@ -247,7 +251,7 @@ pub fn keep_for_answer(serving: &Serving<'_, Handshake>) {
 }
 
 /// The connections that are the tunnel's alone: a stream of HTTP/2 shares its own with others.
-pub fn connections<'s>(
+pub(crate) fn connections<'s>(
     serving: &Serving<'s, Handshake>,
 ) -> impl Iterator<Item = Connection<'s>> + use<'s> {
     let client = serving.request.connection().filter(|client| !client.is_secondary());

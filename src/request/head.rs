@@ -38,7 +38,7 @@ const SWITCHING_PROTOCOLS: u16 = 101;
 const CHALLENGES: [u16; 2] = [401, 407];
 
 /// Makes the filters known to httpd.
-pub fn register(loading: &Loading) {
+pub(crate) fn register(loading: &Loading) {
     DEADLINE.register(loading, c"WSFORWARD_DEADLINE", Layer::BelowTls);
     HEAD.register(loading, c"WSFORWARD_HEAD", Layer::AboveTls);
 }
@@ -46,7 +46,7 @@ pub fn register(loading: &Loading) {
 /// A connection was made, and httpd has not yet read or written on it. If it is
 /// the one of a handshake, its filters go on now: below TLS, so that the
 /// deadline holds for a TLS handshake too, and above, for the head.
-pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
+pub(crate) fn connected(c: Connection<'_>, socket: Socket<'_>) {
     let ours = current(|serving| {
         // mod_proxy has set the worker's timeout on the socket.
         serving.data.begin(socket.timeout());
@@ -64,7 +64,7 @@ pub fn connected(c: Connection<'_>, socket: Socket<'_>) {
 
 /// A request was sent, and its response is about to be read. If it is a handshake's and went over
 /// a connection that was kept, its filters go on now, where they are not on it already.
-pub fn request_sent(response: Request<'_>) {
+pub(crate) fn request_sent(response: Request<'_>) {
     let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
     let (true, Some(c)) = (is_kept, response.connection()) else { return };
     handshake::set_origin(c);

@@ -14,10 +14,10 @@ use crate::request::reservation::Place;
 use crate::request::tunnel::Side;
 
 /// Where the two sides of a tunnel meet when httpd has let go of each.
-pub struct Meeting(Mutex<Waiting>);
+pub(crate) struct Meeting(Mutex<Waiting>);
 
 /// What is there of a tunnel until both sides are.
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The sides that httpd has let go of.
     pub client: Option<RelaySide>,
     pub origin: Option<RelaySide>,
@@ -33,7 +33,7 @@ pub struct Waiting {
 
 impl Meeting {
     /// Nobody has come yet.
-    pub fn new(waiting: Waiting) -> Arc<Self> {
+    pub(crate) fn new(waiting: Waiting) -> Arc<Self> {
         Arc::new(Self(Mutex::new(waiting)))
     }
 
@@ -45,7 +45,7 @@ impl Meeting {
     }
 
     /// What a side calls when httpd has let go of it.
-    pub fn arrive(
+    pub(crate) fn arrive(
         meeting: &Arc<Self>,
         side: Side,
     ) -> impl FnOnce(OwnedFd, HandedOverTls, Vec<u8>) + Send + use<> {

@@ -1,17 +1,17 @@
 //! A request, from its arrival to the hand-over of its tunnel to the relay.
 
-pub mod admission;
-pub mod backends;
-pub mod breach;
-pub mod decision;
-pub mod expiry;
-pub mod handler;
-pub mod handover;
-pub mod handshake;
-pub mod head;
-pub mod meeting;
-pub mod origin;
-pub mod reservation;
-pub mod stream;
-pub mod tunnel;
-pub mod worker_tunnel;
+pub(crate) mod admission;
+pub(crate) mod backends;
+pub(crate) mod breach;
+pub(crate) mod decision;
+pub(crate) mod expiry;
+pub(crate) mod handler;
+pub(crate) mod handover;
+pub(crate) mod handshake;
+pub(crate) mod head;
+pub(crate) mod meeting;
+pub(crate) mod origin;
+pub(crate) mod reservation;
+pub(crate) mod stream;
+pub(crate) mod tunnel;
+pub(crate) mod worker_tunnel;

@@ -18,7 +18,7 @@ const NOTE: &CStr = c"wsforward-origin";
 const PRESENT: u8 = b'=';
 
 /// Keeps what the client sent, before header directives see it.
-pub fn keep(r: Request<'_>) {
+pub(crate) fn keep(r: Request<'_>) {
     if DirConfig::of(r).origins().is_none() || r.is_subrequest() {
         return;
     }
@@ -44,7 +44,7 @@ fn sent(r: Request<'_>) -> Option<&[u8]> {
 ///
 /// # Errors
 /// Why not.
-pub fn check(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), Denied> {
+pub(crate) fn check(r: Request<'_>, config: &DirConfig<'_>) -> Result<(), Denied> {
     match config.origins() {
         Some(words) => origin_rule::check(words, sent(r), || own(r)),
         None => Ok(()),

@@ -12,7 +12,7 @@ use crate::processes::memory::shared;
 
 /// Kept with a request.
 #[derive(Default)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     /// Its place among the relayed tunnels.
     pub place: Cell<Option<Place>>,
     /// Its place among the tunnels of its back end.
@@ -23,12 +23,12 @@ pub struct Reservation {
 
 impl Reservation {
     /// Looks at that of a request, if it has one.
-    pub fn look<T>(r: Request<'_>, look: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
+    pub(crate) fn look<T>(r: Request<'_>, look: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
         r.kept::<Self>().and_then(look)
     }
 
     /// Changes that of a request, which has one from now on.
-    pub fn change(r: Request<'_>, change: impl FnOnce(&Self)) {
+    pub(crate) fn change(r: Request<'_>, change: impl FnOnce(&Self)) {
         match r.kept::<Self>() {
             Some(reservation) => change(reservation),
             None => {
@@ -41,7 +41,7 @@ impl Reservation {
 }
 
 /// A place among the tunnels, for one that is not counted as open yet.
-pub struct Place {
+pub(crate) struct Place {
     slot: &'static Slot,
     /// Where its client is counted, until the tunnel's record has it.
     pub client_entry: Option<TallyEntry>,
@@ -49,13 +49,13 @@ pub struct Place {
 
 impl Place {
     /// Takes one of a process's.
-    pub fn take(slot: &'static Slot) -> Self {
+    pub(crate) fn take(slot: &'static Slot) -> Self {
         slot.reserved.fetch_add(1, SeqCst);
         Self { slot, client_entry: None }
     }
 
     /// Makes the client's entry the record's.
-    pub fn take_client_entry(&mut self) -> Option<TallyEntry> {
+    pub(crate) fn take_client_entry(&mut self) -> Option<TallyEntry> {
         self.client_entry.take()
     }
 }
@@ -70,7 +70,7 @@ impl Drop for Place {
 }
 
 /// A place among the tunnels of a back end.
-pub struct BackendPlace {
+pub(crate) struct BackendPlace {
     /// Which back end.
     pub key: TallyKey,
     entry: TallyEntry,
@@ -78,12 +78,12 @@ pub struct BackendPlace {
 
 impl BackendPlace {
     /// Takes one of this back end's. `None` if it cannot be counted.
-    pub fn take(key: TallyKey, slot: &Slot) -> Option<Self> {
+    pub(crate) fn take(key: TallyKey, slot: &Slot) -> Option<Self> {
         Some(Self { key, entry: shared()?.count_backend(key, slot)? })
     }
 
     /// Makes the entry the tunnel's record's.
-    pub fn into_entry(self) -> TallyEntry {
+    pub(crate) fn into_entry(self) -> TallyEntry {
         ManuallyDrop::new(self).entry
     }
 }

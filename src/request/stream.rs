@@ -26,13 +26,13 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MAX_READS: usize = 10_000;
 
 /// The client of a tunnel, if it is a stream.
-pub fn client<'s>(serving: &Serving<'s, Handshake>) -> Option<Connection<'s>> {
+pub(crate) fn client<'s>(serving: &Serving<'s, Handshake>) -> Option<Connection<'s>> {
     serving.request.connection().filter(|client| client.is_secondary())
 }
 
 /// The loop begins. What came together with the 101 is no longer in a socket, and goes to the client
 /// now: the loop would not see it before more comes.
-pub fn begin(serving: &Serving<'_, Handshake>) {
+pub(crate) fn begin(serving: &Serving<'_, Handshake>) {
     let tunnel = &serving.data.tunnel;
     let (false, Some(client)) = (tunnel.caught_up.replace(true), client(serving)) else { return };
     let Some(origin) = serving.origin else { return };
@@ -63,7 +63,7 @@ pub fn begin(serving: &Serving<'_, Handshake>) {
 }
 
 /// Gives mod_http2 time to send what was written before, see [`SETTLE_TIME`].
-pub fn settle(client: Connection<'_>) {
+pub(crate) fn settle(client: Connection<'_>) {
     if let Some(signal) = client.input_signal() {
         poll::wait([Some(signal)], Some(SETTLE_TIME));
     }
@@ -71,7 +71,7 @@ pub fn settle(client: Connection<'_>) {
 
 /// The back end has ended its side. The client is told so, and what it sends until it ends its
 /// own is passed on. Says how the loop is to end.
-pub fn await_end(serving: &Serving<'_, Handshake>) -> Status {
+pub(crate) fn await_end(serving: &Serving<'_, Handshake>) -> Status {
     let tunnel = &serving.data.tunnel;
     let (Some(client), Some(origin)) = (client(serving), serving.origin) else {
         return Status::EOF;

@@ -14,7 +14,7 @@ use crate::processes::listing::Listing;
 
 /// Which of the two connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// To the client.
     Client,
     /// To the back end.
@@ -23,7 +23,7 @@ pub enum Side {
 
 impl Side {
     /// What the log calls it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Origin => "back end",
@@ -31,7 +31,7 @@ impl Side {
     }
 
     /// The other one.
-    pub fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Self::Client => Self::Origin,
             Self::Origin => Self::Client,
@@ -40,7 +40,7 @@ impl Side {
 }
 
 /// The frames of both directions.
-pub struct Frames {
+pub(crate) struct Frames {
     from_client: Direction,
     from_origin: Direction,
     /// For the bytes of one read.
@@ -56,7 +56,7 @@ struct Direction {
 impl Frames {
     /// For a tunnel with these rules; none if no rule looks at frames, or has a Close frame sent, and
     /// nobody else `closes` it.
-    pub fn new(rules: &Rules, closes: bool) -> Option<Box<Self>> {
+    pub(crate) fn new(rules: &Rules, closes: bool) -> Option<Box<Self>> {
         let guards = [By::Client, By::Backend].map(|sender| Guard::new(rules, sender));
         if guards.iter().all(Option::is_none) && !rules.has_deadline() && !closes {
             return None;
@@ -94,7 +94,7 @@ impl Direction {
 
 /// What the filters know of an open tunnel.
 #[derive(Default)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     client: Ahead,
     origin: Ahead,
     /// It is to be handed over, at the next read that allows it.
@@ -133,7 +133,7 @@ pub struct Tunnel {
 
 /// What was read of a connection: ahead of the loop, and by it.
 #[derive(Default)]
-pub struct Ahead {
+pub(crate) struct Ahead {
     /// The bytes that the loop has still to get.
     pub bytes: RefCell<Vec<u8>>,
     /// What the read after them answered.
@@ -145,7 +145,7 @@ pub struct Ahead {
 }
 
 /// The back end's connection as its pool is cleared, which is before the request is over.
-pub struct Closed {
+pub(crate) struct Closed {
     /// Its address.
     pub peer: String,
     /// A write to it has failed.
@@ -154,14 +154,14 @@ pub struct Closed {
 
 impl Ahead {
     /// So many bytes of it went to the other side past the loop.
-    pub fn count(&self, bytes: usize) {
+    pub(crate) fn count(&self, bytes: usize) {
         self.passed.set(self.passed.get() + bytes as u64);
     }
 }
 
 impl Tunnel {
     /// What was read of one side.
-    pub fn ahead(&self, side: Side) -> &Ahead {
+    pub(crate) fn ahead(&self, side: Side) -> &Ahead {
         match side {
             Side::Client => &self.client,
             Side::Origin => &self.origin,
@@ -169,7 +169,7 @@ impl Tunnel {
     }
 
     /// A read by the loop has its answer.
-    pub fn note(&self, side: Side, out: &mut Brigade<'_>, result: Result<(), Status>) {
+    pub(crate) fn note(&self, side: Side, out: &mut Brigade<'_>, result: Result<(), Status>) {
         let of = self.ahead(side);
         let bytes = if result.is_ok() { out.length() } else { 0 };
         of.passed.set(of.passed.get() + bytes);
@@ -186,17 +186,17 @@ impl Tunnel {
     }
 
     /// Whether it is to end, whatever its sides want.
-    pub fn is_ending(&self) -> bool {
+    pub(crate) fn is_ending(&self) -> bool {
         self.broken.get().is_some() || self.over.get().is_some() || self.ordered.borrow().is_some()
     }
 
     /// The messages that `side` has sent, of text and of other bytes, if its frames are looked at.
-    pub fn messages(&self, side: Side) -> Option<[u64; 2]> {
+    pub(crate) fn messages(&self, side: Side) -> Option<[u64; 2]> {
         self.frames.borrow_mut().as_mut()?.of(side).tracker.messages_by_kind()
     }
 
     /// The code of the Close frame that `side` has sent, likewise.
-    pub fn close_code(&self, side: Side) -> Option<u16> {
+    pub(crate) fn close_code(&self, side: Side) -> Option<u16> {
         self.frames.borrow_mut().as_mut()?.of(side).tracker.close_code()
     }
 
@@ -216,7 +216,7 @@ impl Tunnel {
 
     /// Looks at bytes that `side` has sent, before they go on. What no rule allows is cut off.
     /// `false` if something was: see [`breach::end`](crate::request::breach::end).
-    pub fn allow(&self, side: Side, bytes: &mut Vec<u8>) -> bool {
+    pub(crate) fn allow(&self, side: Side, bytes: &mut Vec<u8>) -> bool {
         let mut frames = self.frames.borrow_mut();
         let Some(frames) = &mut *frames else { return true };
         let (allowed, breach) = frames.of(side).allow(bytes);
@@ -228,7 +228,7 @@ impl Tunnel {
     }
 
     /// The same of what a read has answered.
-    pub fn allow_read(&self, side: Side, out: &mut Brigade<'_>) -> bool {
+    pub(crate) fn allow_read(&self, side: Side, out: &mut Brigade<'_>) -> bool {
         let mut frames = self.frames.borrow_mut();
         let Some(all) = &mut *frames else { return true };
         let mut bytes = std::mem::take(&mut all.scratch);
@@ -247,7 +247,7 @@ impl Tunnel {
     }
 
     /// A Close frame behind what `side` has sent, if a rule looks at its frames and one can stand there.
-    pub fn close_behind(&self, side: Side, code: u16) -> Vec<u8> {
+    pub(crate) fn close_behind(&self, side: Side, code: u16) -> Vec<u8> {
         let mut frames = self.frames.borrow_mut();
         let ordered = self.ordered.borrow();
         let reason = ordered.as_ref().map_or("", Close::reason);

@@ -32,12 +32,12 @@ static CLIENT: Kind<ClientFilter> = Kind::new();
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 
 /// Makes the filter known to httpd.
-pub fn register(loading: &Loading) {
+pub(crate) fn register(loading: &Loading) {
     CLIENT.register(loading, c"WSFORWARD_TUNNEL", Layer::AboveTls);
 }
 
 /// A right 101 is about to be served: the tunnel begins.
-pub fn begin(serving: &Serving<'_, Handshake>) {
+pub(crate) fn begin(serving: &Serving<'_, Handshake>) {
     let Some(client) = serving.request.connection() else { return };
     let tunnel = &serving.data.tunnel;
     let now = Instant::now();
@@ -145,7 +145,7 @@ impl Drop for Closing {
 }
 
 /// mod_proxy's loop is left. If it ran the tunnel to its end, the line about that.
-pub fn ended(r: Request<'_>, handshake: &Handshake) {
+pub(crate) fn ended(r: Request<'_>, handshake: &Handshake) {
     let tunnel = &handshake.tunnel;
     let (Some(began), Some(client)) = (tunnel.began.get(), r.connection()) else { return };
     if client.is_handed_over() {
@@ -240,7 +240,7 @@ impl InputFilter for ClientFilter {
 }
 
 /// A read of one side, once the 101 or another final head was served.
-pub fn read(
+pub(crate) fn read(
     side: Side,
     c: Connection<'_>,
     next: &mut Next<'_>,

@@ -43,7 +43,7 @@ fn json_text(body: String) -> Reply {
 }
 
 /// Answers a request.
-pub fn content(r: Request<'_>, method: Method) -> Reply {
+pub(crate) fn content(r: Request<'_>, method: Method) -> Reply {
     let config = DirConfig::of(r);
     let Some(shared) = shared() else { return text(UNAVAILABLE, "no shared memory\n") };
     match method {

@@ -64,7 +64,7 @@ fn figures() -> Vec<Figure> {
 }
 
 /// The part of the status page, as HTML or as the lines of `?auto`.
-pub fn page(r: Request<'_>, auto: bool) -> String {
+pub(crate) fn page(r: Request<'_>, auto: bool) -> String {
     let figures = figures();
     let mut page = String::new();
     if figures.is_empty() {

@@ -7,7 +7,7 @@ use crate::ffi::conftree::Directive;
 use crate::ffi::request::Request;
 
 /// What sets a page's handler.
-pub const DIRECTIVE: &str = "SetHandler";
+pub(crate) const DIRECTIVE: &str = "SetHandler";
 
 /// One page.
 struct Page {
@@ -24,7 +24,7 @@ fn pages() -> MutexGuard<'static, Vec<Page>> {
 }
 
 /// Finds them.
-pub fn find(handlers: &[Directive]) {
+pub(crate) fn find(handlers: &[Directive]) {
     let page = |set: &Directive| {
         let handler = set.arguments.trim().trim_matches(['"', '\'']);
         let path = path(set.location.as_deref()?).filter(|_| handler == "wsforward-status")?;
@@ -34,12 +34,12 @@ pub fn find(handlers: &[Directive]) {
 }
 
 /// Nothing is kept of them.
-pub fn forget() {
+pub(crate) fn forget() {
     *pages() = Vec::new();
 }
 
 /// The path of a page that the virtual host of the request has, as it stands in a link.
-pub fn link(r: Request<'_>) -> Option<String> {
+pub(crate) fn link(r: Request<'_>) -> Option<String> {
     let place = r.virtual_host_place();
     let pages = pages();
     let is_here = |page: &&Page| page.vhost_place.as_ref() == Some(&place);

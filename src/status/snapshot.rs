@@ -10,7 +10,7 @@ use shared::{Direction, Listed, Metric, Name, Opcode, Shared};
 use crate::processes::registry;
 
 /// The open tunnels that are listed, with the texts of their names.
-pub struct Snapshot {
+pub(super) struct Snapshot {
     listed: Vec<Listed>,
     vhosts: HashMap<Name, Vec<u8>>,
     backends: HashMap<Name, Vec<u8>>,
@@ -24,7 +24,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// As it is now.
-    pub fn take(shared: Shared<'_>) -> Self {
+    pub(super) fn take(shared: Shared<'_>) -> Self {
         let listed: Vec<Listed> = shared.tunnels().collect();
         let (mut vhosts, mut backends) = (HashMap::new(), HashMap::new());
         for tunnel in &listed {
@@ -45,7 +45,7 @@ impl Snapshot {
     }
 
     /// Whether the process is one that carries on the tunnels of children that ended.
-    pub fn is_drain(&self, pid: u32) -> bool {
+    pub(super) fn is_drain(&self, pid: u32) -> bool {
         self.drains.contains(&pid)
     }
 
@@ -58,12 +58,12 @@ impl Snapshot {
     }
 
     /// Those that a relay carries.
-    pub fn relayed(&self) -> u64 {
+    pub(super) fn relayed(&self) -> u64 {
         self.listed.iter().filter(|tunnel| tunnel.is_relayed).count() as u64
     }
 
     /// How many there are of each kind.
-    pub fn open(&self) -> Vec<Open> {
+    pub(super) fn open(&self) -> Vec<Open> {
         let mut open = BTreeMap::new();
         for tunnel in &self.listed {
             let kind = (tunnel.vhost, tunnel.backend, self.place(tunnel));
@@ -79,7 +79,7 @@ impl Snapshot {
     }
 
     /// What open tunnels add to totals.
-    pub fn under_way(&self) -> impl Iterator<Item = (Metric, u64)> {
+    pub(super) fn under_way(&self) -> impl Iterator<Item = (Metric, u64)> {
         self.listed.iter().flat_map(|tunnel| {
             let vhost = tunnel.vhost;
             let bytes = Direction::ALL.into_iter().zip(tunnel.bytes);
@@ -105,7 +105,7 @@ impl Snapshot {
     }
 
     /// Each tunnel, with what is to be shown of it.
-    pub fn tunnels(&self) -> impl Iterator<Item = (&Listed, Tunnel<'_>)> {
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = (&Listed, Tunnel<'_>)> {
         self.listed.iter().map(|listed| (listed, self.tunnel(listed)))
     }
 

@@ -8,7 +8,7 @@ use shared::{Direction, Metric, Name, Opcode, Shared, Timed};
 use crate::status::snapshot::Snapshot;
 
 /// What [`of`] finds.
-pub struct Totals {
+pub(super) struct Totals {
     /// With labels.
     pub samples: Vec<Sample>,
     /// Of tunnels that ended.
@@ -19,7 +19,7 @@ pub struct Totals {
 
 /// Totals, those of open tunnels included. None goes back: a tunnel that ends is in between for a
 /// moment, neither open nor counted.
-pub fn of(shared: Shared<'_>, snapshot: &Snapshot) -> Totals {
+pub(super) fn of(shared: Shared<'_>, snapshot: &Snapshot) -> Totals {
     let mut values: HashMap<Metric, u64> = shared.series().collect();
     for (metric, value) in snapshot.under_way() {
         let total = values.entry(metric).or_insert(0);

@@ -110,7 +110,7 @@ macro_rules! functions {
             /// # Safety
             /// What `look_up` returns is null or the function of that name of an OpenSSL 1.1.1
             /// or later, whose prototype is the one given here.
-            pub unsafe fn resolve(
+            pub(crate) unsafe fn resolve(
                 look_up: impl Fn(&CStr) -> *mut c_void,
             ) -> Result<Self, &'static str> {
                 Ok(Functions {

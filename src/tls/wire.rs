@@ -105,28 +105,28 @@ impl Wire {
     }
 
     /// What comes next is the beginning of a record.
-    pub fn follow_records(&mut self) {
+    pub(crate) fn follow_records(&mut self) {
         self.records = Some(Records::default());
     }
 
     /// Whether it is known where records begin.
-    pub fn follows_records(&self) -> bool {
+    pub(crate) fn follows_records(&self) -> bool {
         self.records.is_some()
     }
 
     /// How many records OpenSSL was given since this was asked last, as far as that is known. It
     /// may have as many as [`RECORDS`] again.
-    pub fn take_begun(&mut self) -> usize {
+    pub(crate) fn take_begun(&mut self) -> usize {
         self.records.as_mut().map_or(0, |records| std::mem::take(&mut records.begun))
     }
 
     /// Whether OpenSSL has the first part of a record, as far as that is known.
-    pub fn is_within_record(&self) -> bool {
+    pub(crate) fn is_within_record(&self) -> bool {
         self.records.as_ref().is_some_and(|records| records.left > 0 || records.have > 0)
     }
 
     /// Whether something was read of the socket and not yet passed on.
-    pub fn has_ahead(&self) -> bool {
+    pub(crate) fn has_ahead(&self) -> bool {
         !self.ahead.is_empty()
     }
 
@@ -135,22 +135,22 @@ impl Wire {
         self.records.as_mut().map_or(bytes.len(), |records| records.follow(bytes))
     }
 
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.kept.len() - self.sent
     }
 
     /// Whatever is written now comes from us and is kept, be it much.
-    pub fn lift_limit(&mut self) {
+    pub(crate) fn lift_limit(&mut self) {
         self.limit = usize::MAX;
     }
 
     /// What is written from now on answers the peer.
-    pub fn set_limit(&mut self) {
+    pub(crate) fn set_limit(&mut self) {
         self.limit = self.kept().saturating_add(ANSWERS);
     }
 
     /// Sends what is kept; `WouldBlock` while some remains.
-    pub fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.kept() > 0 {
             match send(self.fd(), &self.kept[self.sent..], self.more)? {
                 0 => return Err(io::ErrorKind::WouldBlock.into()),

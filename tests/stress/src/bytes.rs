@@ -2,7 +2,7 @@
 
 /// A stream of bytes known by its seed.
 #[derive(Clone)]
-pub struct Stream {
+pub(crate) struct Stream {
     seed: u64,
     at: u64,
 }
@@ -17,12 +17,12 @@ fn mix(value: u64) -> u64 {
 
 impl Stream {
     /// The stream of a seed, from its first byte.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed: mix(seed), at: 0 }
     }
 
     /// How many bytes were taken of it.
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.at
     }
 
@@ -31,7 +31,7 @@ impl Stream {
     }
 
     /// The next bytes.
-    pub fn fill(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(self.at / 8);
@@ -44,7 +44,7 @@ impl Stream {
     }
 
     /// Whether these are the next bytes; the place of the first wrong one if not.
-    pub fn check(&mut self, bytes: &[u8]) -> Result<(), u64> {
+    pub(crate) fn check(&mut self, bytes: &[u8]) -> Result<(), u64> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let word = self.word(self.at / 8);
@@ -61,27 +61,27 @@ impl Stream {
 }
 
 /// Random decisions.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Known by their seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(mix(seed ^ 0x5eed))
     }
 
     /// A number in `0..below`.
-    pub fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.0 = mix(self.0);
         self.0 % below.max(1)
     }
 
     /// True once in so many times.
-    pub fn once_in(&mut self, times: u64) -> bool {
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 
     /// A number up to `most`, small ones as likely as large ones.
-    pub fn size(&mut self, most: u64) -> u64 {
+    pub(crate) fn size(&mut self, most: u64) -> u64 {
         let bits = self.below(u64::from(most.max(1).ilog2()) + 1);
         (self.below(2 << bits)).min(most)
     }

@@ -11,12 +11,12 @@ use crate::peer::{Next, Peer};
 use crate::plan::Run;
 
 /// What became of a peer.
-pub enum Outcome {
+pub(crate) enum Outcome {
     Done(Box<Peer>),
     Failed(Box<Peer>, io::Error),
 }
 
-pub struct Driver {
+pub(crate) struct Driver {
     poll: Poll,
     events: Events,
     pub peers: HashMap<usize, Peer>,
@@ -29,7 +29,7 @@ pub struct Driver {
 const LISTENERS: usize = 8;
 
 impl Driver {
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -40,11 +40,11 @@ impl Driver {
         })
     }
 
-    pub fn listen(&mut self, number: usize, listener: &mut TcpListener) -> io::Result<()> {
+    pub(crate) fn listen(&mut self, number: usize, listener: &mut TcpListener) -> io::Result<()> {
         self.poll.registry().register(listener, Token(number), Interest::READABLE)
     }
 
-    pub fn add(&mut self, mut peer: Peer) -> io::Result<usize> {
+    pub(crate) fn add(&mut self, mut peer: Peer) -> io::Result<usize> {
         let token = self.next;
         self.next += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -55,12 +55,16 @@ impl Driver {
     }
 
     /// Every peer gets a turn.
-    pub fn wake_all(&mut self) {
+    pub(crate) fn wake_all(&mut self) {
         self.again = self.peers.keys().copied().collect();
     }
 
     /// One round; returns the listeners that have connections, and what ended.
-    pub fn round(&mut self, run: &Run, released: bool) -> io::Result<(Vec<usize>, Vec<Outcome>)> {
+    pub(crate) fn round(
+        &mut self,
+        run: &Run,
+        released: bool,
+    ) -> io::Result<(Vec<usize>, Vec<Outcome>)> {
         let patience = if self.again.is_empty() { 50 } else { 1 };
         if let Err(error) = self.poll.poll(&mut self.events, Some(Duration::from_millis(patience)))
             && error.kind() != io::ErrorKind::Interrupted

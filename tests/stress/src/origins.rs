@@ -25,7 +25,7 @@ struct State {
     failures: Vec<String>,
 }
 
-pub struct Origins {
+pub(crate) struct Origins {
     pub ports: [u16; 3],
     state: Arc<Mutex<State>>,
 }
@@ -35,7 +35,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Origins {
-    pub fn start(certificate: &str, key: &str) -> io::Result<Self> {
+    pub(crate) fn start(certificate: &str, key: &str) -> io::Result<Self> {
         let contexts = tls::origins(certificate, key)?;
         let mut driver = Driver::new()?;
         let mut listeners = Vec::new();
@@ -62,12 +62,12 @@ impl Origins {
     }
 
     /// From now on connections are of this run.
-    pub fn begin(&self, run: &Arc<Run>) {
+    pub(crate) fn begin(&self, run: &Arc<Run>) {
         *lock(&self.state) = State { run: Some(Arc::clone(run)), ..State::default() };
     }
 
     /// How many came to a right end, and what is wrong with the others.
-    pub fn end(&self, expected: usize) -> (usize, Vec<String>) {
+    pub(crate) fn end(&self, expected: usize) -> (usize, Vec<String>) {
         let deadline = Instant::now() + BEHIND;
         loop {
             let state = lock(&self.state);

@@ -17,7 +17,7 @@ const AHEAD: usize = 64 * 1024;
 
 /// Whether there is more to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// When the socket is ready.
     Wait,
     /// Soon, whether it is or not.
@@ -34,7 +34,7 @@ enum Sending {
     Ended,
 }
 
-pub struct Peer {
+pub(crate) struct Peer {
     pub wire: Wire,
     is_client: bool,
     /// A back end knows it once it has read the request.
@@ -50,12 +50,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn client(wire: Wire, plan: Arc<Plan>) -> Self {
+    pub(crate) fn client(wire: Wire, plan: Arc<Plan>) -> Self {
         let (out, into) = (plan.bytes(true), plan.bytes(false));
         Self::new(wire, true, Some(plan), out, into)
     }
 
-    pub fn origin(wire: Wire) -> Self {
+    pub(crate) fn origin(wire: Wire) -> Self {
         Self::new(wire, false, None, Stream::new(0), Stream::new(0))
     }
 
@@ -82,7 +82,7 @@ impl Peer {
     }
 
     /// The conversation is over but for its end.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.plan.as_ref().is_some_and(|plan| {
             self.out.taken() == plan.total(self.is_client)
                 && self.into.taken() == plan.total(!self.is_client)
@@ -90,12 +90,12 @@ impl Peer {
     }
 
     /// The handshake is behind it.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.head.is_none()
     }
 
     /// For a failure's line.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         let who = if self.is_client { "client" } else { "back end" };
         let (sent, came) = (self.out.taken(), self.into.taken());
         let Some(plan) = &self.plan else { return format!("{who} before its request") };
@@ -109,7 +109,12 @@ impl Peer {
     }
 
     /// Does all that can be done now.
-    pub fn turn(&mut self, run: &Run, released: bool, scratch: &mut [u8]) -> io::Result<Next> {
+    pub(crate) fn turn(
+        &mut self,
+        run: &Run,
+        released: bool,
+        scratch: &mut [u8],
+    ) -> io::Result<Next> {
         if !self.wire.is_open()? {
             self.wire.flush(usize::MAX)?;
             return Ok(Next::Wait);

@@ -4,7 +4,7 @@ use crate::bytes::{Dice, Stream};
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// Tunnels in all.
     pub count: usize,
     /// Tunnels at a time.
@@ -35,7 +35,7 @@ pub struct Run {
 
 /// Who ends its sending as soon as all is sent; the other waits for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
+pub(crate) enum First {
     Client,
     Origin,
     Both,
@@ -43,7 +43,7 @@ pub enum First {
 
 /// One direction.
 #[derive(Clone, Copy, Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// Bytes sent unasked.
     pub first: u64,
     /// Bytes of each message of the rounds.
@@ -54,7 +54,7 @@ pub struct Flow {
 
 /// One tunnel.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub id: usize,
     pub client: usize,
     pub origin: usize,
@@ -72,7 +72,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(run: &Run, id: usize) -> Self {
+    pub(crate) fn new(run: &Run, id: usize) -> Self {
         let seed = run.seed.wrapping_mul(1_000_003).wrapping_add(id as u64);
         let mut dice = Dice::new(seed);
         let flow = |dice: &mut Dice| Flow {
@@ -105,19 +105,19 @@ impl Plan {
         }
     }
 
-    pub fn bytes(&self, up: bool) -> Stream {
+    pub(crate) fn bytes(&self, up: bool) -> Stream {
         Stream::new(self.seed.wrapping_mul(2).wrapping_add(u64::from(up)))
     }
 
     /// All bytes of a direction.
-    pub fn total(&self, up: bool) -> u64 {
+    pub(crate) fn total(&self, up: bool) -> u64 {
         let flow = if up { self.up } else { self.down };
         flow.first + self.rounds * flow.piece + flow.last
     }
 
     /// How many bytes may be sent in a direction once so many came of the other: unasked ones,
     /// then message by message, the client's first, then the rest.
-    pub fn allowed(&self, up: bool, came: u64) -> u64 {
+    pub(crate) fn allowed(&self, up: bool, came: u64) -> u64 {
         let (ours, theirs) = if up { (self.up, self.down) } else { (self.down, self.up) };
         let Some(of_rounds) = came.checked_sub(theirs.first) else { return ours.first };
         let heard = (of_rounds / theirs.piece).min(self.rounds);

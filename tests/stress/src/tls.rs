@@ -14,13 +14,13 @@ const VERSIONS: [Option<SslVersion>; 3] =
 
 /// KeyUpdates (RFC 8446 4.6.3) of one kind of peers.
 #[derive(Debug)]
-pub struct KeyUpdates {
+pub(crate) struct KeyUpdates {
     pub sent: AtomicU64,
     pub came: AtomicU64,
 }
 
-pub static OF_CLIENTS: KeyUpdates = KeyUpdates::none();
-pub static OF_ORIGINS: KeyUpdates = KeyUpdates::none();
+pub(crate) static OF_CLIENTS: KeyUpdates = KeyUpdates::none();
+pub(crate) static OF_ORIGINS: KeyUpdates = KeyUpdates::none();
 
 impl KeyUpdates {
     const fn none() -> Self {
@@ -28,7 +28,7 @@ impl KeyUpdates {
     }
 
     /// How many were sent and came since the last call.
-    pub fn take(&self) -> [u64; 2] {
+    pub(crate) fn take(&self) -> [u64; 2] {
         [self.sent.swap(0, Relaxed), self.came.swap(0, Relaxed)]
     }
 }
@@ -103,7 +103,7 @@ fn each(
 }
 
 /// Of clients. Whom they talk to is not the question here.
-pub fn clients() -> io::Result<[Option<SslContext>; 3]> {
+pub(crate) fn clients() -> io::Result<[Option<SslContext>; 3]> {
     each(&OF_CLIENTS, |builder| {
         builder.set_verify(SslVerifyMode::NONE);
         Ok(())
@@ -111,7 +111,7 @@ pub fn clients() -> io::Result<[Option<SslContext>; 3]> {
 }
 
 /// Of back ends.
-pub fn origins(certificate: &str, key: &str) -> io::Result<[Option<SslContext>; 3]> {
+pub(crate) fn origins(certificate: &str, key: &str) -> io::Result<[Option<SslContext>; 3]> {
     each(&OF_ORIGINS, |builder| {
         builder.set_certificate_file(certificate, SslFiletype::PEM)?;
         builder.set_private_key_file(key, SslFiletype::PEM)

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use openssl::ssl::{ErrorCode, Ssl, SslContext, SslRef, SslStream};
 
 /// The socket, and what waits to be written to it.
-pub struct Socket {
+pub(crate) struct Socket {
     pub tcp: TcpStream,
     waiting: Vec<u8>,
     gone: usize,
@@ -34,7 +34,7 @@ impl Write for Socket {
 
 /// How the peer's bytes end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Came {
+pub(crate) enum Came {
     Bytes(usize),
     Nothing,
     End,
@@ -42,13 +42,17 @@ pub enum Came {
     Cut,
 }
 
-pub enum Wire {
+pub(crate) enum Wire {
     Plain(Socket),
     Tls(SslStream<Socket>),
 }
 
 impl Wire {
-    pub fn new(tcp: TcpStream, context: Option<&SslContext>, accepts: bool) -> io::Result<Self> {
+    pub(crate) fn new(
+        tcp: TcpStream,
+        context: Option<&SslContext>,
+        accepts: bool,
+    ) -> io::Result<Self> {
         tcp.set_nodelay(true)?;
         let socket = Socket { tcp, waiting: Vec::new(), gone: 0 };
         let Some(context) = context else { return Ok(Self::Plain(socket)) };
@@ -62,7 +66,7 @@ impl Wire {
         Ok(Self::Tls(SslStream::new(ssl, socket)?))
     }
 
-    pub fn socket(&mut self) -> &mut Socket {
+    pub(crate) fn socket(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_mut(),
@@ -70,7 +74,7 @@ impl Wire {
     }
 
     /// True once the TLS handshake is done.
-    pub fn is_open(&mut self) -> io::Result<bool> {
+    pub(crate) fn is_open(&mut self) -> io::Result<bool> {
         let Self::Tls(stream) = self else { return Ok(true) };
         if stream.ssl().is_init_finished() {
             return Ok(true);
@@ -82,7 +86,7 @@ impl Wire {
         }
     }
 
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(socket) => socket.write_all(bytes),
             Self::Tls(stream) => match stream.ssl_write(bytes) {
@@ -93,7 +97,7 @@ impl Wire {
         }
     }
 
-    pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<Came> {
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<Came> {
         match self {
             Self::Plain(socket) => match socket.read(bytes) {
                 Ok(0) => Ok(Came::End),
@@ -115,13 +119,13 @@ impl Wire {
     }
 
     /// Bytes that wait to be written.
-    pub fn waiting(&mut self) -> usize {
+    pub(crate) fn waiting(&mut self) -> usize {
         let socket = self.socket();
         socket.waiting.len() - socket.gone
     }
 
     /// Writes to the socket what it takes, at most so much; whether it would take more.
-    pub fn flush(&mut self, mut most: usize) -> io::Result<bool> {
+    pub(crate) fn flush(&mut self, mut most: usize) -> io::Result<bool> {
         let socket = self.socket();
         while socket.gone < socket.waiting.len() && most > 0 {
             let end = socket.waiting.len().min(socket.gone.saturating_add(most));
@@ -145,7 +149,7 @@ impl Wire {
     }
 
     /// Has a KeyUpdate sent, if this is TLS 1.3: `now`, or before the next bytes.
-    pub fn key_update(&mut self, requested: bool, now: bool) -> io::Result<()> {
+    pub(crate) fn key_update(&mut self, requested: bool, now: bool) -> io::Result<()> {
         let Self::Tls(stream) = self else { return Ok(()) };
         if stream.ssl().version_str() != "TLSv1.3" {
             return Ok(());
@@ -165,7 +169,7 @@ impl Wire {
     }
 
     /// Ends the TLS stream by close_notify.
-    pub fn close_notify(&mut self) {
+    pub(crate) fn close_notify(&mut self) {
         if let Self::Tls(stream) = self {
             // What the peer has to say to that is read as ever.
             let _ = stream.shutdown();
@@ -173,7 +177,7 @@ impl Wire {
     }
 
     /// Ends the sending, when all was flushed.
-    pub fn shutdown(&mut self) -> io::Result<()> {
+    pub(crate) fn shutdown(&mut self) -> io::Result<()> {
         match self.socket().tcp.shutdown(Shutdown::Write) {
             // The peer closed meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),

@@ -14,10 +14,10 @@ use relay::{
 };
 
 /// Longer than anything here takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A record that sends the end to the test.
-pub struct Told(pub Sender<End>);
+pub(crate) struct Told(pub Sender<End>);
 
 impl Record for Told {
     fn ended(&mut self, end: &End) {
@@ -26,7 +26,7 @@ impl Record for Told {
 }
 
 /// A record whose tunnel is in a register, in this life of its entry.
-pub struct Registered {
+pub(crate) struct Registered {
     pub told: Sender<End>,
     pub activity: &'static Activity,
     pub life: u32,
@@ -50,41 +50,41 @@ impl Record for Registered {
 }
 
 /// An order to the tunnel that is in an entry in this life.
-pub fn order(activity: &Activity, life: u32, code: u16) {
+pub(crate) fn order(activity: &Activity, life: u32, code: u16) {
     activity.order.store(u64::from(life) << 32 | u64::from(code), SeqCst);
 }
 
 /// Has the relay look for an order.
-pub fn look(relay: &Relay, activity: &Activity) {
+pub(crate) fn look(relay: &Relay, activity: &Activity) {
     relay.look_at_orders([activity.seat.load(SeqCst)].into_iter());
 }
 
 /// A record with an entry in a register, in its life number 7.
-pub fn registered(reason: &'static str) -> (Box<dyn Record>, Ends, &'static Activity) {
+pub(crate) fn registered(reason: &'static str) -> (Box<dyn Record>, Ends, &'static Activity) {
     let activity: &'static Activity = Box::leak(Box::default());
     let (told, receiver) = channel();
     (Box::new(Registered { told, activity, life: 7, reason }), Ends(receiver), activity)
 }
 
 /// The end of one tunnel.
-pub struct Ends(pub Receiver<End>);
+pub(crate) struct Ends(pub Receiver<End>);
 
 impl Ends {
-    pub fn wait(&self) -> End {
+    pub(crate) fn wait(&self) -> End {
         self.0.recv_timeout(PATIENCE).expect("the tunnel ends in time")
     }
 }
 
-pub fn record() -> (Box<dyn Record>, Ends) {
+pub(crate) fn record() -> (Box<dyn Record>, Ends) {
     let (sender, receiver) = channel();
     (Box::new(Told(sender)), Ends(receiver))
 }
 
-pub fn counters() -> &'static Counters {
+pub(crate) fn counters() -> &'static Counters {
     Box::leak(Box::new(Counters::new()))
 }
 
-pub fn relay(threads: usize) -> (Relay, &'static Counters) {
+pub(crate) fn relay(threads: usize) -> (Relay, &'static Counters) {
     let counters = counters();
     let settings = Settings { threads, ..Settings::default() };
     let relay = Relay::start(&settings, counters).expect("the relay starts");
@@ -92,7 +92,7 @@ pub fn relay(threads: usize) -> (Relay, &'static Counters) {
 }
 
 /// The header of a frame with this first byte, without the masking key (RFC 6455 5.2).
-pub fn frame_header(first: u8, masked: bool, length: usize) -> Vec<u8> {
+pub(crate) fn frame_header(first: u8, masked: bool, length: usize) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     let mut bytes = vec![first];
     match length {
@@ -110,7 +110,7 @@ pub fn frame_header(first: u8, masked: bool, length: usize) -> Vec<u8> {
 }
 
 /// A connected pair of TCP sockets on loopback.
-pub fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
     let one = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
     let (two, _) = listener.accept().expect("accept");
@@ -122,23 +122,23 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (one, two)
 }
 
-pub fn unix_pair() -> (UnixStream, UnixStream) {
+pub(crate) fn unix_pair() -> (UnixStream, UnixStream) {
     let (one, two) = UnixStream::pair().expect("pair");
     one.set_read_timeout(Some(PATIENCE)).expect("timeout");
     one.set_write_timeout(Some(PATIENCE)).expect("timeout");
     (one, two)
 }
 
-pub fn opaque() -> [Tracker; 2] {
+pub(crate) fn opaque() -> [Tracker; 2] {
     [Tracker::opaque(), Tracker::opaque()]
 }
 
-pub fn websocket() -> [Tracker; 2] {
+pub(crate) fn websocket() -> [Tracker; 2] {
     [Tracker::client_to_backend(), Tracker::backend_to_client()]
 }
 
 /// A plain opaque tunnel between two sockets.
-pub fn tunnel(client: impl Into<OwnedFd>, backend: impl Into<OwnedFd>) -> (Tunnel, Ends) {
+pub(crate) fn tunnel(client: impl Into<OwnedFd>, backend: impl Into<OwnedFd>) -> (Tunnel, Ends) {
     let (record, ends) = record();
     let tunnel = Tunnel::new(
         Side::plain(client.into()),
@@ -151,7 +151,7 @@ pub fn tunnel(client: impl Into<OwnedFd>, backend: impl Into<OwnedFd>) -> (Tunne
 }
 
 /// Waits until `condition` holds.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -161,25 +161,25 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// xorshift64*: the same bytes for the same seed.
 #[derive(Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
 
-    pub fn fill(&mut self, bytes: &mut [u8]) {
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             let next = self.next().to_le_bytes();
             chunk.copy_from_slice(&next[..chunk.len()]);
@@ -188,14 +188,14 @@ impl Random {
 }
 
 /// An endless stream of known bytes, whatever sizes it is taken in.
-pub struct Pattern {
+pub(crate) struct Pattern {
     random: Random,
     block: [u8; 4096],
     at: usize,
 }
 
 impl Pattern {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Pattern { random: Random::new(seed), block: [0; 4096], at: 4096 }
     }
 
@@ -206,7 +206,7 @@ impl Pattern {
         }
     }
 
-    pub fn take(&mut self, out: &mut [u8]) {
+    pub(crate) fn take(&mut self, out: &mut [u8]) {
         let mut done = 0;
         while done < out.len() {
             self.refill();
@@ -218,7 +218,7 @@ impl Pattern {
     }
 
     /// Panics at the first byte that is not the next one.
-    pub fn check(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             self.refill();
             let n = bytes.len().min(self.block.len() - self.at);
@@ -230,7 +230,7 @@ impl Pattern {
 }
 
 /// Writes `total` bytes of a pattern in random sizes.
-pub fn send_pattern(mut to: impl Write, seed: u64, total: usize) {
+pub(crate) fn send_pattern(mut to: impl Write, seed: u64, total: usize) {
     let mut pattern = Pattern::new(seed);
     let mut sizes = Random::new(seed ^ 0x5151);
     let mut buffer = vec![0; 100_000];
@@ -245,7 +245,7 @@ pub fn send_pattern(mut to: impl Write, seed: u64, total: usize) {
 }
 
 /// Reads and checks a pattern until `total` bytes came.
-pub fn expect_pattern(mut from: impl Read, seed: u64, total: usize) {
+pub(crate) fn expect_pattern(mut from: impl Read, seed: u64, total: usize) {
     let mut pattern = Pattern::new(seed);
     let mut buffer = vec![0; 65_536];
     let mut left = total;
@@ -259,7 +259,7 @@ pub fn expect_pattern(mut from: impl Read, seed: u64, total: usize) {
 }
 
 /// Expects an end of file.
-pub fn expect_end(mut from: impl Read) {
+pub(crate) fn expect_end(mut from: impl Read) {
     let mut byte = [0];
     assert_eq!(from.read(&mut byte).expect("an end, no error"), 0);
 }

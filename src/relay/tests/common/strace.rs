@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Blocking peers with one message under way at a time: `up`, a client's frame with a payload from
 /// 126 bytes on, and the same from the back end. So many `rounds` are between the two marks.
-pub fn ping_pong(
+pub(crate) fn ping_pong(
     client: &mut (impl Read + Write),
     backend: &mut (impl Read + Write),
     up: &[u8],
@@ -35,7 +35,7 @@ fn mark() {
 /// Runs an ignored test of this program under strace: how often the relay's thread made which
 /// call between the two marks. `None` where there is no strace, or where it may not trace; a run
 /// for CI must have it.
-pub fn calls_of(test: &str) -> Option<BTreeMap<String, usize>> {
+pub(crate) fn calls_of(test: &str) -> Option<BTreeMap<String, usize>> {
     let trace = trace(test);
     if let Err(missing) = &trace {
         assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{missing}");
@@ -87,7 +87,7 @@ fn trace(test: &str) -> Result<String, String> {
 }
 
 /// Three calls a message: wait, receive, send. `calls` are those for so many messages.
-pub fn assert_three_each(calls: &BTreeMap<String, usize>, messages: usize) {
+pub(crate) fn assert_three_each(calls: &BTreeMap<String, usize>, messages: usize) {
     println!("{calls:?} for {messages} messages");
     let total: usize = calls.values().sum();
     // Some messages may come in two parts on a busy machine, and a wait may have begun before

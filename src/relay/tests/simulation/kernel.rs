@@ -30,7 +30,7 @@ static TURN: Condvar = Condvar::new();
 
 /// One socket of the relay, and what is under way between it and its peer.
 #[derive(Debug, Default)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// What the peer sent and the relay has not read.
     pub inbox: VecDeque<u8>,
     pub inbox_size: usize,
@@ -95,12 +95,12 @@ impl Socket {
     }
 
     /// Whether bytes for it have to wait.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.is_full && !self.is_writable()
     }
 
     /// Takes bytes of the peer, as many as there is room for.
-    pub fn arrive(&mut self, bytes: &mut VecDeque<u8>, most: usize) -> usize {
+    pub(crate) fn arrive(&mut self, bytes: &mut VecDeque<u8>, most: usize) -> usize {
         let n = most.min(bytes.len()).min(self.inbox_size.saturating_sub(self.inbox.len()));
         self.inbox.extend(bytes.drain(..n));
         self.edge |= n > 0;
@@ -108,7 +108,7 @@ impl Socket {
     }
 
     /// The peer reads.
-    pub fn leave(&mut self, most: usize) -> Vec<u8> {
+    pub(crate) fn leave(&mut self, most: usize) -> Vec<u8> {
         let n = most.min(self.outbox.len());
         let bytes = self.outbox.drain(..n).collect();
         if self.is_full && self.is_writable() {
@@ -119,13 +119,13 @@ impl Socket {
     }
 
     /// The peer ends what it sends.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.peer_ended = true;
         self.edge = true;
     }
 
     /// The connection fails. What arrived before can still be read.
-    pub fn fail(&mut self, error: c_int) {
+    pub(crate) fn fail(&mut self, error: c_int) {
         self.error = Some(error);
         self.is_dead = true;
         self.outbox.clear();
@@ -133,7 +133,7 @@ impl Socket {
     }
 
     /// The peer closes: what was sent to it, or will be, is answered by a RST.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.is_gone = true;
         if !self.outbox.is_empty() {
             self.refuse();
@@ -145,7 +145,7 @@ impl Socket {
     }
 
     /// `epoll_wait` tells of it once more.
-    pub fn touch(&mut self) {
+    pub(crate) fn touch(&mut self) {
         self.edge = true;
     }
 
@@ -197,7 +197,7 @@ impl Socket {
 }
 
 /// All that a seed is about.
-pub struct Kernel {
+pub(crate) struct Kernel {
     pub sockets: Vec<Socket>,
     numbers: BTreeMap<RawFd, usize>,
     random: Random,
@@ -214,7 +214,7 @@ pub struct Kernel {
 }
 
 /// What time it is.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     CLOCK.load(Relaxed)
 }
 
@@ -223,12 +223,12 @@ fn lock() -> MutexGuard<'static, Option<Kernel>> {
 }
 
 /// Looks at, or changes, what there is. The relay thread waits meanwhile.
-pub fn with<T>(see: impl FnOnce(&mut Kernel) -> T) -> T {
+pub(crate) fn with<T>(see: impl FnOnce(&mut Kernel) -> T) -> T {
     see(lock().as_mut().expect("a simulation runs"))
 }
 
 /// Begins anew.
-pub fn boot(random: Random, trouble: usize) {
+pub(crate) fn boot(random: Random, trouble: usize) {
     *lock() = Some(Kernel {
         sockets: Vec::new(),
         numbers: BTreeMap::new(),
@@ -243,12 +243,12 @@ pub fn boot(random: Random, trouble: usize) {
 }
 
 /// Ends it.
-pub fn halt() {
+pub(crate) fn halt() {
     *lock() = None;
 }
 
 /// A new socket: its number, and a descriptor for the relay.
-pub fn socket(inbox_size: usize, outbox_size: usize) -> (usize, OwnedFd) {
+pub(crate) fn socket(inbox_size: usize, outbox_size: usize) -> (usize, OwnedFd) {
     let place = OwnedFd::from(File::open("/dev/null").expect("/dev/null"));
     let number = with(|kernel| {
         let socket = Socket { inbox_size, outbox_size, descriptors: 1, ..Socket::default() };
@@ -261,7 +261,7 @@ pub fn socket(inbox_size: usize, outbox_size: usize) -> (usize, OwnedFd) {
 
 /// How a socket is now. Whoever looks does so outside of [`with`]: a panic there needs `close`.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub(crate) struct Look {
     pub unread: usize,
     pub is_blocked: bool,
     pub has_failed: bool,
@@ -274,7 +274,7 @@ pub struct Look {
 }
 
 /// Looks at a socket.
-pub fn look(number: usize) -> Look {
+pub(crate) fn look(number: usize) -> Look {
     with(|kernel| {
         let socket = &kernel.sockets[number];
         Look {
@@ -292,7 +292,7 @@ pub fn look(number: usize) -> Look {
 }
 
 /// Has the relay thread do all that there is to do. It has none left when this returns.
-pub fn settle() {
+pub(crate) fn settle() {
     let mut kernel = lock();
     if let Some(kernel) = kernel.as_mut() {
         kernel.is_waiting = false;
@@ -308,13 +308,13 @@ pub fn settle() {
 }
 
 /// Lets time pass, and the relay thread do what it then has to.
-pub fn pass(time: Duration) {
+pub(crate) fn pass(time: Duration) {
     CLOCK.fetch_add(time.as_nanos() as u64, Relaxed);
     settle();
 }
 
 /// Waits until the relay thread was told something, which it has not seen yet.
-pub fn wait_for_message() {
+pub(crate) fn wait_for_message() {
     let epoll = with(|kernel| kernel.epoll);
     assert!(await_message(epoll, 60_000), "the relay thread is told");
 }
@@ -327,7 +327,7 @@ fn await_message(epoll: RawFd, millis: c_int) -> bool {
 }
 
 /// Runs `last` while the relay thread does not wait for the script.
-pub fn free<T>(last: impl FnOnce() -> T) -> T {
+pub(crate) fn free<T>(last: impl FnOnce() -> T) -> T {
     with(|kernel| {
         kernel.is_free = true;
         kernel.is_waiting = false;

@@ -27,7 +27,7 @@ const MOST_PAIRS: usize = 6;
 
 /// What all seeds came to, so that it can be seen that everything was tried.
 #[derive(Debug, Default)]
-pub struct Sums {
+pub(crate) struct Sums {
     tunnels: usize,
     steps: usize,
     bytes: u64,
@@ -247,7 +247,7 @@ struct Script<'a> {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, is_told: bool, sums: &mut Sums) {
+pub(crate) fn run(seed: u64, is_told: bool, sums: &mut Sums) {
     let mut random = Random::new(seed);
     for _ in 0..10 {
         random.next();

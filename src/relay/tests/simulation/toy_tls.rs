@@ -11,32 +11,32 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use relay::{Budget, Tls};
 
 /// The longest body of a record.
-pub const MOST: usize = 4000;
+pub(crate) const MOST: usize = 4000;
 const CLOSE: u16 = 0xffff;
 /// What a record costs, see [`Budget`].
 const COST: usize = 500;
 
 /// Appends one record.
-pub fn seal(out: &mut VecDeque<u8>, body: &[u8]) {
+pub(crate) fn seal(out: &mut VecDeque<u8>, body: &[u8]) {
     out.extend((body.len() as u16).to_be_bytes());
     out.extend(body);
 }
 
 /// Appends close_notify.
-pub fn seal_close(out: &mut VecDeque<u8>) {
+pub(crate) fn seal_close(out: &mut VecDeque<u8>) {
     out.extend(CLOSE.to_be_bytes());
 }
 
 /// What comes of a record.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Record {
+pub(crate) enum Record {
     Body(Vec<u8>),
     Close,
     Bad,
 }
 
 /// Takes one record, if it is whole.
-pub fn open(from: &mut VecDeque<u8>) -> Option<Record> {
+pub(crate) fn open(from: &mut VecDeque<u8>) -> Option<Record> {
     let length = u16::from_be_bytes([*from.front()?, *from.get(1)?]);
     if length == CLOSE {
         from.drain(..2);
@@ -56,7 +56,7 @@ pub fn open(from: &mut VecDeque<u8>) -> Option<Record> {
 }
 
 /// A session of the relay's.
-pub struct Toy {
+pub(crate) struct Toy {
     fd: RawFd,
     inbound: VecDeque<u8>,
     /// Opened, and not yet read.
@@ -72,7 +72,7 @@ pub struct Toy {
 }
 
 impl Toy {
-    pub fn new(fd: RawFd, written: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(fd: RawFd, written: Arc<AtomicU64>) -> Self {
         Toy {
             fd,
             inbound: VecDeque::new(),

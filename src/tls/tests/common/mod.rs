@@ -20,24 +20,24 @@ use openssl::x509::{X509, X509NameBuilder};
 use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
 use tls::{Context, Library, Session};
 
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Functions of the OpenSSL that the openssl crate links, which it has no names for.
-pub mod raw {
+pub(crate) mod raw {
     use std::ffi::{c_int, c_void};
 
     unsafe extern "C" {
-        pub fn SSL_key_update(ssl: *mut c_void, kind: c_int) -> c_int;
-        pub fn SSL_renegotiate(ssl: *mut c_void) -> c_int;
-        pub fn SSL_do_handshake(ssl: *mut c_void) -> c_int;
-        pub fn SSL_set_post_handshake_auth(ssl: *mut c_void, on: c_int);
-        pub fn SSL_verify_client_post_handshake(ssl: *mut c_void) -> c_int;
-        pub fn SSL_new_session_ticket(ssl: *mut c_void) -> c_int;
+        pub(crate) fn SSL_key_update(ssl: *mut c_void, kind: c_int) -> c_int;
+        pub(crate) fn SSL_renegotiate(ssl: *mut c_void) -> c_int;
+        pub(crate) fn SSL_do_handshake(ssl: *mut c_void) -> c_int;
+        pub(crate) fn SSL_set_post_handshake_auth(ssl: *mut c_void, on: c_int);
+        pub(crate) fn SSL_verify_client_post_handshake(ssl: *mut c_void) -> c_int;
+        pub(crate) fn SSL_new_session_ticket(ssl: *mut c_void) -> c_int;
     }
 }
 
-pub const KEY_UPDATE_NOT_REQUESTED: c_int = 0;
-pub const KEY_UPDATE_REQUESTED: c_int = 1;
+pub(crate) const KEY_UPDATE_NOT_REQUESTED: c_int = 0;
+pub(crate) const KEY_UPDATE_REQUESTED: c_int = 1;
 
 fn identity() -> &'static (X509, PKey<Private>) {
     static IDENTITY: OnceLock<(X509, PKey<Private>)> = OnceLock::new();
@@ -61,7 +61,7 @@ fn identity() -> &'static (X509, PKey<Private>) {
 }
 
 /// A context builder for either side, as mod_ssl would have it.
-pub fn builder(version: SslVersion) -> SslContextBuilder {
+pub(crate) fn builder(version: SslVersion) -> SslContextBuilder {
     let (certificate, key) = identity();
     let mut builder = SslContext::builder(SslMethod::tls()).expect("context");
     builder.set_min_proto_version(Some(version)).expect("version");
@@ -74,7 +74,7 @@ pub fn builder(version: SslVersion) -> SslContextBuilder {
     builder
 }
 
-pub fn tcp_pair() -> (TcpStream, TcpStream) {
+pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("bind");
     let one = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
     let (two, _) = listener.accept().expect("accept");
@@ -87,18 +87,18 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// The context of the sessions under test, on a libssl found as at run time.
-pub fn context() -> &'static Context {
+pub(crate) fn context() -> &'static Context {
     static CONTEXT: OnceLock<&'static Context> = OnceLock::new();
     CONTEXT.get_or_init(|| Context::new(library()).expect("context"))
 }
 
-pub fn library() -> Library {
+pub(crate) fn library() -> Library {
     // SAFETY: a function of an object that stays loaded, the libssl linked by the openssl crate.
     unsafe { Library::used_at(openssl_sys::SSL_read as *const c_void) }.expect("library")
 }
 
 /// The peer, and the end of a connection that is to be taken over, after the handshake.
-pub fn connect(
+pub(crate) fn connect(
     peer: &SslContext,
     ours: &SslContext,
     ours_is_server: bool,
@@ -107,7 +107,7 @@ pub fn connect(
     connect_over(one, two, peer, ours, ours_is_server)
 }
 
-pub fn connect_over(
+pub(crate) fn connect_over(
     one: TcpStream,
     two: TcpStream,
     peer: &SslContext,
@@ -139,7 +139,7 @@ pub fn connect_over(
 }
 
 /// The pointer behind an SslStream.
-pub trait AsRaw {
+pub(crate) trait AsRaw {
     fn as_raw(&self) -> *mut c_void;
 }
 
@@ -152,12 +152,15 @@ impl AsRaw for openssl::ssl::SslRef {
 
 /// Takes a connection over from the openssl crate, as the module does from mod_ssl: another
 /// reference and another descriptor, then the former owner lets go.
-pub fn take_over(ours: SslStream<TcpStream>) -> (Session, TcpStream) {
+pub(crate) fn take_over(ours: SslStream<TcpStream>) -> (Session, TcpStream) {
     take_over_behind(ours, Vec::new())
 }
 
 /// The same, when `ciphertext` was read of the socket already.
-pub fn take_over_behind(ours: SslStream<TcpStream>, ciphertext: Vec<u8>) -> (Session, TcpStream) {
+pub(crate) fn take_over_behind(
+    ours: SslStream<TcpStream>,
+    ciphertext: Vec<u8>,
+) -> (Session, TcpStream) {
     let socket = ours.get_ref().try_clone().expect("dup");
     socket.set_nonblocking(true).expect("nonblocking");
     let ssl = ours.ssl().as_raw().cast::<tls::Ssl>();
@@ -173,7 +176,7 @@ pub fn take_over_behind(ours: SslStream<TcpStream>, ciphertext: Vec<u8>) -> (Ses
 }
 
 /// Has the peer send a KeyUpdate.
-pub fn key_update(peer: &SslStream<TcpStream>, kind: c_int) {
+pub(crate) fn key_update(peer: &SslStream<TcpStream>, kind: c_int) {
     // SAFETY: a live SSL of TLS 1.3 that this thread alone uses.
     unsafe {
         assert_eq!(raw::SSL_key_update(peer.ssl().as_raw(), kind), 1);
@@ -181,7 +184,7 @@ pub fn key_update(peer: &SslStream<TcpStream>, kind: c_int) {
     }
 }
 
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
@@ -190,20 +193,23 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Tells nobody.
-pub struct Untold;
+pub(crate) struct Untold;
 
 impl Record for Untold {
     fn ended(&mut self, _: &End) {}
 }
 
 /// A relay of one thread.
-pub fn start_relay() -> Relay {
+pub(crate) fn start_relay() -> Relay {
     let counters: &'static Counters = Box::leak(Box::default());
     Relay::start(&Settings { threads: 1, ..Settings::default() }, counters).expect("relay")
 }
 
 /// The two peers of a WebSocket tunnel with TLS towards the client.
-pub fn tls_client_tunnel(relay: &Relay, version: SslVersion) -> (SslStream<TcpStream>, TcpStream) {
+pub(crate) fn tls_client_tunnel(
+    relay: &Relay,
+    version: SslVersion,
+) -> (SslStream<TcpStream>, TcpStream) {
     let context = builder(version).build();
     let (client, ours) = connect(&context, &context, true);
     let (session, socket) = take_over(ours);
@@ -217,7 +223,7 @@ pub fn tls_client_tunnel(relay: &Relay, version: SslVersion) -> (SslStream<TcpSt
 }
 
 /// A client's frame with `size` bytes of payload, from 126 on.
-pub fn masked_frame(size: u16) -> Vec<u8> {
+pub(crate) fn masked_frame(size: u16) -> Vec<u8> {
     let [high, low] = size.to_be_bytes();
     let mut frame = vec![0x82, 0x80 | 126, high, low, 1, 2, 3, 4];
     frame.resize(8 + usize::from(size), 7);
