@@ -329,6 +329,7 @@ def test_a_relay_that_hangs_ends_with_its_process(site, client):
     relayed(client, one)
     one.server.reload()
     [pid] = wait.until(one.drains, "there is a drain process")
+    one.server.expect_log(f"WSF0310: process {pid} is gone, and with it 1 relayed tunnels")
     with Held(relay_thread(pid)):
         wait.until(lambda: not one.drains(), "it has ended", 2 * HANG + 30, 1)
     wait.until(lambda: one.count("Tunnels") == 0, "its tunnel is not counted")

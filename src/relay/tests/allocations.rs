@@ -91,5 +91,7 @@ fn messages_allocate_nothing_and_tunnels_little() {
     backend.read_exact(&mut [0]).expect("read");
     let each = (BYTES.load(Relaxed) - before) / TUNNELS as isize;
     println!("{each} bytes asked of the allocator per tunnel at rest, the test's own included");
-    assert!(each < 1650, "{each} bytes per tunnel");
+    // tokio has the memory of a task in steps of 128 bytes. With the features that the module builds it
+    // with it is one step less than with those that all crates together ask for.
+    assert!(each < 1780, "{each} bytes per tunnel");
 }
