@@ -139,6 +139,8 @@ pub(crate) fn wait(parent: &Parent, server: Server<'_>) {
             }
         }
     }
+    // The last of them may have ended since.
+    lines.log();
 }
 
 /// Until when tunnels may live.

@@ -219,8 +219,9 @@ impl<'a> Shared<'a> {
     }
 
     /// Gives the slot of `owner` back: what it counted goes into the totals. Says how many relayed
-    /// tunnels were listed as its own; `None` if somebody else is at it. Each step may be done again by another process, should this one be killed in
-    /// the middle: at the worst one figure is missing from the totals then.
+    /// tunnels were listed as its own; `None` if somebody else is at it. Each step may be done again by
+    /// another process, should this one be killed in the middle: at the worst one figure is missing
+    /// from the totals then.
     fn clear(self, slot: &Slot, owner: Owner) -> Option<usize> {
         let number = self.number(slot)?;
         if !slot.replace(owner, Owner::clearing(self.processes.own())) {
