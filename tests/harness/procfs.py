@@ -143,7 +143,7 @@ def threads(pid):
 
 
 def mapped_inodes(pid, path):
-    """Inodes of the mappings of the file at `path`, deleted ones included; none if the process is gone."""
+    """Inodes of the mappings of a file, deleted ones included; none if the process is gone. `path` is as the process sees it."""
     inodes = set()
     try:
         mappings = Path(f"/proc/{pid}/maps").read_text()

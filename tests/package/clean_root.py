@@ -201,9 +201,8 @@ def check(root, deb, step):
     new = (root.path / MODULE.lstrip("/")).stat().st_ino
     assert apache.pid == pid, "the server was restarted, not reloaded"
     assert old != new
-    # Within a reload it has none for a moment, and dpkg may ask for more than one.
-    mapped = lambda: procfs.mapped_inodes(pid, root.path / MODULE.lstrip("/"))  # noqa: E731
-    wait.until(lambda: mapped() == {new}, lambda: f"the parent maps {mapped()}, the new file is {new}, the old was {old}")
+    mapped = procfs.mapped_inodes(pid, MODULE)
+    assert mapped == {new}, f"the parent maps {mapped}, the new file is {new}, the old was {old}"
     holder.echo_all()
     assert upgrades(80)
     holder.release()
