@@ -4,13 +4,11 @@ Behind `ci/failpoints`, which builds the module with its failpoints and has the 
 by the run. What stands here besides is cheap: the table has every step of the source, and what is installed has none.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 import urllib.parse
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import failtable, http, paths, procfs, statuspage, wait
+from harness import failtable, http, paths, procfs, statuspage, strace, wait
 from harness.draining import site  # noqa: F401
 
 #: The module with failpoints.
@@ -414,21 +412,9 @@ REFUSED = {
 ALWAYS = ["splice:ENOMEM"]
 
 
-@contextlib.contextmanager
 def refused(pid, call, error):
     """Has every such call refused in a process, in all its threads and in what it forks."""
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "signal=none", "-e", f"trace={call}",
-                               "-e", f"inject={call}:error={error}", "-p", str(pid)], stderr=subprocess.PIPE, text=True)  # fmt: skip
-    try:
-        wait.until(lambda: tracer.poll() is not None or f"TracerPid:\t{tracer.pid}" in
-                   Path(f"/proc/{pid}/status").read_text(), "strace is there")  # fmt: skip
-        if tracer.poll() is not None:
-            pytest.skip(f"strace may not trace here: {tracer.stderr.read()}")
-        yield
-    finally:
-        if tracer.poll() is None:
-            tracer.send_signal(signal.SIGINT)
-        tracer.communicate()
+    return strace.attached(pid, "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:error={error}")
 
 
 @pytest.mark.slow

@@ -1,16 +1,13 @@
 """What the relay's thread asks of the kernel under a mixed load: nothing that may wait, but for its epoll."""
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from harness import http, procfs, wait, websocket
+from harness import http, procfs, strace, wait, websocket
 from harness.draining import site  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -60,21 +57,9 @@ def wrong(calls, pipe):
         yield call.group()
 
 
-@contextlib.contextmanager
 def traced(thread, path):
     """strace on one thread, to a file."""
-    tracer = subprocess.Popen(["strace", "-y", "-T", "-qq", "-s", "0", "-e", "signal=none", "-o", path, "-p", str(thread)],
-                              stderr=subprocess.PIPE, text=True)  # fmt: skip
-    try:
-        wait.until(lambda: f"TracerPid:\t{tracer.pid}" in Path(f"/proc/{thread}/status").read_text() or
-                   tracer.poll() is not None, "strace is there")  # fmt: skip
-        if tracer.poll() is not None:
-            pytest.skip(f"strace may not trace here: {tracer.stderr.read()}")
-        yield
-    finally:
-        if tracer.poll() is None:
-            tracer.send_signal(signal.SIGINT)
-        tracer.communicate()
+    return strace.attached(thread, "-y", "-T", "-s", "0", "-o", path)
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")

@@ -4,42 +4,32 @@
 import http.client
 import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 
-from harness import paths, statuspage, wait
+from harness import statuspage, wait
+from harness.program import Program
 
 COUNT = int(os.environ.get("WSF_MANY_TUNNELS", "1000"))
 #: Tunnels of a process: within the usual limit of descriptors, of which its client and its back end need one each.
 MOST = 7000
 
 
-class Crowd:
+class Crowd(Program):
     """Both ends of so many tunnels, in a process of their own: see harness/crowd.py."""
 
     def __init__(self, count):
-        self.count = count
-        self._process = subprocess.Popen([sys.executable, "-m", "harness.crowd", str(count)], text=True, bufsize=1,
-                                         cwd=paths.ROOT / "tests", stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-        self.backend = self._process.stdout.readline().strip()
+        super().__init__("crowd", count)
+        self.count, self.backend = count, self.greeting
 
     def open(self, port, path):
         """Opens them."""
-        self._process.stdin.write(f"{port} {path}\n")
-        assert self._process.stdout.readline() == "open\n"
+        assert self.ask(f"{port} {path}") == "open"
 
     def check_closed(self):
         """All of them have got the Close frame."""
-        self._process.stdin.write("closed?\n")
-        assert self._process.stdout.readline() == "closed\n"
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
+        assert self.ask("closed?") == "closed"
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ pub(super) fn register<H: AccessLogHooks>() {
     static LOG_CONFIG: Names<2> = Names([c"mod_log_config.c".as_ptr(), std::ptr::null()]);
     static LOGGERS: Names<3> =
         Names([c"mod_log_config.c".as_ptr(), c"mod_logio.c".as_ptr(), std::ptr::null()]);
-    let (first, none) = (sys::APR_HOOK_REALLY_FIRST as c_int, std::ptr::null());
+    let (first, none) = (sys::APR_HOOK_REALLY_FIRST, std::ptr::null());
     // SAFETY: httpd copies nothing but the pointers: functions and names of this library, which
     // stays loaded for as long as its hooks.
     unsafe {
@@ -102,7 +102,7 @@ unsafe extern "C" fn before_items<H: AccessLogHooks>(
         // SAFETY: this is a hook of pre_config.
         unsafe { log_items::look_on(pconf, item::<H>) };
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// After mod_log_config has set its own writer, before any directive sets another one.
@@ -119,7 +119,7 @@ unsafe extern "C" fn after_items(
         unsafe { set(writer) };
         DEFAULT_WRITER.set(writer);
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// The directives were read, and mod_log_config is about to open its logs.
@@ -155,7 +155,7 @@ unsafe extern "C" fn open_logs<H: AccessLogHooks>(
         unsafe { (set_writer(writer), set_opener(opener)) };
         IS_FOREIGN.store(true, Ordering::Relaxed);
     });
-    sys::OK as c_int
+    sys::OK
 }
 
 /// `%{name}^WS`.
@@ -191,8 +191,8 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
     count: c_int,
     length: sys::apr_size_t,
 ) -> sys::apr_status_t {
-    guard(sys::APR_EGENERAL as sys::apr_status_t, || {
-        let Some(writer) = WRITER.get() else { return sys::APR_EGENERAL as sys::apr_status_t };
+    guard(sys::APR_EGENERAL, || {
+        let Some(writer) = WRITER.get() else { return sys::APR_EGENERAL };
         // SAFETY: mod_log_config passes a live request.
         let request = unsafe { Request::from_raw(r) };
         let keeps = request
@@ -204,7 +204,7 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
         // SAFETY: mod_log_config passes so many texts and their lengths, which live as long as the
         // request; nobody else looks at them meanwhile.
         let Some(mut parts) = (unsafe { Parts::new(texts, lengths, count) }) else {
-            return sys::APR_EGENERAL as sys::apr_status_t;
+            return sys::APR_EGENERAL;
         };
         let name = log_files::name(handle);
         if let Some(name) = &name {
@@ -223,7 +223,7 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
                 noted.lines.extend_from_slice(&kept);
             });
             if !is_written {
-                return sys::APR_SUCCESS as sys::apr_status_t;
+                return sys::APR_SUCCESS;
             }
         }
         // Of a log that is neither a file nor a pipe, this is the only line.

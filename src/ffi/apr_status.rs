@@ -11,24 +11,24 @@ pub(crate) struct Status(sys::apr_status_t);
 
 impl Status {
     /// End of file.
-    pub(crate) const EOF: Self = Self(sys::APR_EOF as sys::apr_status_t);
+    pub(crate) const EOF: Self = Self(sys::APR_EOF);
     /// Nothing is there, on a non-blocking read.
     pub(crate) const AGAIN: Self = Self(libc::EAGAIN);
     /// The connection was aborted.
     pub(crate) const ABORTED: Self = Self(libc::ECONNABORTED);
     /// A failure that has no code of its own.
-    pub(crate) const GENERAL: Self = Self(sys::APR_EGENERAL as sys::apr_status_t);
+    pub(crate) const GENERAL: Self = Self(sys::APR_EGENERAL);
     /// A read that took too long.
-    pub(crate) const TIMEUP: Self = Self(sys::APR_TIMEUP as sys::apr_status_t);
+    pub(crate) const TIMEUP: Self = Self(sys::APR_TIMEUP);
 
     /// `rv` as a result.
     pub(super) fn check(rv: sys::apr_status_t) -> Result<(), Self> {
-        if rv == sys::APR_SUCCESS as sys::apr_status_t { Ok(()) } else { Err(Self(rv)) }
+        if rv == sys::APR_SUCCESS { Ok(()) } else { Err(Self(rv)) }
     }
 
     pub(super) fn into_raw(result: Result<(), Self>) -> sys::apr_status_t {
         match result {
-            Ok(()) => sys::APR_SUCCESS as sys::apr_status_t,
+            Ok(()) => sys::APR_SUCCESS,
             Err(Self(rv)) => rv,
         }
     }

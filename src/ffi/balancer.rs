@@ -340,7 +340,7 @@ unsafe extern "C" fn reset(
             }
         }
     });
-    sys::APR_SUCCESS as sys::apr_status_t
+    sys::APR_SUCCESS
 }
 
 /// As httpd's own methods have it.

@@ -147,7 +147,7 @@ pub(super) fn watch_child<H: EndHooks>(child: &Process<'_>) {
 
 unsafe extern "C" fn child_exit<H: EndHooks>(_data: *mut c_void) -> sys::apr_status_t {
     guard((), || H::child_exit(child_exit_kind()));
-    sys::APR_SUCCESS as sys::apr_status_t
+    sys::APR_SUCCESS
 }
 
 /// The process that reads the configuration, which sets this whenever it does: children inherit its
@@ -192,7 +192,7 @@ unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_st
         // The module is about to be unloaded, in whatever process this is.
         asked::leave();
     });
-    sys::APR_SUCCESS as sys::apr_status_t
+    sys::APR_SUCCESS
 }
 
 unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_status_t {
@@ -218,5 +218,5 @@ unsafe extern "C" fn config_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_sta
             H::parent_ends(&Parent::new(), main);
         }
     });
-    sys::APR_SUCCESS as sys::apr_status_t
+    sys::APR_SUCCESS
 }

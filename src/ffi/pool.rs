@@ -38,14 +38,14 @@ impl<'p> Pool<'p> {
     pub(crate) fn own<T: Send + 'static>(self, value: T) -> NonNull<T> {
         unsafe extern "C" fn drop_value<T>(data: *mut c_void) -> sys::apr_status_t {
             if DROPS_NOTHING.load(Ordering::Relaxed) {
-                return sys::APR_SUCCESS as sys::apr_status_t;
+                return sys::APR_SUCCESS;
             }
             guard((), || {
                 // SAFETY: `data` is the value that was written below; APR runs a cleanup once,
                 // and frees the pool's memory after that.
                 unsafe { std::ptr::drop_in_place(data.cast::<T>()) };
             });
-            sys::APR_SUCCESS as sys::apr_status_t
+            sys::APR_SUCCESS
         }
         let value = self.write(value);
         // SAFETY: the pool is alive (`'p`); the callbacks match APR's types. A

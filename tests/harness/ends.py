@@ -14,15 +14,14 @@ import resource
 import select
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 
-from . import paths
 from .crowd import BATCH, opened
 from .herd import SWITCH
+from .program import Program
 from .websocket import BINARY, PING, PONG, TEXT
 
 #: An end's answer to a Ping, with a masking key of zeros where it needs one.
@@ -32,24 +31,21 @@ WORDS = {True: b"\x81\x81\0\0\0\0x", False: b"\x81\x01x"}
 PARTS = 10
 
 
-class Ends:
+class Ends(Program):
     """The running program, of so many tunnels; `url` is its back end's."""
 
     def __init__(self, count):
-        self.count = count
-        self._process = subprocess.Popen([sys.executable, "-m", "harness.ends", str(count)], text=True, bufsize=1,
-                                         cwd=paths.ROOT / "tests", stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-        self.url = f"http://127.0.0.1:{self._process.stdout.readline().strip()}"
+        super().__init__("ends", count)
+        self.count, self.url = count, f"http://127.0.0.1:{self.greeting}"
 
     def _ask(self, line):
-        self._process.stdin.write(f"{line}\n")
-        return json.loads(self._process.stdout.readline())
+        return json.loads(self.ask(line))
 
     def open(self, port, path="/"):
         """Opens them."""
         assert self._ask(f"{port} {path}") == "open"
 
-    def say(self):
+    def fall_silent(self):
         """Both ends of each say something, and are silent from then on; when that was."""
         return self._ask("say")
 
@@ -60,17 +56,11 @@ class Ends:
 
     def begin_sending(self, count, size):
         """Each client sends so many messages of so many bytes as fast as it can; see `sent`."""
-        self._process.stdin.write(f"send {count} {size}\n")
+        self.say(f"send {count} {size}")
 
     def sent(self):
         """When the first and when the last of them came, for each tunnel, once all did."""
-        return json.loads(self._process.stdout.readline())
-
-    def close(self):
-        """Ends the program."""
-        self._process.stdin.close()
-        self._process.wait(60)
-        self._process.stdout.close()
+        return json.loads(self.hear())
 
 
 class Seen:
