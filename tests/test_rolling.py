@@ -235,14 +235,14 @@ def test_graceful_stop_with_a_process_of_another_build(site, many):
 
 @pytest.mark.parametrize("mpm", MPMS)
 def test_logs_that_are_piped_to_programs_have_the_lines_of_a_graceful_stop(site, many, mpm):
-    """httpd ends those programs with its children: by signals, of which they take no notice, and by closing their pipes."""
+    """httpd ends those programs by SIGTERM, also with lines unread in their pipes. These take no notice of it, and end with them."""
     def piped(server):
         files = [server.directory / name for name in ("piped-access.log", "piped-error.log")]
         return f"""GracefulShutdownTimeout 3
 WSForwardCloseSpread 1
 LogLevel wsforward:info
-CustomLog "|$trap '' TERM; exec setsid cat >>{files[0]}" "%s %{{reason}}^WS"
-ErrorLog "|$trap '' TERM; exec setsid tee -a {files[1]}"
+CustomLog "|$exec env --ignore-signal=TERM cat >>{files[0]}" "%s %{{reason}}^WS"
+ErrorLog "|$exec env --ignore-signal=TERM tee -a {files[1]}"
 """
 
     one = site(mpm, piped, origin=many)
