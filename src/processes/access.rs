@@ -5,17 +5,17 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use messages::{AccessLinesLost, AccessLogFailed, AccessLogGone};
 use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::packets::{self, PACKET_BYTES};
 use os::signal_safe::EventFd;
-use os::{log_file, poll};
+use os::{log_file, poll, process};
 
 use crate::ffi::log::Server;
 use crate::ffi::log_files;
@@ -40,7 +40,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 256;
 
 /// How often it is said at most that lines were lost, while the process goes on.
-const SAY_LOST_EVERY: Duration = Duration::from_secs(10);
+const SAY_LOST_EVERY_SECONDS: u32 = 10;
 
 /// Logs that are said to be gone or not to be written to: no more than this.
 const MOST_SAID: usize = 64;
@@ -153,13 +153,13 @@ pub(super) fn send_waiting() -> bool {
 
 /// Lines that this process has lost because nobody took them in time, or because they are too long
 /// for the way to a child.
-static LOST: Lost = Lost { unsaid: AtomicU64::new(0), said_at: AtomicU64::new(0) };
+static LOST: Lost = Lost { unsaid: AtomicU64::new(0), said_at: AtomicU32::new(0) };
 
 struct Lost {
     /// Those of which nothing was said yet.
     unsaid: AtomicU64,
-    /// When something was said last, in seconds since 1970.
-    said_at: AtomicU64,
+    /// When something was said last; see [`process::seconds`].
+    said_at: AtomicU32,
 }
 
 impl Lost {
@@ -172,8 +172,8 @@ impl Lost {
 
     /// Says how many, if nothing was said lately.
     fn say_if_due(&self) {
-        let is_recent = seconds().abs_diff(self.said_at.load(Relaxed)) < SAY_LOST_EVERY.as_secs();
-        if !is_recent {
+        let since = process::seconds().wrapping_sub(self.said_at.load(Relaxed));
+        if since >= SAY_LOST_EVERY_SECONDS {
             self.say();
         }
     }
@@ -181,7 +181,7 @@ impl Lost {
     fn say(&self) {
         let lost = self.unsaid.swap(0, Relaxed);
         if lost > 0 {
-            self.said_at.store(seconds(), Relaxed);
+            self.said_at.store(process::seconds(), Relaxed);
             lines::say(Kind::AccessLinesLost, &AccessLinesLost { lines: &lost });
         }
     }
@@ -189,10 +189,6 @@ impl Lost {
     fn has_unsaid(&self) -> bool {
         self.unsaid.load(Relaxed) > 0
     }
-}
-
-fn seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// The process ends: what waits is written, or sent on, if that goes now.
@@ -239,7 +235,8 @@ impl Shared {
         let mut buffer = Vec::new();
         let mut said = Said::default();
         while !self.queue.is_over() {
-            let patience = LOST.has_unsaid().then_some(SAY_LOST_EVERY);
+            let patience =
+                LOST.has_unsaid().then_some(Duration::from_secs(SAY_LOST_EVERY_SECONDS.into()));
             let [woken, came] = poll::wait([Some(self.wake.as_fd()), channel], patience);
             if woken {
                 self.wake.clear();
