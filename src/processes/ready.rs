@@ -4,27 +4,25 @@
 use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use os::process;
 
-/// For so many microseconds a file that was there is not looked for.
+use crate::processes::memory;
+
+/// The file is looked for no more often, in microseconds.
 const INTERVAL_MICROS: u64 = 1_000_000;
 
-/// Whether the file of WSForwardReadyFile is there. While it is, each process looks at most once a second. While it
-/// is not, each request looks: once one process says that the server is ready, so do all others.
+/// Whether the file of WSForwardReadyFile is there. It is looked for once a second by whoever asks first, and
+/// all processes go by that: a load balancer asks one of them, and sends clients to all.
 pub(crate) fn is_there(file: &CStr) -> bool {
-    /// When it was seen last; 0 is never.
-    static SEEN_AT: AtomicU64 = AtomicU64::new(0);
-    let now = process::now().max(1);
-    let last = SEEN_AT.load(Relaxed);
-    if last != 0 && now.saturating_sub(last) < INTERVAL_MICROS {
-        return true;
-    }
-    let is_there = fs::metadata(OsStr::from_bytes(file.to_bytes())).is_ok();
-    if is_there {
-        SEEN_AT.store(now, Relaxed);
-    }
-    is_there
+    let now = process::now();
+    let seen = memory::shared().map(|shared| shared.ready_file());
+    let recent = seen.and_then(|seen| seen.recent(now, INTERVAL_MICROS));
+    recent.unwrap_or_else(|| {
+        let is_there = fs::metadata(OsStr::from_bytes(file.to_bytes())).is_ok();
+        if let Some(seen) = seen {
+            seen.note(now, is_there);
+        }
+        is_there
+    })
 }

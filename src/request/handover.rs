@@ -51,19 +51,19 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// that carry bytes (mod_logio counts them, mod_reqtimeout has done its work,
 /// mod_remoteip's PROXY header was read) and ours.
 fn is_passive(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"core"
-            | b"core_in"
-            | b"ssl/tls filter"
-            | b"ssl/tls coalescing filter"
-            | b"log_input_output"
-            | b"reqtimeout"
-            | b"remoteip_input"
-            | b"wsforward_deadline"
-            | b"wsforward_head"
-            | b"wsforward_tunnel"
-    )
+    name == TLS_FILTER.to_bytes()
+        || matches!(
+            name,
+            b"core"
+                | b"core_in"
+                | b"ssl/tls coalescing filter"
+                | b"log_input_output"
+                | b"reqtimeout"
+                | b"remoteip_input"
+                | b"wsforward_deadline"
+                | b"wsforward_head"
+                | b"wsforward_tunnel"
+        )
 }
 
 /// mod_ssl's, on both ways.

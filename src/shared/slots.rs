@@ -10,6 +10,7 @@ use crate::counters::Counts;
 use crate::mapping::Shareable;
 use crate::processes::Processes;
 use crate::register::Register;
+use crate::sighting::Sighting;
 use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
 use crate::tally::{Tally, TallyEntry, TallyKey};
@@ -90,11 +91,13 @@ pub struct Memory {
     clients: Tally,
     /// Tunnels by back end.
     backends: Tally,
+    /// The file without which the server takes no new tunnels.
+    ready_file: Sighting,
 }
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Memory {
-    const LAYOUT: u64 = 11 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 12 << 32 | size_of::<Self>() as u64;
 }
 
 const _: () = assert!(size_of::<Memory>() as u64 >> 32 == 0);
@@ -111,6 +114,7 @@ impl Memory {
             retired: Counts::new(),
             clients: Tally::new(),
             backends: Tally::new(),
+            ready_file: Sighting::new(),
         }
     }
 
@@ -146,6 +150,11 @@ impl<'a> Shared<'a> {
         generation: u32,
     ) -> Self {
         Self { memory, register, processes, generation }
+    }
+
+    /// The file without which the server takes no new tunnels, as somebody saw it last.
+    pub const fn ready_file(self) -> &'a Sighting {
+        &self.memory.ready_file
     }
 
     fn used(self) -> &'a [Slot] {
