@@ -191,12 +191,15 @@ impl Stream {
         let mut total = 0;
         while !pipe.is_empty() {
             // Less than there is says nothing, as at the other end.
-            match pipe.drain(self.fd())? {
-                0 => {
+            match pipe.drain(self.fd()) {
+                Ok(0) => {
                     self.is_full(cx);
                     break;
                 }
-                n => total += n,
+                Ok(n) => total += n,
+                // The next call tells. What was moved before counts.
+                Err(_) if total > 0 => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(total)

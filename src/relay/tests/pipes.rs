@@ -2,14 +2,16 @@
 //! process's descriptors.
 
 mod common;
+#[path = "common/flood.rs"]
+mod flood;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
-use relay::{DESCRIPTORS_OF_PIPES, Ending, Order, Rules, Settings, Side, Tracker, Tunnel, Why};
+use flood::*;
+use relay::{DESCRIPTORS_OF_PIPES, Ending, Order, Settings, Why};
 
 /// The numbers of this process's descriptors of pipes.
 fn pipes() -> Vec<i32> {
@@ -20,61 +22,6 @@ fn pipes() -> Vec<i32> {
     };
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     entries.flatten().filter(is_pipe).filter_map(number).collect()
-}
-
-/// The header of an unmasked binary frame.
-fn header(length: u64) -> Vec<u8> {
-    let mut header = vec![0x82, 127];
-    header.extend(length.to_be_bytes());
-    header
-}
-
-fn flooded(frames: [Tracker; 2]) -> (Tunnel, Ends, TcpStream, TcpStream) {
-    let (client, a) = tcp_pair();
-    let (backend, b) = tcp_pair();
-    let (record, ends) = record();
-    let tunnel =
-        Tunnel::new(Side::plain(a.into()), Side::plain(b.into()), frames, Rules::default(), record);
-    (tunnel, ends, client, backend)
-}
-
-/// Writes until the socket has taken none for a while.
-fn fill(mut socket: &TcpStream, pattern: &mut Pattern) -> usize {
-    socket.set_nonblocking(true).expect("nonblocking");
-    let mut chunk = vec![0; 1 << 16];
-    let (mut total, mut unsent, mut full_for) = (0, 0, 0);
-    while full_for < 20 {
-        if unsent == 0 {
-            pattern.take(&mut chunk);
-            unsent = chunk.len();
-        }
-        match socket.write(&chunk[chunk.len() - unsent..]) {
-            Ok(n) => {
-                total += n;
-                unsent -= n;
-                full_for = 0;
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                full_for += 1;
-                thread::sleep(Duration::from_millis(2));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    socket.set_nonblocking(false).expect("blocking");
-    total
-}
-
-fn expect(mut from: &TcpStream, pattern: &mut Pattern, total: usize) {
-    let mut buffer = vec![0; 1 << 16];
-    let mut left = total;
-    while left > 0 {
-        let most = left.min(buffer.len());
-        let n = from.read(&mut buffer[..most]).expect("read");
-        assert!(n > 0, "the end came {left} bytes early");
-        pattern.check(&buffer[..n]);
-        left -= n;
-    }
 }
 
 /// One frame after another of several MiB, some sent by the pipe, through tunnels that stand

@@ -360,6 +360,11 @@ impl Kernel {
         self.random.below(100) < self.trouble / 4
     }
 
+    /// Whether there is memory to splice with.
+    fn can_splice(&mut self) -> bool {
+        self.random.below(100) >= self.trouble / 10
+    }
+
     /// How many of so many bytes a call takes.
     fn most(&mut self, length: usize) -> usize {
         if self.random.below(100) < self.trouble {
@@ -490,6 +495,9 @@ unsafe extern "C" fn splice(
     flags: c_uint,
 ) -> ssize_t {
     let filled = ours(from, |kernel, number| {
+        if !kernel.can_splice() {
+            return kernel.note(Err(libc::ENOMEM));
+        }
         let mut bytes = vec![0; length.min(1 << 16)];
         let result = kernel.receive(number, &mut bytes, false);
         if let Ok(n) = result {
@@ -501,6 +509,9 @@ unsafe extern "C" fn splice(
     });
     let result = filled.or_else(|| {
         ours(to, |kernel, number| {
+            if !kernel.can_splice() {
+                return kernel.note(Err(libc::ENOMEM));
+            }
             let room = kernel.sockets[number].room();
             let most = kernel.most(length);
             let socket = &kernel.sockets[number];
