@@ -215,7 +215,7 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     let is_over = || shared.open_of_client(key) > most as usize;
     // Those of dead processes are not its own any more.
     if is_over() {
-        shared.processes().for_each(drop);
+        shared.clear_dead();
     }
     if is_over() {
         let network = format_args!("{network}/{bits}");

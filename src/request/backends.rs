@@ -47,7 +47,7 @@ pub(crate) fn is_full(worker: &[u8]) -> bool {
 /// Those of processes that died are not counted any more.
 pub(crate) fn look_closer() {
     if let Some(shared) = shared() {
-        shared.processes().for_each(drop);
+        shared.clear_dead();
     }
 }
 

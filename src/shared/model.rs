@@ -82,7 +82,7 @@ impl Process {
     }
 
     fn clear_dead(&self) {
-        self.shared().processes().for_each(drop);
+        self.shared().clear_dead();
     }
 
     fn die(&self) {

@@ -168,26 +168,30 @@ impl<'a> Shared<'a> {
         self.used().iter()
     }
 
-    /// The slots of living processes. Those of dead ones are cleared.
+    /// The slots of living processes. Those of dead ones are cleared, see [`Self::clear_dead`].
     pub fn processes(self) -> impl Iterator<Item = &'a Slot> {
         self.used().iter().filter(move |slot| {
             let owner = slot.owner();
             if owner.is_clearing() {
                 // Whoever was at it may have been killed meanwhile.
                 if !self.processes.exists(owner.pid()) {
-                    self.clear_dead(slot, owner);
+                    self.bury(slot, owner);
                 }
                 return false;
             }
             owner != Owner::NOBODY
-                && (self.processes.exists(owner.pid()) || !self.clear_dead(slot, owner))
+                && (self.processes.exists(owner.pid()) || !self.bury(slot, owner))
         })
+    }
+
+    /// Finds the processes that have died: what they had open is counted no more.
+    pub fn clear_dead(self) {
+        self.processes().for_each(drop);
     }
 
     /// A slot for this process.
     pub fn claim(self) -> Option<&'a Slot> {
-        // Those of crashed processes are cleared on the way.
-        self.processes().for_each(drop);
+        self.clear_dead();
         let own = Owner(self.processes.own());
         let free = |slot: &&Slot| slot.replace(Owner::NOBODY, own);
         let slot = self.memory.slots.iter().find(free)?;
@@ -219,7 +223,7 @@ impl<'a> Shared<'a> {
     }
 
     /// The same for a process that could not do it.
-    fn clear_dead(self, slot: &Slot, owner: Owner) -> bool {
+    fn bury(self, slot: &Slot, owner: Owner) -> bool {
         let cleared = self.clear(slot, owner);
         if let Some(relayed) = cleared {
             self.processes.gone(owner.pid(), relayed);

@@ -67,8 +67,7 @@ impl<'a> Shared<'a> {
 
     /// All open tunnels that are listed.
     pub fn tunnels(self) -> impl Iterator<Item = Listed> + use<'a> {
-        // Those of dead processes are cleared before.
-        self.processes().for_each(drop);
+        self.clear_dead();
         let pid_of = move |number| self.slot_at(number)?.living_pid();
         self.register.into_iter().flat_map(move |register| {
             (0..register.used()).filter_map(move |index| register.listed(index, pid_of))
