@@ -55,6 +55,7 @@ mod tests {
             (Some("http://my_host"), &["http://my_host:80/", "ws://my_host", "ws://my_host:80"]),
             (Some("https://[::1]"), &["https://[::1]:443/x", "wss://[::1]"]),
             (Some("http://[::1]:443"), &["ws://[::1]:443/x:80"]),
+            (Some("ftp://a.test:443"), &["ftp://a.test:443/x", "FTP://u@A.test:443"]),
             (Some("unix:/run/s"), &["unix:/run/s|http://localhost/", "UNIX:/run/s|ws://x:1/y"]),
             (None, &["", "proxy:reverse", "http://", "http:///path", "unix:|http://a", "a:b"]),
         ] {

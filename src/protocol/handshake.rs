@@ -291,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_agreed_on_is_told() {
+        let agreed = |more: &str| {
+            let head = format!("{RIGHT}{more}\r\n");
+            let right = check(head.as_bytes(), &offer(), Rigour::Strict).expect("it is right");
+            let extensions: Vec<_> = right.extensions().map(<[u8]>::to_vec).collect();
+            (extensions, right.subprotocol.into_owned())
+        };
+        assert_eq!(agreed(""), (vec![], vec![]));
+        let more = "Sec-WebSocket-Extensions: X-A; b=c,permessage-deflate\r\n\
+            Sec-WebSocket-Extensions: x-a\r\nSec-WebSocket-Protocol: chat\r\n";
+        let names = [&b"X-A"[..], b"permessage-deflate", b"x-a"].map(<[u8]>::to_vec);
+        assert_eq!(agreed(more), (names.to_vec(), b"chat".to_vec()));
+    }
+
+    #[test]
     fn framing_headers_are_dropped() {
         let more = "Content-Length: 5\r\nX-Content-Length: 1\r\ntransfer-encoding: chunked\r\n";
         assert_eq!(answer(more).unwrap(), format!("{RIGHT}X-Content-Length: 1\r\n\r\n"));
@@ -421,5 +436,7 @@ mod tests {
         let long = [0xff; 300];
         let shown = quoted(&long);
         assert!(shown.is_ascii() && shown.len() < 420 && shown.ends_with("...\""));
+        let whole = [b'x'; 100];
+        assert_eq!(quoted(&whole).len(), whole.len() + 2);
     }
 }

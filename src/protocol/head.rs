@@ -156,16 +156,18 @@ fn status(line: &[u8]) -> Result<Status, BadHead> {
     let mut no_fields = [];
     let mut response = httparse::Response::new(&mut no_fields);
     // The line is whole, so the reason is there if it is right: the last thing looked at.
-    let parsed = response.parse(line).is_ok();
+    let _ = response.parse(line);
     match (response.version, response.code, response.reason) {
-        (Some(minor), Some(code @ 100..=599), Some(_)) if parsed => Ok(Status { minor, code }),
-        (Some(_), Some(code), Some(_)) if parsed => Err(BadHead::StatusCode(code)),
+        (Some(minor), Some(code @ 100..=599), Some(_)) => Ok(Status { minor, code }),
+        (Some(_), Some(code), Some(_)) => Err(BadHead::StatusCode(code)),
         _ => Err(BadHead::StatusLine),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn end(bytes: &[u8]) -> Result<Option<usize>, BadHead> {
@@ -179,6 +181,7 @@ mod tests {
             b"HTTP/1.0 200 OK\nA: b\n\n",
             b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
             b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+            b"\nHTTP/1.1 200 OK\n\n",
             b"HTTP/1.1 200\r\n\r\n",
         ] {
             let mut with_body = head.to_vec();
@@ -239,10 +242,11 @@ mod tests {
     #[test]
     fn heads_are_inspected() {
         let status = |code, minor| Ok(Status { minor, code });
-        let cases: [(&[u8], Result<Status, BadHead>); 14] = [
+        let cases: [(&[u8], Result<Status, BadHead>); 15] = [
             (b"HTTP/1.1 200 OK\r\n\r\n", status(200, 1)),
             (b"HTTP/1.0 404 Not Found\nA: b\n\n", status(404, 0)),
             (b"\r\nHTTP/1.1 101 x\r\n\r\n", status(101, 1)),
+            (b"\nHTTP/1.1 101 x\n\n", status(101, 1)),
             (b"HTTP/1.1 204\r\n\r\n", status(204, 1)),
             (b"HTTP/1.1 401 Caf\xe9\r\n\r\n", status(401, 1)),
             (b"HTTP/1.1 000 OK\r\n\r\n", Err(BadHead::StatusCode(0))),
@@ -258,6 +262,21 @@ mod tests {
         for (head, expected) in cases {
             assert_eq!(inspect(head), expected, "{}", head.escape_ascii());
         }
+    }
+
+    #[test]
+    fn each_fault_is_told_in_words_of_its_own() {
+        let all = [
+            BadHead::TooLong,
+            BadHead::TooManyFields,
+            BadHead::StatusLine,
+            BadHead::StatusCode(7),
+            BadHead::Nul,
+            BadHead::BareCr,
+        ];
+        let texts: HashSet<_> = all.iter().map(BadHead::to_string).collect();
+        assert_eq!(texts.len(), all.len());
+        assert!(texts.iter().any(|text| text.contains("007")), "{texts:?}");
     }
 
     #[test]

@@ -227,6 +227,11 @@ mod tests {
         assert_eq!(Origin::parse(b"https://example.com\0"), None);
         assert_eq!(Origin::parse(b"https://ex\xffmple.com"), None);
         assert_eq!(parse(&format!("https://{}.com", "a".repeat(64))), None);
+        // A name has 253 bytes at the most.
+        let longest = format!("https://{}.com", ["a"; 125].join("."));
+        assert_eq!(longest.len(), "https://".len() + 253);
+        assert_eq!(parse(&longest).as_ref(), Some(&longest));
+        assert_eq!(parse(&format!("{longest}x")), None);
         assert_eq!(parse(&format!("https://{}", "a.".repeat(1_000_000))), None);
     }
 

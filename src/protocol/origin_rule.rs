@@ -234,6 +234,44 @@ mod tests {
     }
 
     #[test]
+    fn only_any_asks_for_no_look() {
+        assert!(!is_checked(b"any") && !is_checked(b"ANY"));
+        assert!(is_checked(b"same") && is_checked(b"null") && is_checked(b""));
+    }
+
+    #[test]
+    fn each_reason_says_what_was_seen() {
+        let why = |words: &str, origin: Option<&str>, own: Option<Origin>| {
+            let denied = check(words.as_bytes(), origin.map(str::as_bytes), || own);
+            denied.expect_err(words).to_string()
+        };
+        let own = own();
+        let seen = [
+            why("https://a.example", Some("https://b.example"), None),
+            why("same", Some("null"), own.clone()),
+            why("same", Some("https://a.example, https://b.example"), own.clone()),
+            why("same", Some("a.example"), own.clone()),
+            why("same", Some("https://c.example"), own),
+            why("same", Some("https://d.example"), None),
+        ];
+        for (text, shown) in seen.iter().zip([
+            "\"https://b.example\"",
+            "\"null\"",
+            "\"https://a.example, https://b.example\"",
+            "\"a.example\"",
+            "\"https://c.example\"",
+            "\"https://d.example\"",
+        ]) {
+            assert!(text.contains(shown), "{text} should contain {shown}");
+        }
+        assert!(seen[4].contains("https://www.example.com"), "{}", seen[4]);
+        assert!(why("required", None, None).contains("Origin"));
+        let [whole, cut] = [100, 101].map(|length| "x".repeat(length));
+        assert!(why("same", Some(&whole), None).contains(&format!("\"{whole}\"")));
+        assert!(why("same", Some(&cut), None).contains(&format!("\"{whole}...\"")));
+    }
+
+    #[test]
     fn what_the_log_shows_is_printable_and_bounded() {
         let hostile = [b"https://\x1b[2J\r\n".as_slice(), &[0xff; 1000]].concat();
         let shown = check(b"same", Some(&hostile), own).unwrap_err().to_string();

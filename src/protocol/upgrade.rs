@@ -151,6 +151,8 @@ fn is_tchar(byte: &u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     const ASKING: Request = Request {
@@ -215,6 +217,23 @@ mod tests {
         for (request, why) in cases {
             assert_eq!(decide(&request, WEBSOCKET), Err(why), "{request:?}");
         }
+    }
+
+    #[test]
+    fn each_reason_has_words_of_its_own() {
+        let all = [
+            NotUpgrade::NotAsked,
+            NotUpgrade::Version,
+            NotUpgrade::Connection,
+            NotUpgrade::Token,
+            NotUpgrade::Method,
+            NotUpgrade::Body,
+        ];
+        let texts: HashSet<_> = all.iter().map(NotUpgrade::to_string).collect();
+        assert!(texts.len() == all.len() && !texts.contains(""), "{texts:?}");
+        // Of these, nobody else may make an upgrade.
+        let for_nobody = all.map(NotUpgrade::is_for_nobody);
+        assert_eq!(for_nobody, [false, true, true, false, false, false]);
     }
 
     #[test]
