@@ -135,3 +135,31 @@ impl Counts {
             .chain(refused.all())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tunnel_is_open_or_has_left_once() {
+        let counters = Counters::new();
+        let all = || {
+            let Counters { open, adopted, returned, ended, .. } = &counters;
+            [open, adopted, returned, ended].map(|count| count.load(Relaxed))
+        };
+        for _ in 0..4 {
+            counters.count_adopted();
+        }
+        assert_eq!(all(), [4, 4, 0, 0]);
+        counters.count_refused();
+        assert_eq!(all(), [3, 3, 0, 0]);
+        counters.count_returned();
+        assert_eq!(all(), [2, 3, 1, 0]);
+        counters.count_ended(&Why::Reset);
+        assert_eq!(all(), [1, 3, 1, 1]);
+        counters.count_lost();
+        assert_eq!(all(), [1, 4, 1, 2]);
+        let of = |why| counters.ended_by.of(&why).load(Relaxed);
+        assert_eq!((of(Why::Reset), of(Why::ThreadDied), of(Why::Closed)), (1, 1, 0));
+    }
+}

@@ -335,3 +335,28 @@ impl Entry {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Who dies leaves an entry in any of them.
+    #[test]
+    fn an_owner_says_whose_it_is_and_how_far() {
+        let [slot, other] = [0, 4095].map(SlotNumber);
+        let filling = Owner(0).filling(slot);
+        assert_eq!((filling.life(), filling.phase()), (1, Phase::Filling));
+        for phase in [Phase::Free, Phase::Filling, Phase::Thread, Phase::Relay, Phase::Ending] {
+            let owner = filling.in_phase(phase);
+            assert_eq!((owner.phase(), owner.life(), owner.slot()), (phase, 1, Some(slot)));
+            assert_eq!(owner.is_open(), matches!(phase, Phase::Thread | Phase::Relay));
+            let moved = owner.of(other);
+            assert_eq!((moved.phase(), moved.life(), moved.slot()), (phase, 1, Some(other)));
+            assert!(moved.is_of(other) && !moved.is_of(slot));
+            assert_eq!((moved.freed().phase(), moved.freed().life()), (Phase::Free, 1));
+            assert_eq!(moved.freed().slot(), None);
+        }
+        // After the last life comes the first again.
+        assert_eq!(Owner(u64::from(u32::MAX)).filling(slot).life(), 1);
+    }
+}

@@ -167,6 +167,8 @@ pub struct Reason(u8);
 impl Reason {
     /// Its process ended first.
     pub const PROCESS_ENDED: Self = Self(u8::MAX);
+    /// Not one of this build.
+    const OTHER: Self = Self(254);
 
     /// As figures have it.
     pub fn name(self) -> &'static str {
@@ -186,7 +188,7 @@ impl Reason {
 impl From<&Why> for Reason {
     fn from(why: &Why) -> Self {
         let number = Ends::EACH.iter().position(|(name, _)| *name == why.name());
-        Self(number.and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX - 1))
+        number.and_then(|number| u8::try_from(number).ok()).map_or(Self::OTHER, Self)
     }
 }
 
@@ -232,6 +234,18 @@ mod tests {
         for label in Handshake::ALL {
             assert_eq!(Handshake::from_number(label.number()), Some(label));
         }
+    }
+
+    /// Builds with the same number share memory: the hash is that of all of them.
+    #[test]
+    fn every_name_counts_in_the_layout() {
+        // FNV-1a as it is published, of "foobar".
+        let foobar = 0x8594_4171_f739_67e8_u64;
+        assert_eq!(add(0, "foobar"), (foobar ^ 0xff).wrapping_mul(0x0100_0000_01b3));
+        assert_eq!(add(add(0, "a"), "b"), 0x0a42_97fe_ee2c_77ef);
+        let names = Ends::EACH.iter().map(|(name, _)| *name);
+        let names = names.chain(Handshake::ALL.iter().map(|label| label.name()));
+        assert_eq!(LAYOUT, names.fold(0, add));
     }
 
     #[test]

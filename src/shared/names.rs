@@ -23,7 +23,7 @@ const PLACES: usize = 2048;
 #[cfg(loom)]
 const PLACES: usize = 2;
 /// How far from there it may be.
-const TRIES: usize = if PLACES < 64 { PLACES } else { 64 };
+const TRIES: usize = if cfg!(loom) { PLACES } else { 64 };
 /// A place is 256 bytes.
 const WORDS: usize = if cfg!(loom) { 1 } else { 30 };
 

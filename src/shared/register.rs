@@ -343,3 +343,15 @@ impl Register {
         self.series.count(self.key(), metric, by);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_version_and_size_are_told_by_the_layout() {
+        let own = Register::LAYOUT ^ labels::LAYOUT;
+        assert_eq!(own & u64::from(u32::MAX), size_of::<Register>() as u64);
+        assert!(own >> 32 >= 2);
+    }
+}

@@ -18,12 +18,11 @@ use crate::sync::{AtomicU32, AtomicU64};
 const PLACES: u32 = 1 << 15;
 #[cfg(loom)]
 const PLACES: u32 = 4;
-/// So many may be taken. Some stay free, so that a key is found near where it should be.
-const MOST: u32 = PLACES * 7 / 8;
-/// So many by virtual hosts.
+/// So many may be taken by virtual hosts. What is left is more than all others need: some stay free,
+/// so that a key is found near where it should be.
 const MOST_NAMED: u32 = PLACES * 3 / 4;
 /// How far from there it may be.
-const TRIES: u32 = if PLACES < 128 { PLACES } else { 128 };
+const TRIES: u32 = if cfg!(loom) { PLACES } else { 128 };
 
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -194,7 +193,7 @@ impl Series {
 
     fn find(&self, [one, two]: [u64; 2], key: Key) -> Option<&Place> {
         let hash = SipHasher13::new_with_keys(one, two).hash(&key.0.to_le_bytes());
-        let most = if key.vhost() == Name::OTHER { MOST } else { MOST_NAMED };
+        let most = if key.vhost() == Name::OTHER { PLACES } else { MOST_NAMED };
         let mut places = (0..TRIES)
             .filter_map(|nth| self.places.get((low_u32(hash).wrapping_add(nth) % PLACES) as usize));
         places.find_map(|place| match self.take(place, key, most) {

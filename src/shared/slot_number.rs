@@ -17,8 +17,8 @@ impl SlotNumber {
     /// The other way round.
     pub const fn of_mark(mark: u64) -> Option<Self> {
         match mark.checked_sub(1) {
-            Some(number) if number < 1 << Self::BITS => Some(Self(low_u16(number))),
-            _ => None,
+            Some(number) => Some(Self(low_u16(number))),
+            None => None,
         }
     }
 }

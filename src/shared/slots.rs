@@ -406,3 +406,73 @@ impl Slot {
         self.owner().0
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Of which the processes from 200 on are gone.
+    #[derive(Default)]
+    struct World(Mutex<Vec<(u32, usize)>>);
+
+    impl Processes for World {
+        fn own(&self) -> u32 {
+            100
+        }
+
+        fn exists(&self, pid: u32) -> bool {
+            pid < 200
+        }
+
+        fn runs(&self, pid: u32) -> bool {
+            self.exists(pid)
+        }
+
+        fn seconds(&self) -> u32 {
+            0
+        }
+
+        fn gone(&self, pid: u32, tunnels: usize) {
+            self.0.lock().expect("no panic").push((pid, tunnels));
+        }
+
+        fn wake(&self, _: &Word) {}
+    }
+
+    fn memory() -> Box<Memory> {
+        let mut memory = Box::<Memory>::new_uninit();
+        // SAFETY: the whole of it is written, and it is atomics, for which zero is a value.
+        unsafe {
+            memory.as_mut_ptr().write_bytes(0, 1);
+            memory.assume_init()
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_being_cleared_is_nobodys() {
+        let (memory, world) = (memory(), World::default());
+        let shared = Shared::new(&memory, None, &world, 1);
+        let slot = shared.claim().expect("a slot");
+        assert_eq!((slot.living_pid(), slot.pid()), (Some(100), 100));
+        slot.counts.handed_over.store(3, Relaxed);
+        slot.owner.store(Owner::clearing(101).0, Relaxed);
+        assert_eq!(slot.living_pid(), None);
+        // By one that is there: it is left alone.
+        assert_eq!(shared.processes().count(), 0);
+        assert_eq!(slot.owner.load(Relaxed), Owner::clearing(101).0);
+        // By one that was killed meanwhile.
+        slot.owner.store(Owner::clearing(200).0, Relaxed);
+        assert_eq!(shared.processes().count(), 0);
+        assert_eq!((slot.owner.load(Relaxed), slot.living_pid()), (0, None));
+        assert_eq!(memory.retired.handed_over.load(Relaxed), 3);
+        assert_eq!(*world.0.lock().expect("no panic"), [(200, 0)]);
+    }
+
+    #[test]
+    fn version_and_size_are_told_by_the_layout() {
+        assert_eq!(Memory::LAYOUT & u64::from(u32::MAX), size_of::<Memory>() as u64);
+        assert_eq!(Memory::LAYOUT >> 32, 12);
+    }
+}

@@ -116,6 +116,76 @@ fn a_tunnel_moves_with_its_process_or_to_another() {
     assert_eq!(pids(), []);
 }
 
+/// A relay that is slow to learn that its tunnel is another process's, or has ended.
+#[test]
+fn what_is_written_too_late_is_not_the_next_ones() {
+    let world = World::default();
+    let (_, _, shared) = registered(&world, 1);
+    let slot = shared.claim().expect("a slot");
+    let entry = shared.register_tunnel(&other(), slot).expect("room");
+    let activity = shared.activity(entry).expect("it is there");
+    shared.forget_tunnel(entry);
+    activity.bytes.iter().chain(activity.messages.iter().flatten()).for_each(|count| {
+        count.store(9, Relaxed);
+    });
+    activity.last.store(9, Relaxed);
+    activity.seat.store(9, Relaxed);
+    let next = shared.register_tunnel(&other(), slot).expect("room");
+    let [listed] = list(shared)[..] else { panic!("{:?}", list(shared)) };
+    assert_eq!((listed.entry, listed.last), (next, 0));
+    assert_eq!((listed.bytes, listed.messages), ([0; 2], [[0; 2]; 2]));
+    assert_eq!(activity.seat.load(Relaxed), 0);
+}
+
+#[test]
+fn of_a_process_that_is_gone_the_relayed_tunnels_are_told() {
+    let world = World::default();
+    let (_, _, shared) = registered(&world, 10);
+    let slot = shared.claim().expect("a slot");
+    let entries = [(); 5].map(|()| shared.register_tunnel(&other(), slot).expect("room"));
+    entries[..3].iter().for_each(|entry| shared.mark_relayed(*entry));
+    shared.forget_tunnel(entries[0]);
+    world.become_process(101);
+    world.kill(100);
+    assert_eq!(shared.tunnels().count(), 0);
+    assert_eq!(world.gone(), [(100, 2)]);
+}
+
+/// Of what they are ordered.
+#[test]
+fn tunnels_that_nobody_would_tell_are_not_ordered() {
+    let world = World::default();
+    let (_, _, shared) = registered(&world, 10);
+    let slot = shared.claim().expect("a slot");
+    let [in_thread, relayed] =
+        [(); 2].map(|()| shared.register_tunnel(&other(), slot).expect("room"));
+    shared.mark_relayed(relayed);
+    let of = |entry| list(shared).into_iter().find(|listed| listed.entry == entry).expect("there");
+    let [in_thread, relayed] = [in_thread, relayed].map(of);
+    let number = shared.new_order(b"", b"");
+    let order = |tunnel| shared.order_close(tunnel, 1001, number);
+    let ordered = || shared.ordered(slot).map(|one| (one.tunnel, one.is_relayed));
+    slot.make_deaf(false);
+    assert!(!order(&in_thread));
+    slot.make_deaf(true);
+    assert!(!order(&relayed) && world.woken() == 0);
+    // The process that goes on with them listens again.
+    slot.become_drain(100, 102);
+    assert!(order(&relayed));
+    assert_eq!(ordered().collect::<Vec<_>>(), [(relayed.entry, true)]);
+    slot.make_deaf(true);
+    assert!(order(&in_thread));
+    let all = [(in_thread.entry, false), (relayed.entry, true)];
+    assert!(ordered().count() == 2 && ordered().all(|one| all.contains(&one)));
+    // So does whoever gets the slot next.
+    world.become_process(102);
+    shared.release(slot);
+    let slot = shared.claim().expect("a slot");
+    let entry = shared.register_tunnel(&other(), slot).expect("room");
+    shared.mark_relayed(entry);
+    assert!(order(&of(entry)));
+}
+
 #[test]
 fn an_entry_of_a_later_tunnel_is_left_alone() {
     let world = World::default();
@@ -224,7 +294,11 @@ fn without_a_register_nothing_is_listed() {
     assert_eq!(shared.vhost_name(b"v"), Name::OTHER);
     assert!(shared.register_tunnel(&other(), slot).is_none());
     assert_eq!((shared.tunnels().count(), shared.ordered(slot).count()), (0, 0));
-    assert!(shared.order_text(shared.new_order(b"", b"")).is_none());
+    let number = shared.new_order(b"", b"");
+    assert!(shared.order_text(number).is_none());
+    // Nor is it the number of anybody's order.
+    let (_, _, shared) = registered(&world, 10);
+    assert!(shared.order_text(number).is_none());
 }
 
 #[test]
@@ -297,8 +371,11 @@ fn an_entry_is_the_same_as_bytes() {
     let world = World::default();
     let (_, _, shared) = registered(&world, 10);
     let slot = shared.claim().expect("a slot");
-    let entry = shared.register_tunnel(&other(), slot);
-    assert_eq!(TunnelEntry::thaw(TunnelEntry::freeze(entry)), entry);
+    for _ in 0..3 {
+        let entry = shared.register_tunnel(&other(), slot);
+        assert!(entry.is_some());
+        assert_eq!(TunnelEntry::thaw(TunnelEntry::freeze(entry)), entry);
+    }
     assert_eq!(TunnelEntry::freeze(None), [0; 8]);
     assert_eq!(TunnelEntry::thaw([0; 8]), None);
 }

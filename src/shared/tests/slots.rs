@@ -14,13 +14,24 @@ fn what_a_process_counted_outlives_it() {
     let slot = shared.claim().expect("a slot");
     slot.counts.handed_over.fetch_add(3, Relaxed);
     slot.counts.relay.open.fetch_add(2, Relaxed);
+    slot.reserved.fetch_add(5, Relaxed);
+    slot.capacity.fetch_add(6, Relaxed);
     world.become_process(101);
     let other = shared.claim().expect("a slot");
     other.counts.handed_over.fetch_add(4, Relaxed);
     assert_eq!((shared.total(|counts| &counts.handed_over), shared.open()), (7, 2));
     world.kill(100);
     assert_eq!((shared.total(|counts| &counts.handed_over), shared.open()), (7, 0));
-    assert_eq!(shared.processes().count(), 1);
+    assert_eq!((shared.slots().count(), shared.processes().count()), (2, 1));
+    assert_eq!(world.gone(), [(100, 0)]);
+    // Whoever gets its slot begins with nothing.
+    world.become_process(102);
+    let next = shared.claim().expect("a slot");
+    assert!(std::ptr::eq(slot, next) && slot.is_shared());
+    let gauges = [&slot.counts.relay.open, &slot.reserved, &slot.capacity];
+    assert_eq!(gauges.map(|gauge| gauge.load(Relaxed)), [0; 3]);
+    shared.release(next);
+    world.become_process(101);
     shared.release(other);
     assert_eq!(shared.total(|counts| &counts.handed_over), 7);
     assert!(shared.slot_of(101).is_none());

@@ -49,6 +49,7 @@ pub struct World {
     dead: Mutex<HashSet<u32>>,
     seconds: AtomicU32,
     woken: AtomicU32,
+    gone: Mutex<Vec<(u32, usize)>>,
 }
 
 impl World {
@@ -65,6 +66,11 @@ impl World {
     /// How often somebody was woken.
     pub fn woken(&self) -> u32 {
         self.woken.load(Relaxed)
+    }
+
+    /// The processes that were found gone, with the relayed tunnels of each.
+    pub fn gone(&self) -> Vec<(u32, usize)> {
+        self.gone.lock().expect("no panic").clone()
     }
 
     pub fn kill(&self, pid: u32) {
@@ -87,6 +93,10 @@ impl Processes for World {
 
     fn seconds(&self) -> u32 {
         self.seconds.load(Relaxed)
+    }
+
+    fn gone(&self, pid: u32, tunnels: usize) {
+        self.gone.lock().expect("no panic").push((pid, tunnels));
     }
 
     fn wake(&self, _word: &AtomicU32) {
