@@ -53,12 +53,13 @@ impl Object {
         };
         // SAFETY: dladdr takes any address, and fills in info, which is ours.
         let found = unsafe { libc::dladdr(address, &mut info) };
-        if found == 0 || info.dli_fname.is_null() {
+        if found == 0 {
             return None;
         }
         let flags = libc::RTLD_NOLOAD | libc::RTLD_LAZY;
         // SAFETY: dli_fname is the name under which the loader knows the object, a C string of
-        // its own that lives while the object does; RTLD_NOLOAD runs no code of it.
+        // its own that lives while the object does (were it null, that would be the main program);
+        // RTLD_NOLOAD runs no code of it.
         let handle = unsafe { libc::dlopen(info.dli_fname, flags) };
         if !handle.is_null() {
             return Some(Object(handle));
@@ -252,6 +253,48 @@ impl Library {
         unsafe {
             (self.functions.SSL_ctrl)(ssl, CTRL_CLEAR_MODE, clear, ptr::null_mut());
             (self.functions.SSL_ctrl)(ssl, CTRL_MODE, set, ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that nothing here depends on, so that only itself has what is in it.
+    #[test]
+    fn an_object_is_found_by_an_address_in_it_and_is_not_kept_loaded() {
+        let (name, symbol) = (c"libthread_db.so.1", c"td_init");
+        // SAFETY: a library of libc's, without anything that runs when it is loaded or unloaded.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+        assert!(!handle.is_null());
+        // SAFETY: the handle is open, the name is a C string.
+        let address = unsafe { libc::dlsym(handle, symbol.as_ptr()) };
+        let object = Object::of_address(address).expect("it is loaded");
+        assert_eq!(object.symbol(symbol), address);
+        assert!(object.symbol(c"no_such_function").is_null());
+        // SAFETY: opened above, and used no more.
+        unsafe { libc::dlclose(handle) };
+        // SAFETY: nothing is loaded by this, and what is found is closed.
+        let is_loaded = || unsafe {
+            let handle = libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+            !handle.is_null() && libc::dlclose(handle) == 0
+        };
+        assert!(is_loaded());
+        drop(object);
+        assert!(!is_loaded());
+        assert!(Object::of_address(ptr::null()).is_none());
+    }
+
+    #[test]
+    fn each_error_says_what_there_is_not() {
+        for (error, text) in [
+            (Error::NoObject, "in no loaded object"),
+            (Error::NoLibssl, "no libssl"),
+            (Error::Missing("SSL_read"), "no SSL_read"),
+            (Error::TooOld(0x1000_2000), "version number 0x10002000"),
+        ] {
+            assert!(error.to_string().contains(text), "{error}");
         }
     }
 }

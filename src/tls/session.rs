@@ -12,7 +12,7 @@ use crate::symbols::{
     CTRL_GET_PEER_TMP_KEY, CTRL_GET_TMP_KEY, ERROR_SSL, ERROR_SYSCALL, ERROR_WANT_READ,
     ERROR_WANT_WRITE, ERROR_ZERO_RETURN, EVP_PKEY_RSA, EvpPkey, MODE_ACCEPT_MOVING_WRITE_BUFFER,
     MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE, MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS,
-    OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN, Ssl, SslSession,
+    OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN, Ssl,
 };
 use crate::wire::{self, Wire};
 
@@ -32,8 +32,6 @@ pub struct Session {
     ssl: *mut Ssl,
     /// Owned by the SSL's BIO, so that it lives as long as `ssl` is ours.
     wire: *mut Wire,
-    /// The SSL_SESSION whose id was emptied, only to be compared.
-    nameless: *mut SslSession,
     /// Records that OpenSSL was given and that have shown nothing yet.
     given: usize,
     /// What a read came upon behind bytes, for the next read to say.
@@ -82,16 +80,8 @@ impl Session {
             unsafe { (functions.SSL_free)(ssl) };
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         };
-        let mut session = Session {
-            context,
-            ssl,
-            wire,
-            nameless: ptr::null_mut(),
-            given: 0,
-            found: None,
-            clean: false,
-            closed: false,
-        };
+        let mut session =
+            Session { context, ssl, wire, given: 0, found: None, clean: false, closed: false };
         // SAFETY: a live SSL that is ours alone, by the caller; the BIO is given to it. The order
         // matters: while the former owner's BIOs go, their callbacks must see no connection
         // (mod_ssl's look at app_data, and are content with none).
@@ -162,10 +152,9 @@ impl Session {
         // SAFETY: a live SSL of ours; the SSL_SESSION is its own, and lives as long.
         unsafe {
             let session = (functions.SSL_get_session)(self.ssl);
-            if !session.is_null() && session != self.nameless {
+            if !session.is_null() {
                 (functions.SSL_SESSION_set1_id)(session, c"".as_ptr().cast(), 0);
             }
-            self.nameless = session;
         }
     }
 

@@ -472,6 +472,12 @@ fn the_former_owners_session_cache_is_left_alone() {
                     peer.get_ref().write_all(&[0x55; 200]).expect("write");
                     let error = read(&mut session, &mut [0; 10]).expect_err("no TLS");
                     assert_eq!(error.raw_os_error(), None);
+                    // As OpenSSL calls it.
+                    assert!(
+                        error.to_string().contains("record")
+                            || error.to_string().contains("version"),
+                        "{error}"
+                    );
                 }
                 let before = REMOVED.load(Relaxed);
                 drop(session);
