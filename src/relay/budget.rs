@@ -39,3 +39,19 @@ pub(crate) fn give_way(cx: &mut Context<'_>) {
     // The first poll of it is what defers the task; that it is pending says nothing.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spent_is_spent() {
+        let mut budget = Budget::default();
+        budget.charge(MAX_COST_PER_POLL - 1);
+        assert!(!budget.is_spent() && budget.spent() == MAX_COST_PER_POLL - 1);
+        budget.charge(1);
+        assert!(budget.is_spent());
+        budget.charge(usize::MAX);
+        assert!(budget.is_spent() && budget.spent() == usize::MAX);
+    }
+}

@@ -321,3 +321,141 @@ impl Tracker {
 pub(crate) fn payload_bytes(left: u64, next: usize) -> usize {
     usize::try_from(left).map_or(next, |left| left.min(next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPAQUE: u8 = 0;
+    const MASKED: u8 = 1;
+    const UNMASKED: u8 = 2;
+
+    /// A state, as bytes that another process has sent.
+    fn thaw(mode: u8, left: u64, head: &[u8], have: u8, code: u16, messages: u64) -> bool {
+        let mut bytes = vec![mode];
+        put_u64(&mut bytes, left);
+        bytes.push(have);
+        let mut whole = [0; 10];
+        whole[..head.len()].copy_from_slice(head);
+        bytes.extend(whole);
+        bytes.extend(code.to_le_bytes());
+        [0, messages].iter().for_each(|messages| put_u64(&mut bytes, *messages));
+        let tracker = Tracker::thaw(&mut Reader(&bytes));
+        // What comes of it is what was sent, and whatever follows does no harm.
+        if let Some(mut tracker) = tracker.clone() {
+            let mut frozen = Vec::new();
+            tracker.freeze(&mut frozen);
+            assert_eq!((frozen.len(), &frozen), (Tracker::FROZEN_BYTES, &bytes));
+            (0..=u8::MAX).for_each(|byte| tracker.feed(&[byte; 3]));
+        }
+        tracker.is_some()
+    }
+
+    #[test]
+    fn states_that_no_bytes_lead_to_are_refused() {
+        for mode in [MASKED, UNMASKED] {
+            let mask = if mode == MASKED { MASK } else { 0 };
+            let whole_close = if mode == MASKED { 8 } else { 4 };
+            // Between two frames, in a payload, or within a header, with any code of before.
+            assert!(
+                thaw(mode, 0, &[], 0, 0, 0) && thaw(mode, u64::MAX, &[], 0, 1000, MAX_MESSAGES)
+            );
+            assert!(!thaw(mode, 0, &[], 0, 0, MAX_MESSAGES + 1));
+            for (head, needed) in [
+                (&[0x81, mask | 5][..], 2),
+                (&[0x88, mask], 2),
+                (&[0x88, mask | 2], whole_close),
+                (&[0x82, mask | 126, 1], 4),
+                (&[0x82, mask | 127, 0, 0, 1], 10),
+            ] {
+                for have in 1..12 {
+                    let is_within = have < needed;
+                    assert_eq!(thaw(mode, 0, head, have, 0, 0), is_within, "{head:?} {have}");
+                    assert!(!thaw(mode, 1, head, have, 0, 0), "{head:?} {have}");
+                }
+            }
+            // With one byte nothing is wrong yet; with two it is.
+            assert!(thaw(mode, 0, &[0x83], 1, 0, 0));
+            assert!(!thaw(mode, 0, &[0x83, mask | 126], 2, 0, 0));
+            assert!(!thaw(mode, 0, &[0x82, (mask ^ MASK) | 126], 3, 0, 0));
+        }
+        // What never was WebSocket has nothing; what is none any more keeps the header.
+        assert!(thaw(OPAQUE, 0, &[], 0, 0, 0));
+        assert!(!thaw(OPAQUE, 1, &[], 0, 0, 0) && !thaw(OPAQUE, 0, &[], 0, 1000, 0));
+        assert!(!thaw(OPAQUE, 0, &[], 0, 0, 1));
+        for have in [0, 2] {
+            assert!(thaw(OPAQUE, 0, &[0x8f, 1], have, 1000, 7));
+            assert!(!thaw(OPAQUE, 1, &[0x8f, 1], have, 1000, 7));
+        }
+        assert!(!thaw(OPAQUE, 0, &[0x8f, 1], 1, 0, 0) && !thaw(OPAQUE, 0, &[0x8f, 1], 3, 0, 0));
+        assert!(!thaw(3, 0, &[], 0, 0, 0));
+    }
+
+    #[test]
+    fn it_is_told_whether_it_ever_was_websocket() {
+        let foreign = Tracker::opaque();
+        assert!(foreign.is_opaque() && foreign.is_foreign());
+        let mut lost = Tracker::client_to_backend();
+        assert!(!lost.is_opaque() && !lost.is_foreign());
+        lost.feed(&[0x81, 0]);
+        assert!(lost.is_opaque() && !lost.is_foreign());
+        // So was one whose wrong header is a long one of text.
+        let mut lost = Tracker::client_to_backend();
+        lost.feed(&[0x81, 0xfe, 0, 1]);
+        assert!(lost.is_opaque() && !lost.is_foreign());
+    }
+
+    #[test]
+    fn what_can_be_skipped_is_payload() {
+        assert_eq!(Tracker::opaque().skippable(), u64::MAX);
+        let mut tracker = Tracker::backend_to_client();
+        tracker.feed(&[0x82, 100, 0]);
+        assert_eq!(tracker.skippable(), 99);
+        tracker.skip(98);
+        assert!(tracker.skippable() == 1 && !tracker.at_boundary());
+        tracker.skip(1);
+        assert!(tracker.skippable() == 0 && tracker.at_boundary());
+        // Nothing of a header that has begun.
+        tracker.feed(&[0x82]);
+        assert_eq!(tracker.skippable(), 0);
+        tracker.feed(&[126]);
+        assert_eq!(tracker.skippable(), 0);
+    }
+
+    #[test]
+    fn frames_of_ours_are_those_of_the_direction() {
+        for (make, masked) in [
+            (Tracker::client_to_backend as fn() -> Tracker, true),
+            (Tracker::backend_to_client, false),
+        ] {
+            let (frame, length) = make().ping_frame();
+            let mut tracker = make();
+            tracker.feed(&frame[..length]);
+            assert!(tracker.at_boundary());
+            assert_eq!((frame[0], length), (0x89, if masked { 6 } else { 2 }));
+            for reason in ["", "maintenance", &"x".repeat(123), &"x".repeat(200)] {
+                let frame = make().close_frame(1012, reason);
+                let mut tracker = make();
+                tracker.feed(&frame);
+                assert!(tracker.has_closed());
+                assert_eq!(tracker.close_code(), Some(1012));
+                let expected = reason.len().min(123) + 2;
+                assert_eq!(usize::from(frame[1] & !MASK), expected);
+                let payload: Vec<u8> = if masked {
+                    let key = frame[2..6].iter().cycle();
+                    frame[6..].iter().zip(key).map(|(byte, key)| byte ^ key).collect()
+                } else {
+                    frame[2..].to_vec()
+                };
+                assert_eq!(
+                    payload,
+                    [&1012_u16.to_be_bytes(), &reason.as_bytes()[..expected - 2]].concat()
+                );
+            }
+        }
+        assert!(Tracker::opaque().close_frame(1001, "why").is_empty());
+        // Nobody can tell the key beforehand.
+        let keys: Vec<_> = (0..8).map(|_| Tracker::client_to_backend().ping_frame().0).collect();
+        assert!(keys.iter().any(|key| *key != keys[0]));
+    }
+}

@@ -208,11 +208,86 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    use super::{Bucket, MAX_DEBT};
+    use super::{Bucket, MAX_DEBT, Pace, room_of};
+    use crate::rules::Rules;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_burst_is_no_less_than_timers_need() {
+        for (rate, burst, saved_up) in [
+            (80, None, 80),
+            (80, Some(200), 200),
+            (80, Some(1), 10),
+            (80, Some(0), 10),
+            (4, Some(0), 1),
+        ] {
+            let bucket = Bucket::new(Some(rate), burst).expect("a limit");
+            assert_eq!(bucket.left(Duration::ZERO), saved_up, "{rate} {burst:?}");
+            assert_eq!(bucket.burst_time.as_secs_f64(), saved_up as f64 / rate as f64);
+        }
+    }
+
+    #[test]
+    fn who_waits_is_not_woken_for_little() {
+        for (burst, millis) in [(None, 125), (Some(120), 75), (Some(1000), 125)] {
+            let mut bucket = Bucket::new(Some(800), burst).expect("a limit");
+            bucket.take(bucket.burst, Duration::ZERO);
+            assert_eq!(bucket.next(), Duration::from_millis(millis), "{burst:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_as_large_as_they_may_be() {
+        let mut bucket = Bucket::new(Some(1 << 40), None).expect("a limit");
+        bucket.take(1 << 40, Duration::ZERO);
+        assert_eq!(bucket.full_at, SECOND);
+        assert_eq!(bucket.left(SECOND / 2), 1 << 39);
+    }
+
+    #[test]
+    fn no_more_messages_begin_in_what_is_read_than_may() {
+        assert_eq!(room_of(2, 100, 5), 17);
+        assert_eq!(room_of(2, 10, 5), 10);
+        assert_eq!(room_of(0, 10, 0), 0);
+        assert_eq!(room_of(u64::MAX, 10, u64::MAX), 10);
+    }
+
+    #[test]
+    fn who_has_sent_all_is_held_back_until_there_is_more() {
+        let started = Instant::now();
+        let at = |millis| started + Duration::from_millis(millis);
+        let rules = Rules { bandwidth: Some(800), message_rate: Some(8), ..Rules::default() };
+        let mut pace = Pace::new(&rules, true, started).expect("rules");
+        assert_eq!(pace.room_at(0, at(0)), Some(48));
+        assert_eq!(pace.room_at(100, at(0)), Some(148));
+        assert_eq!(pace.room_at(10_000, at(0)), Some(800));
+        pace.take(2, 700, Duration::ZERO);
+        assert_eq!([0, 1000].map(|payload| pace.room_at(payload, at(0))), [Some(36), Some(100)]);
+        assert_eq!(pace.held_until(), None);
+        pace.take(6, 100, Duration::ZERO);
+        assert_eq!(pace.room_at(0, at(0)), None);
+        assert_eq!(pace.held_until(), Some(at(125)));
+        assert_eq!(pace.room_at(0, at(124)), None);
+        assert_eq!(pace.room_at(1000, at(125)), Some(100));
+        assert_eq!(pace.held_until(), None);
+        // Bytes are left, and no message; then the other way round.
+        pace.take(1, 0, Duration::from_millis(125));
+        assert_eq!(pace.room_at(50, at(125)), Some(50));
+        assert_eq!(pace.room_at(0, at(125)), None);
+        assert_eq!(pace.held_until(), Some(at(250)));
+        pace.release();
+        assert_eq!(pace.held_until(), None);
+        pace.take(0, 200, Duration::from_millis(250));
+        assert_eq!(pace.room_at(1000, at(250)), None);
+        assert_eq!(pace.held_until(), Some(at(375)));
+        // What is not WebSocket has no messages.
+        assert!(Pace::new(&Rules { bandwidth: None, ..rules }, false, started).is_none());
+        let mut pace = Pace::new(&rules, false, started).expect("a rule");
+        assert_eq!(pace.room_at(0, at(0)), Some(800));
+    }
 
     #[test]
     fn there_is_one_as_soon_as_it_is_waited_for() {

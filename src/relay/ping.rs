@@ -206,10 +206,123 @@ impl Silences {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
     use std::time::{Duration, Instant};
 
-    use super::{PHASES, Silences};
+    use super::{Due, MIN_RETRY, PHASES, Pings, Silences, TICK};
+    use crate::end::By;
     use crate::rules::Rules;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn silences(interval: Duration, timeout: Option<Duration>) -> Silences {
+        let rules =
+            Rules { ping_interval: Some(interval), ping_timeout: timeout, ..Rules::default() };
+        *Silences::new(&rules).expect("Pings")
+    }
+
+    #[test]
+    fn who_says_nothing_is_asked_and_then_gone() {
+        let interval = 32 * SECOND;
+        let before = Instant::now();
+        let mut silences = silences(interval, Some(10 * SECOND));
+        assert_eq!([0, 1].map(|at| silences.sides[at].by), [By::Client, By::Backend]);
+        for at in 0..2 {
+            let asked = silences.sides[at].next;
+            assert!(asked >= before + interval - interval / PHASES);
+            assert!(asked <= Instant::now() + interval);
+            assert_eq!(silences.note(at, 0, asked - Duration::from_nanos(1)), Due::Nothing);
+            assert_eq!(silences.note(at, 0, asked), Due::Ping);
+            silences.pinged(at, true, asked);
+            assert_eq!(silences.note(at, 0, asked + 9 * SECOND), Due::Nothing);
+            let over = asked + 10 * SECOND;
+            assert_eq!(silences.note(at, 0, over), Due::Gone);
+            // It has answered after all, and is asked again after the interval.
+            assert_eq!(silences.note(at, 5, over), Due::Nothing);
+            let again = over + (interval - silences.sides[at].phase);
+            assert_eq!(silences.sides[at].next, again);
+            assert_eq!(silences.note(at, 5, again), Due::Ping);
+            // A Ping cannot stand there: that is no silence.
+            silences.pinged(at, false, again);
+            let soon = again + interval / PHASES;
+            assert_eq!(silences.sides[at].next, soon);
+            assert_eq!(silences.note(at, 5, soon), Due::Ping);
+            // What it says is not read.
+            silences.pinged(at, true, soon);
+            silences.held_back(at, soon);
+            assert_eq!(silences.note(at, 5, soon + interval), Due::Ping);
+        }
+        let [client, backend] = [0, 1].map(|at| silences.sides[at].next);
+        assert_eq!(silences.next(), client.min(backend));
+    }
+
+    #[test]
+    fn times_that_are_not_set_follow_from_the_interval() {
+        assert!(Silences::new(&Rules::default()).is_none());
+        let never = Rules { ping_interval: Some(Duration::ZERO), ..Rules::default() };
+        assert!(Silences::new(&never).is_none());
+        let mut silences = silences(SECOND, None);
+        let now = Instant::now();
+        silences.pinged(0, true, now);
+        assert_eq!(silences.sides[0].next, now + SECOND);
+        silences.pinged(1, false, now);
+        assert_eq!(silences.sides[1].next, now + MIN_RETRY);
+    }
+
+    #[test]
+    fn a_task_has_one_time() {
+        let pings = Pings::new();
+        let at = |ticks: u32| pings.since + TICK * ticks;
+        let schedule = |task, at, entry| {
+            let (entry, is_first) = pings.schedule(task, at, entry);
+            (entry, entry.get(), is_first)
+        };
+        let due = || -> Vec<_> {
+            pings.due.borrow().iter().map(|(tick, task)| (tick.get(), *task)).collect()
+        };
+        let (one, tick, is_first) = schedule(1, at(5), None);
+        assert_eq!((tick, is_first), (5, true));
+        let (two, tick, is_first) = schedule(2, at(7) + TICK / 2, None);
+        assert_eq!((tick, is_first), (8, false));
+        // Put off: it looks again when the time has come.
+        assert_eq!(schedule(1, at(50), Some(one)), (one, 5, false));
+        // Put forward.
+        let (two, tick, is_first) = schedule(2, at(3), Some(two));
+        assert_eq!((tick, is_first), (3, true));
+        assert_eq!(schedule(2, at(3), Some(two)), (two, 3, false));
+        assert_eq!(schedule(2, at(2) + TICK / 2, Some(two)), (two, 3, false));
+        assert_eq!(due(), [(3, 2), (5, 1)]);
+        pings.forget(2, two);
+        assert_eq!(due(), [(5, 1)]);
+        // What was taken out is not there any more, nor is its time.
+        pings.over.set(5);
+        assert_eq!(schedule(1, at(4), Some(one)).1, 6);
+        assert_eq!(schedule(3, pings.since, None).1, 6);
+        assert_eq!(schedule(4, at(6), None).1, 6);
+    }
+
+    #[test]
+    fn those_whose_time_has_come_are_looked_at_together() {
+        let runtime = crate::serve::runtime().expect("a runtime");
+        runtime.block_on(async {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let mut pings = Pings::new();
+            pings.since = pings.since.checked_sub(SECOND).expect("the machine runs for so long");
+            assert!(pings.poll_due(cx).is_pending());
+            let at = |ticks: u32| pings.since + TICK * ticks;
+            for (task, ticks) in [(1, 3), (2, 3), (3, 36_000)] {
+                pings.schedule(task, at(ticks), None);
+            }
+            assert_eq!(pings.poll_due(cx), Poll::Ready(vec![1, 2]));
+            assert!(pings.poll_due(cx).is_pending() && pings.over.get() == 3);
+            let timer = pings.timer.borrow().as_ref().map(|timer| timer.deadline().into_std());
+            assert_eq!(timer, Some(at(36_000)));
+            // One that comes before.
+            pings.schedule(4, at(5), None);
+            assert_eq!(pings.poll_due(cx), Poll::Ready(vec![4]));
+            assert_eq!(pings.due.borrow().len(), 1);
+        });
+    }
 
     /// Neither their first Pings nor later ones.
     #[test]

@@ -87,3 +87,37 @@ impl Probation {
         Poll::Ready(task as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn each_is_over_in_its_turn() {
+        let runtime = crate::serve::runtime().expect("a runtime");
+        runtime.block_on(async {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let length = Duration::from_secs(8);
+            let mut probation = Probation::new(length);
+            assert_eq!(probation.tick, Duration::from_secs(1));
+            assert_eq!(Probation::new(Duration::ZERO).tick, MIN_TICK);
+            assert!(probation.poll_over(cx).is_pending());
+            let tickets = [7, 8].map(|task| probation.add(task));
+            assert!(tickets.iter().all(|ticket| !probation.is_over(*ticket)));
+            assert!(probation.poll_over(cx).is_pending());
+            // Not before the length of it, and up to a tick later.
+            assert!(probation.waiting.borrow().iter().all(|(due, _)| *due == 9));
+            probation.since = probation.since.checked_sub(2 * length).expect("it runs for so long");
+            let last = probation.add(9);
+            assert_eq!(probation.poll_over(cx), Poll::Ready(7));
+            assert_eq!(tickets.map(|ticket| probation.is_over(ticket)), [true, false]);
+            assert_eq!(probation.poll_over(cx), Poll::Ready(8));
+            assert!(probation.is_over(tickets[1]) && !probation.is_over(last));
+            assert!(probation.poll_over(cx).is_pending());
+            let timer = probation.timer.borrow().as_ref().map(|timer| timer.deadline().into_std());
+            assert!(timer.is_some_and(|at| at >= Instant::now() + length / 2));
+        });
+    }
+}

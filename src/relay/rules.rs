@@ -226,7 +226,9 @@ impl Rules {
 mod tests {
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-    use super::{Limit, Rules, Strict};
+    use shared::Why;
+
+    use super::{Limit, OwnRules, Rules, Strict};
     use crate::bytes::Reader;
 
     #[test]
@@ -257,6 +259,78 @@ mod tests {
         // It is over by now.
         let past = Rules { expires: Some(hour), ..Rules::default() }.deadline(started);
         assert!(past.is_some_and(|deadline| deadline.at <= Instant::now()));
+    }
+
+    #[test]
+    fn each_limit_says_what_it_is() {
+        let said = [Limit::Lifetime, Limit::Expired].map(|limit| (limit.code(), limit.into()));
+        assert_eq!(said, [(1001, Why::Lifetime), (1008, Why::Expired)]);
+    }
+
+    #[test]
+    fn what_is_zero_is_not_set() {
+        let all = |time| Rules {
+            idle_timeout: time,
+            report_interval: time,
+            max_lifetime: time,
+            linger: time,
+            ..Rules::default()
+        };
+        let effective = |time| {
+            let rules = all(time);
+            let times = [rules.effective_idle_timeout(), rules.effective_report_interval()];
+            (times, rules.has_deadline(), rules.effective_linger())
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(effective(None), ([None; 2], false, Rules::DEFAULT_LINGER));
+        assert_eq!(effective(Some(Duration::ZERO)), ([None; 2], false, Duration::ZERO));
+        assert_eq!(effective(Some(second)), ([Some(second); 2], true, second));
+    }
+
+    /// Most tunnels have none, and are to cost nothing for that.
+    #[test]
+    fn only_rules_that_are_set_take_memory() {
+        let none = OwnRules::from(Rules::default());
+        assert!(none.0.is_none() && *none == Rules::default());
+        let rules = Rules { bandwidth: Some(1), ..Rules::default() };
+        let set = OwnRules::from(rules);
+        assert!(set.0.is_some() && *set == rules);
+    }
+
+    #[test]
+    fn what_an_extension_may_do_is_not_refused() {
+        let with =
+            |strict: Strict, names: &[&str]| strict.with(names.iter().map(|name| name.as_bytes()));
+        let (deflate, other) = ("Permessage-Deflate", "x-other");
+        for names in [&[][..], &[deflate], &[other], &[deflate, other]] {
+            assert_eq!(with(Strict::Off, names), Strict::Off);
+        }
+        for strict in [Strict::On, Strict::Deflate] {
+            assert_eq!(with(strict, &[]), strict);
+            assert_eq!(with(strict, &[deflate]), Strict::Deflate);
+            assert_eq!(with(strict, &[deflate, deflate]), Strict::Deflate);
+            for names in [&[other][..], &[deflate, other], &[other, deflate]] {
+                assert_eq!(with(strict, names), Strict::Extended);
+            }
+        }
+        assert_eq!(with(Strict::Extended, &[deflate]), Strict::Extended);
+    }
+
+    #[test]
+    fn each_strictness_comes_back() {
+        let all = [Strict::Off, Strict::On, Strict::Deflate, Strict::Extended];
+        for strict in all.map(Some).into_iter().chain([None]) {
+            let rules = Rules { strict, ..Rules::default() };
+            let mut bytes = Vec::new();
+            rules.freeze(&mut bytes);
+            assert_eq!(Rules::thaw(&mut Reader(&bytes)), Some(rules));
+            // It is the only byte of its kind.
+            let at = bytes.iter().position(|byte| *byte != u8::MAX);
+            if let Some(at) = at {
+                bytes[at] = 4;
+                assert_eq!(Rules::thaw(&mut Reader(&bytes)), None);
+            }
+        }
     }
 
     #[test]
