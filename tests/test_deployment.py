@@ -122,7 +122,8 @@ def image(root, module, site):
     (root / "conf" / "extra" / "site.conf").write_text(site)
     (root / "conf" / "extra" / "wsforward.conf").write_text(SETTINGS)
     needed = ["mpm_event", "authz_core", "authz_host", "unixd"]
-    lines = [f"LoadModule {name}_module modules/mod_{name}.so" for name in needed if name not in paths.static_modules()]
+    lines = [f"LoadModule {name}_module modules/mod_{name}.so" for name in needed
+             if name.removeprefix("mpm_") not in paths.static_modules()]
     (root / "conf" / "httpd.conf").write_text(IMAGE.format(root=root, modules="\n".join(lines)))
     return root / "conf" / "httpd.conf"
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -43,8 +44,42 @@ def test_an_mpm_that_is_built_in_is_not_loaded(monkeypatch):
     monkeypatch.setattr(paths, "static_modules", lambda: static)
     assert "mpm_" not in config.load_modules("worker", None, "proxy first", True, (), ())
     for mpm in ("event", "prefork"):
-        with pytest.raises(config.NoSuchMpm, match=f"the MPM worker built in, not {mpm}"):
+        with pytest.raises(config.NotInThisHttpd, match=f"the MPM worker built in, not {mpm}"):
             config.load_modules(mpm, None, "proxy first", True, (), ())
+
+
+@pytest.mark.parametrize(("name", "error"), [("http2", config.NotInThisHttpd), ("headers", paths.Missing)])
+def test_a_module_that_httpd_was_built_without(monkeypatch, name, error):
+    """What is about HTTP/2 is left out there; a module that the tests rest on must be there."""
+    there = paths.module_file
+    monkeypatch.setattr(paths, "static_modules", lambda: frozenset({"event"}))
+    monkeypatch.setattr(paths, "module_file", lambda one: None if one == name else there(one) or Path(f"mod_{one}.so"))
+    with pytest.raises(paths.Missing, match=f"mod_{name}.so is not in ") as raised:
+        config.load_modules("event", None, "proxy first", True, ["http2"], ())
+    assert raised.type is error
+
+
+def test_a_directive_that_httpd_is_too_old_for(monkeypatch, httpd):
+    """httpd itself is asked for it, not for its version."""
+    server = httpd(module=None, extra=["http2"])
+    server.directives("H2WebSockets on")
+    assert server.configtest()[0] == 0
+    server.directives("# NotYet on")
+    monkeypatch.setattr(config, "NEWER", {"NotYet": "http2"})
+    with pytest.raises(config.NotInThisHttpd, match="mod_http2 of this httpd has no NotYet"):
+        server.configtest()
+    # Of what is compiled in.
+    assert config.has_directive("core", "ServerRoot")
+    assert not config.has_directive("core", "NotYet")
+
+
+@pytest.mark.parametrize("hook", ["pytest_runtest_setup", "pytest_runtest_call"])
+def test_what_this_httpd_cannot_run_is_left_out(request, hook):
+    [suite] = [plugin for plugin in request.config.pluginmanager.get_plugins() if hasattr(plugin, "clean_slate")]
+    step = getattr(suite, hook)(request.node)
+    next(step)
+    with pytest.raises(pytest.skip.Exception, match="no such MPM"):
+        step.throw(config.NotInThisHttpd("no such MPM"))
 
 
 def test_backend_kinds(httpd, backend, client):

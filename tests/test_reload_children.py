@@ -12,7 +12,7 @@ from pathlib import Path
 import h2.exceptions
 import pytest
 
-from harness import http, paths, procfs, steps, wait, websocket
+from harness import config, http, procfs, steps, wait, websocket
 from harness.draining import opened, site  # noqa: F401
 from harness.h2client import Http2Client
 from harness.held import Held
@@ -194,14 +194,12 @@ FORKS = {
 def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     """mod_proxy_hcheck and mod_watchdog check a member, mod_http2 serves streams, and children fork."""
     limits = FORKS[mpm]
-    modules = ("watchdog", "proxy_hcheck", *(["http2"] if mpm == "event" else []))
     # mod_proxy_hcheck is to be loaded after mod_proxy.
-    load = "\n".join(f"LoadModule {name}_module {paths.module_file(name)}" for name in modules
-                     if name not in paths.static_modules())
+    load = "\n".join(config.load(name) for name in ("watchdog", "proxy_hcheck"))
     members = "\n".join(f"BalancerMember http://localhost:1/{number} hcmethod=TCP hcinterval=100ms" for number in range(4))
     more = f"{load}\n{limits}\nWSForwardMaxDrainProcesses 1024\nProxyHCTPsize 8\nLogLevel watchdog:debug"
     protocols = "Protocols h2 http/1.1\n" if mpm == "event" else ""
-    one = site(mpm, more, f"{protocols}<Proxy balancer://checked>\n{members}\n</Proxy>")
+    one = site(mpm, more, f"{protocols}<Proxy balancer://checked>\n{members}\n</Proxy>", extra=["http2"] if mpm == "event" else [])
     # Nothing listens there: the checks say so. On prefork all checks may end with the first child, as
     # that takes the lock along; each child has the thread for it all the same.
     one.server.log.expect("proxy_hcheck|AH0095[79]|AH0111[24]|AH0116[78]", certain=mpm == "event")

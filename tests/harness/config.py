@@ -1,7 +1,10 @@
 """The text of an httpd configuration."""
 
+import functools
 import os
 import pwd
+import subprocess
+import tempfile
 
 from . import paths
 
@@ -33,16 +36,22 @@ MaxSpareServers 32
 }
 
 
-class NoSuchMpm(paths.Missing):
-    """This httpd cannot have that MPM."""
+#: Modules that an httpd may have been built without, for want of a library. The others are needed.
+OPTIONAL = {"http2"}
+#: Directives that only newer versions of a module have.
+NEWER = {"H2WebSockets": "http2"}
+
+
+class NotInThisHttpd(paths.Missing):
+    """This httpd cannot have that MPM, was built without that module, or is too old for that directive."""
 
 
 def load_modules(mpm, module, order, wstunnel, extra, without):
     """The LoadModule lines: mod_proxy `before` or `after` the module in `module` (None: without)."""
     ours = [f"LoadModule wsforward_module {module}"] if module else []
-    proxy = [_load(name) for name in (*PROXY, *(["proxy_wstunnel"] if wstunnel else []))
+    proxy = [load(name) for name in (*PROXY, *(["proxy_wstunnel"] if wstunnel else []))
              if name not in without]
-    rest = [_load(name) for name in (*BASE, *extra) if name not in without]
+    rest = [load(name) for name in (*BASE, *extra) if name not in without]
     groups = {"proxy first": [rest, proxy, ours], "proxy last": [rest, ours, proxy], "ours first": [ours, rest, proxy]}[order]
     return "\n".join(filter(None, [_load_mpm(mpm), *(line for group in groups for line in group)]))
 
@@ -50,8 +59,8 @@ def load_modules(mpm, module, order, wstunnel, extra, without):
 def _load_mpm(mpm):
     built_in = static_mpm()
     if built_in not in (mpm, None):
-        raise NoSuchMpm(f"this httpd has the MPM {built_in} built in, not {mpm}")
-    return "" if built_in else _load(f"mpm_{mpm}")
+        raise NotInThisHttpd(f"this httpd has the MPM {built_in} built in, not {mpm}")
+    return "" if built_in else load(f"mpm_{mpm}")
 
 
 def static_mpm():
@@ -60,12 +69,14 @@ def static_mpm():
     return next((mpm for mpm in MPM if mpm in paths.static_modules()), None)
 
 
-def _load(name):
+def load(name):
+    """The LoadModule line of one of httpd's modules, "" for one that is compiled in."""
     if name in paths.static_modules():
         return ""
     file = paths.module_file(name)
     if not file:
-        raise paths.Missing(f"mod_{name}.so is not in {paths.apxs('LIBEXECDIR')}")
+        missing = NotInThisHttpd if name in OPTIONAL else paths.Missing
+        raise missing(f"mod_{name}.so is not in {paths.apxs('LIBEXECDIR')}")
     return f"LoadModule {name}_module {file}"
 
 
@@ -125,6 +136,24 @@ Listen 127.0.0.1:{status_port}
 </VirtualHost>
 {directives}
 """
+
+
+@functools.cache
+def has_directive(module, directive):
+    """Whether that module of httpd has it."""
+    lines = [_load_mpm(static_mpm() or "event"), load(module), f"<IfDirective {directive}>", 'Error "it has it"', "</IfDirective>"]
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        said = subprocess.run([paths.httpd(), "-d", "/tmp", "-f", file.name, "-t"], capture_output=True, text=True).stderr
+    return "it has it" in said
+
+
+def check_known(text):
+    """Raises NotInThisHttpd for a configuration with a directive that this httpd has not yet."""
+    for directive, module in NEWER.items():
+        if directive in text and not has_directive(module, directive):
+            raise NotInThisHttpd(f"mod_{module} of this httpd has no {directive}")
 
 
 def directives_loglevel(modules):

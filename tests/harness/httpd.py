@@ -79,6 +79,7 @@ class Httpd:
     def _write(self):
         text = config.server(self.directory, self._modules, self.mpm, self._status,
                              "\n".join(self._directives))
+        config.check_known(text)
         file = self.directory / "httpd.conf"
         file.write_text(text)
         return file
