@@ -120,7 +120,7 @@ pub(crate) struct Entry {
     client: [AtomicU64; 2],
     /// See [`Marks`].
     marks: AtomicU64,
-    /// Of the four texts, a byte each.
+    /// Of the four texts, a byte each. Above them, when it opened: seconds of CLOCK_MONOTONIC.
     lengths: AtomicU64,
     text: [AtomicU64; TEXT_WORDS],
 }
@@ -230,8 +230,10 @@ pub struct Listed {
     pub is_client_tls: bool,
     /// Whether the back end's side has TLS.
     pub is_backend_tls: bool,
-    /// When it opened: microseconds since 1970.
+    /// When it opened, by the clock as it was then: microseconds since 1970.
     pub started_micros: u64,
+    /// The same by a clock that nobody sets: seconds of CLOCK_MONOTONIC.
+    pub opened: u32,
     /// When something was delivered last: seconds of CLOCK_MONOTONIC.
     pub last: u32,
     /// Bytes delivered, up and down.
@@ -296,8 +298,8 @@ impl Entry {
         self.marks.store(Marks::new(about).0, Relaxed);
         let texts = Texts::new(about);
         let [id, user, subprotocol, path] = texts.lengths;
-        let lengths = [id, user, subprotocol, path, 0, 0, 0, 0];
-        self.lengths.store(u64::from_le_bytes(lengths), Relaxed);
+        let lengths = u32::from_le_bytes([id, user, subprotocol, path]);
+        self.lengths.store(u64::from(seconds) << 32 | u64::from(lengths), Relaxed);
         text::store(&self.text, texts.bytes.get(..texts.used()).unwrap_or_default());
     }
 
@@ -306,8 +308,8 @@ impl Entry {
         let activity = &self.activity;
         let [high, low] = self.client.each_ref().map(|word| word.load(Acquire));
         let marks = Marks(self.marks.load(Acquire));
-        let [id, user, subprotocol, path, ..] = self.lengths.load(Acquire).to_le_bytes();
-        let mut texts = Texts { lengths: [id, user, subprotocol, path], bytes: [0; TEXT_BYTES] };
+        let lengths = self.lengths.load(Acquire);
+        let mut texts = Texts { lengths: low_u32(lengths).to_le_bytes(), bytes: [0; TEXT_BYTES] };
         let used = texts.used();
         text::load(&self.text, texts.bytes.get_mut(..used).unwrap_or_default());
         Listed {
@@ -325,6 +327,7 @@ impl Entry {
             is_client_tls: marks.is(Marks::IS_CLIENT_TLS),
             is_backend_tls: marks.is(Marks::IS_BACKEND_TLS),
             started_micros: self.started.load(Acquire),
+            opened: low_u32(lengths >> 32),
             last: activity.last.load(Acquire),
             bytes: activity.bytes.each_ref().map(|count| count.load(Acquire)),
             messages: activity

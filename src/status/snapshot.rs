@@ -1,7 +1,6 @@
 //! What is open at a moment, in all processes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use os::process;
 use report::view::{Open, Place, Tunnel};
@@ -16,8 +15,6 @@ pub(super) struct Snapshot {
     backends: HashMap<Name, Vec<u8>>,
     /// The drain processes.
     drains: HashSet<u32>,
-    /// Microseconds since the epoch.
-    now_micros: u64,
     /// Seconds of the clock that nobody sets.
     now_seconds: u64,
 }
@@ -33,13 +30,11 @@ impl Snapshot {
                 .entry(tunnel.backend)
                 .or_insert_with(|| shared.text_of_backend(tunnel.backend));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             listed,
             vhosts,
             backends,
             drains: registry::drains().iter().map(|drain| drain.pid).collect(),
-            now_micros: u64::try_from(now.as_micros()).unwrap_or(u64::MAX),
             now_seconds: process::now() / 1_000_000,
         }
     }
@@ -125,7 +120,7 @@ impl Snapshot {
             place: self.place(listed),
             pid: listed.pid,
             started_micros: listed.started_micros,
-            seconds: self.now_micros.saturating_sub(listed.started_micros) / 1_000_000,
+            seconds: self.now_seconds.saturating_sub(listed.opened.into()),
             idle_seconds: self.now_seconds.saturating_sub(listed.last.into()),
             bytes_up,
             bytes_down,

@@ -39,7 +39,7 @@ fn a_tunnel_is_listed_as_it_was_registered() {
         let tls = (listed.is_client_tls, listed.is_backend_tls);
         assert_eq!(tls, (about.is_client_tls, about.is_backend_tls));
         assert_eq!((listed.entry, listed.pid, listed.is_relayed), (entry, 100, false));
-        assert_eq!((listed.started_micros, listed.last), (1_000_000, 7));
+        assert_eq!((listed.started_micros, listed.opened, listed.last), (1_000_000, 7, 7));
         assert_eq!((listed.bytes, listed.messages), ([0; 2], [[0; 2]; 2]));
 
         let activity = shared.activity(entry).expect("it is there");
@@ -51,7 +51,7 @@ fn a_tunnel_is_listed_as_it_was_registered() {
         shared.mark_relayed(entry);
         let [listed] = list(shared)[..] else { panic!("{:?}", list(shared)) };
         assert_eq!((listed.bytes, listed.messages), ([1, 2], [[3, 4], [0; 2]]));
-        assert_eq!((listed.last, listed.is_relayed), (9, true));
+        assert_eq!((listed.opened, listed.last, listed.is_relayed), (7, 9, true));
 
         shared.forget_tunnel(entry);
         shared.forget_tunnel(entry);
