@@ -75,11 +75,12 @@ def test_script_says_what_it_does_and_is_checked(script):
 def test_every_script_is_run_for_a_change():
     """But for those that say that they are run by hand, since they take too long."""
     ran = re.findall(r"^step (ci/\w+)", (paths.ROOT / ".ci" / "run").read_text(), re.M)
-    # What ci/fleet runs is run by a test, in its small form.
+    # What ci/fleet and ci/soak run is run by a test, in its small form.
     assert 'FLEET / "fleet.py"' in (paths.ROOT / "tests" / "test_fleet.py").read_text()
+    assert 'SOAK / "soak.py"' in (paths.ROOT / "tests" / "test_soak.py").read_text()
     by_hand = [str(script) for script in scripts() if "\n# By hand: " in head(script)]
     assert "ci/platforms" in by_hand
-    assert sorted([*ran, *by_hand, "ci/fleet"]) == sorted(str(script) for script in scripts() if script.parts[0] == "ci")
+    assert sorted([*ran, *by_hand, "ci/fleet", "ci/soak"]) == sorted(str(script) for script in scripts() if script.parts[0] == "ci")
 
 
 #: In the place of libFuzzer: it keeps what it was called with, and fails at one input.

@@ -6,11 +6,10 @@ import re
 import signal
 import threading
 import uuid
-from pathlib import Path
 
 import pytest
 
-from . import http, wait
+from . import http, procfs, wait
 
 
 class Site:
@@ -21,15 +20,7 @@ class Site:
 
     def drains(self):
         """Process ids of drain processes."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if (process / "comm").read_text() == "wsforward-drain\n" and \
-                        self.mark.encode() in (process / "environ").read_bytes():
-                    found.append(int(process.name))
-            except OSError:
-                continue
-        return found
+        return procfs.named("wsforward-drain", self.mark)
 
     def count(self, key):
         """A figure of the status page."""

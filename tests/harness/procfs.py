@@ -35,6 +35,23 @@ def anonymous_kib(pid):
     return _smaps(pid, "Anonymous")
 
 
+def shared_out_kib(pid):
+    """Memory in KiB, what is shared with others by parts (Pss): that of several processes may be added up."""
+    return _smaps(pid, "Pss")
+
+
+def named(comm, mark):
+    """Ids of processes of that name that have this in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "comm").read_text() == f"{comm}\n" and mark.encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
 def _smaps(pid, key):
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         name, _, rest = line.partition(":")
@@ -158,6 +175,15 @@ def mapped_inodes(pid, path):
 
 def asleep(pid):
     """True if every thread of the process waits for something, and none runs; also if it has ended."""
+    return _all_are(pid, "S")
+
+
+def stopped(pid):
+    """True if every thread of the process stands still, by SIGSTOP; also if it has ended."""
+    return _all_are(pid, "TXZ")
+
+
+def _all_are(pid, states):
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
@@ -167,7 +193,7 @@ def asleep(pid):
             state = Path(f"/proc/{pid}/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if state != "S":
+        if state not in states:
             return False
     return True
 

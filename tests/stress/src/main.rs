@@ -5,12 +5,15 @@
 //! standard input says: `run key=value ...`, see [`parse`]. With `hold=1` it prints `held` when all
 //! tunnels have had their conversation, and ends them at the next line. A run is answered by
 //! `failed: ...` lines and one `result key=value ...` line.
+//!
+//! With `soak-clients` or `soak-backend` as its first argument it is another program: see [`soak`].
 
 mod bytes;
 mod driver;
 mod origins;
 mod peer;
 mod plan;
+mod soak;
 mod tls;
 mod wire;
 
@@ -27,6 +30,11 @@ use wire::Wire;
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().collect();
+    if let [_, role, rest @ ..] = &arguments[..]
+        && role.starts_with("soak-")
+    {
+        return soak::run(role, rest);
+    }
     let [_, certificate, key] = &arguments[..] else {
         return Err(io::Error::other("usage: stress CERTIFICATE KEY"));
     };

@@ -10,7 +10,7 @@ use crate::bytes::{Dice, Stream};
 use crate::plan::{First, Plan, Run};
 use crate::wire::{Came, Wire};
 
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Bytes that wait for the socket before more are made.
 const AHEAD: usize = 64 * 1024;
@@ -262,7 +262,7 @@ fn request(plan: &Plan) -> Vec<u8> {
     .into_bytes()
 }
 
-fn answer() -> Vec<u8> {
+pub(crate) fn answer() -> Vec<u8> {
     let accept = encode_block(&sha1(format!("{KEY}{GUID}").as_bytes()));
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
