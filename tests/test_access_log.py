@@ -114,6 +114,7 @@ def test_line_comes_after_a_reload_in_the_new_file(site, client, mpm):
         assert "/kept" not in old.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPM)
 def test_lines_of_ten_generations(site, client, mpm):
     """Each reload leaves a tunnel in a drain process: each has its one line at its end, whichever child is there then."""

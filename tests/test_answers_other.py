@@ -280,6 +280,7 @@ def test_deviation_from_stock(stock, ours, origin, client, name):
     assert (heard.heads[1].split(b"\r\n")[0], heard.bodies[1], heard.end) == (b"HTTP/1.1 200 OK", b"plain\n", "eof")
 
 
+@pytest.mark.slow
 def test_large_refusal_is_streamed_in_bounded_memory(ours, origin, client):
     """200 MB behind a 403: neither httpd's nor our memory may grow with it."""
     size = 200 << 20

@@ -302,6 +302,7 @@ def test_sticky_session_wins(httpd, members, client, mpm):
     assert back.open == [10, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_counts_of_a_killed_child_are_free(httpd, members, client, mpm):
     """As its tunnels are: others come in their place, and no limit is reached too soon."""

@@ -202,6 +202,7 @@ FAST = ["test_many[plain-event]", "test_many[tls1.3-event]", "test_single"]
 LEFT_OUT = ["1 further parameters of tests that ran", "7 on other MPMs than event", "1 slow tests", "all tests/novnc", "all tests/recipes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["0", "2"])
 def test_fast_runs_one_quick_path_and_says_what_it_left_out(tmp_path, processes):
     (tmp_path / "test_some.py").write_text(SOME_TESTS)

@@ -93,6 +93,7 @@ def test_promtool_has_nothing_to_say_of_the_metrics():
     assert promtool("check", "metrics", input=METRICS.read_text()) == ""
 
 
+@pytest.mark.slow
 def test_promtool_takes_the_alerts():
     assert f"{len(ALERT_NAMES)} rules found" in promtool("check", "rules", ALERTS)
     assert "SUCCESS" in promtool("test", "rules", ALERTS_TEST)

@@ -38,6 +38,7 @@ def test_every_step_is_in_the_table():
     assert rows == sorted(STEPS)
 
 
+@pytest.mark.slow
 def test_what_is_installed_has_no_failpoints():
     module = paths.module_under_test().read_bytes()
     assert b"WSF_FAILPOINTS" not in module

@@ -337,6 +337,7 @@ def test_key_update_and_a_client_that_does_not_read(server, origins, records, pa
     talk.close()
 
 
+@pytest.mark.slow
 def test_key_updates_whose_answers_are_not_taken(server, origins, records):
     """httpd would wait for each of them, up to Timeout and anew for each; the relay waits for none."""
     talk, raw = records(receive_buffer=TINY)

@@ -145,6 +145,7 @@ def check(target, *arguments):
                           env={**os.environ, f"CC_{target.replace('-', '_')}": "cc"})  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_types_are_those_of_musl_too():
     """Where its C library differs from glibc in types and calls."""

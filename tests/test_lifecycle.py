@@ -177,6 +177,7 @@ def test_turned_on_and_off_by_reloads(httpd, backend, client):
         wait.until(lambda expected=expected: client(port).ask(http.handshake()).status == expected, f"{expected}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
 def test_stop_with_open_tunnels(httpd, backend, client, mpm):
     """A stop ends the tunnels and leaves nobody behind; in the thread it takes as long as for stock."""
@@ -195,6 +196,7 @@ def test_stop_with_open_tunnels(httpd, backend, client, mpm):
         connection.wait_closed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_no_growth_of_a_child_over_many_tunnels(httpd, backend, client, mpm):
     """Descriptors and memory of the child after 400 tunnels and 400 refusals are those after 200."""

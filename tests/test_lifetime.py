@@ -115,6 +115,7 @@ def test_a_silent_tunnel_ends_too(server, carrier, tunnel, path):
     took(carrier.ended(server, talk, "server", why))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LIMITS)
 def test_within_a_frame_nothing_is_inserted(server, carrier, tunnel, path):
     half = websocket.Frame(websocket.BINARY, b"x" * 100).encode(mask=False)[:50]

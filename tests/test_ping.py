@@ -77,6 +77,7 @@ def test_client_that_does_not_answer_is_gone(server, carrier, tunnel, kind, to):
     carrier.ended(server, talk, "client", "ping-timeout")
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("relay", mpms=["event"])
 def test_nothing_is_put_into_a_long_frame(server, carrier, tunnel):
     """Nor is who is sent one gone for want of an answer, before it could be asked."""
@@ -114,6 +115,7 @@ def is_whole(read_exactly, mask):
     assert read_exactly(2) == bytes([0x89, mask])
 
 
+@pytest.mark.slow
 @pytest.mark.carriers("relay", mpms=["event"])
 @pytest.mark.timeout(300)
 def test_nothing_is_put_into_a_frame_that_the_kernel_carries(server, carrier, tunnel, origins):

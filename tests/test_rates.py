@@ -94,6 +94,7 @@ def test_bytes_come_no_faster(server, carrier, tunnel, kind, to):
     is_right(seen.times[1] - seen.times[0])
 
 
+@pytest.mark.slow
 def test_client_waits_and_back_end_does_not(server, carrier, tunnel):
     """Backpressure reaches the client; meanwhile it gets what the back end says, orders too."""
     said = Frame(BINARY, b"z" * 200_000).encode(mask=False)
@@ -113,6 +114,7 @@ def test_client_waits_and_back_end_does_not(server, carrier, tunnel):
     assert data.startswith(got) and len(got) < sent / 2
 
 
+@pytest.mark.slow
 def test_half_close_comes_behind_it(server, carrier, tunnel):
     talk = tunnel("plain", "tcp", steps.drain, steps.close, path="/bytes")
     data = struct.pack("!BBQI", 0x82, 0xFF, 2 * BANDWIDTH, 0) + b"x" * (2 * BANDWIDTH)

@@ -145,6 +145,7 @@ AP_DECLARE_MODULE(impostor) = { STANDARD20_MODULE_STUFF, NULL, NULL, NULL, NULL,
 """
 
 
+@pytest.mark.slow
 def test_tls_that_is_not_shown_keeps_the_tunnel(httpd, backend, client, tmp_path):
     """Bytes behind a TLS filter are not the tunnel's, whoever's it is: without its session they stay there."""
     (tmp_path / "mod_impostor.c").write_text(IMPOSTOR)

@@ -404,6 +404,7 @@ def test_few_descriptors(httpd, backend, client, mpm, limit):
         accepted(client, server).echoes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 @pytest.mark.parametrize(("soft", "hard"), [(512, 8192), (2048, 8192)])
 def test_descriptors_are_high_and_end_with_the_process(httpd, backend, client, mpm, soft, hard):

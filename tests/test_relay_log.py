@@ -63,6 +63,7 @@ def piped(site):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("mpm", MPMS)
 def test_a_log_that_stands_still_holds_no_tunnel(piped, client, mpm):
@@ -86,6 +87,7 @@ def test_a_log_that_stands_still_holds_no_tunnel(piped, client, mpm):
     assert one.count("LinesLost") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("mpm", MPMS)
 def test_a_child_ends_although_its_log_stands_still(piped, client, mpm):

@@ -48,6 +48,7 @@ def test_reloads_drop_no_tunnel_and_hold_no_slot(site, client, certificate, mpm)
     assert len(said) == len(tunnels) + RELOADS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_recycled_children_drop_no_tunnel(site, client, certificate, mpm):
     one = site(mpm, "MaxConnectionsPerChild 10")

@@ -102,6 +102,7 @@ def test_a_collected_tunnel_of_another_protocol_is_no_websocket(site, client):
     assert talk.end() == "eof"
 
 
+@pytest.mark.slow
 def test_limit_by_client_counts_collected_tunnels(site, client):
     one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 5")
     tunnels = [relayed(client, one) for _ in range(5)]

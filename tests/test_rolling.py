@@ -79,6 +79,7 @@ def ended(one, closed):
     one.server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_tunnels_end_spread_at_the_drain_timeout(site, many, mpm):
     """Over its last part: none is left when it is over."""
@@ -94,6 +95,7 @@ def test_tunnels_end_spread_at_the_drain_timeout(site, many, mpm):
     one.server.log.wait_for("WSF0202.*by the server: drain-timeout", len(closed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 def test_tunnels_of_an_evicted_process_end_spread(site, many, mpm):
     """How many processes there are of prefork's is a matter of chance."""
@@ -128,6 +130,7 @@ def test_processes_that_end_spread_are_bounded(site, many):
     wait.until(lambda: len(one.drains()) == 2, one.drains)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_graceful_stop_ends_tunnels_of_all_generations_spread(site, many, mpm):
     """Within its timeout; the parent stays for as long as there are tunnels."""
@@ -233,6 +236,7 @@ def test_graceful_stop_with_a_process_of_another_build(site, many):
     ended(one, closed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_logs_that_are_piped_to_programs_have_the_lines_of_a_graceful_stop(site, many, mpm):
     """httpd ends those programs by SIGTERM, also with lines unread in their pipes. These take no notice of it, and end with them."""
@@ -256,6 +260,7 @@ ErrorLog "|$exec env --ignore-signal=TERM tee -a {files[1]}"
     one.server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGWINCH], ids=["stop", "graceful-stop"])
 def test_a_log_that_stands_still_holds_up_no_stop(site, many, mpm, how):
@@ -280,6 +285,7 @@ def test_a_log_that_stands_still_holds_up_no_stop(site, many, mpm, how):
     one.server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "worker"])
 def test_tunnels_of_a_child_that_has_work_end_with_the_others(site, many, backend, client, mpm):
     """A child waits for its threads, and carries its tunnels meanwhile."""

@@ -136,6 +136,7 @@ def test_nothing_is_written_to_the_file_of_locks(httpd, backend):
         locks.write(b"x")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mpm", MPMS)
 def test_random_bytes_in_shared_memory(httpd, backend, client, mpm):

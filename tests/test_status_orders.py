@@ -222,6 +222,7 @@ def test_orders_while_tunnels_open(site, backend, mpm, relay, client):
     page.wait_tunnels(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
 def test_orders_while_tunnels_change_their_process(site, backend, client, mpm):
     """At reloads, by a fork and through the queue: each of them ends that was told to."""
