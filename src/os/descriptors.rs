@@ -24,20 +24,19 @@ pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the soft limit of descriptors to the hard one, in a child process, and
+/// Raises the soft limit of descriptors to the hard one, in a child process, if the kernel lets it;
 /// returns the limit. What httpd had to itself before stays its own.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn raise_limit() -> io::Result<u64> {
+pub fn raise_limit() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let (before, most) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
     if before < most {
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+            return before;
+        }
         let lowest = RawFd::try_from(before).unwrap_or(RawFd::MAX).max(SELECTABLE);
         LOWEST.store(lowest, Ordering::Relaxed);
     }
-    Ok(before.max(most))
+    before.max(most)
 }
 
 /// Has the kernel make room for as many descriptors as `tunnels` need, up to a bound. To be called

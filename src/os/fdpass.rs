@@ -12,6 +12,8 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
+use crate::poll;
+
 /// The longest message. The kernel's bound for one is above 200 KiB.
 pub const MESSAGE: usize = 64 * 1024;
 
@@ -58,7 +60,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     let mut room = [MaybeUninit::uninit(); CONTROL];
     let mut control = RecvAncillaryBuffer::new(&mut room);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let came = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    let came = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+        .inspect_err(poll::rest_after)?;
     let is_cut = came.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
     // Those of a message that is refused are closed here.
     let rights = control.drain().filter_map(|message| match message {

@@ -41,7 +41,7 @@ pub fn receive<'b>(pipe: BorrowedFd<'_>, buffer: &'b mut Vec<u8>) -> &'b [u8] {
     if poll::is_readable(pipe) {
         buffer.reserve_exact(LINE_PIPE_BYTES);
         // Nothing is there if another process was faster.
-        let _ = rustix::io::read(pipe, spare_capacity(buffer));
+        let _ = rustix::io::read(pipe, spare_capacity(buffer)).inspect_err(poll::rest_after);
     }
     buffer
 }
@@ -68,7 +68,8 @@ impl<'p> Reader<'p> {
         let Self { pipe, own: [read, write], buffer } = self;
         buffer.clear();
         // What moves are the pipe's pages, and no line is in two of them.
-        if splice(*pipe, None, write, None, LINE_PIPE_BYTES, SpliceFlags::NONBLOCK).is_ok() {
+        let moved = splice(*pipe, None, write, None, LINE_PIPE_BYTES, SpliceFlags::NONBLOCK);
+        if moved.inspect_err(poll::rest_after).is_ok() {
             buffer.reserve_exact(LINE_PIPE_BYTES);
             let _ = rustix::io::read(read, spare_capacity(buffer));
         }

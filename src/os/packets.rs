@@ -9,6 +9,8 @@ use rustix::net::{
     socketpair,
 };
 
+use crate::poll;
+
 /// The longest message.
 pub const PACKET_BYTES: usize = 128 * 1024;
 
@@ -44,6 +46,6 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
 /// # Errors
 /// `WouldBlock` if none is there.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let (length, _) = recv(socket, buffer, RecvFlags::DONTWAIT)?;
+    let (length, _) = recv(socket, buffer, RecvFlags::DONTWAIT).inspect_err(poll::rest_after)?;
     Ok(length)
 }

@@ -4,6 +4,35 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::thread::nanosleep;
+
+/// How long whoever was refused what should have worked leaves the kernel alone.
+const REST: Duration = Duration::from_millis(20);
+
+/// Rests after a call failed for which the kernel had said that it is time. Whoever is asked to try
+/// again does so at once, and would be busy for as long as the kernel refuses: it may be short of
+/// memory, or forbid the call.
+pub(crate) fn rest_after(error: &Errno) {
+    rest(*error, REST);
+}
+
+fn rest(error: Errno, longest: Duration) {
+    // That there is nothing, after all, or a signal, is no refusal.
+    if !matches!(error, Errno::AGAIN | Errno::INTR)
+        && let Some(time) = timespec(Some(REST.min(longest)))
+    {
+        let _ = nanosleep(&time);
+    }
+}
+
+/// Asks which of them are ready, and waits for at most so long. Says how many are.
+fn ask(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> usize {
+    poll(fds, timespec(timeout).as_ref()).unwrap_or_else(|error| {
+        rest(error, timeout.unwrap_or(REST));
+        0
+    })
+}
 
 /// Waits until one of the descriptors is readable, for at most so long; `None` is for ever. Says
 /// which are. An end and an error can be read too.
@@ -25,7 +54,7 @@ pub fn wait<const N: usize>(
         let fd = next.take().or_else(|| present.next()).unwrap_or(first);
         PollFd::from_borrowed_fd(*fd, PollFlags::IN)
     });
-    let ready = poll(&mut polled[..count], timespec(timeout).as_ref()).unwrap_or(0);
+    let ready = ask(&mut polled[..count], timeout);
     let mut polled = polled[..count].iter();
     fds.map(|fd| {
         fd.is_some() && polled.next().is_some_and(|one| !one.revents().is_empty()) && ready > 0
@@ -41,17 +70,17 @@ pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
 pub fn wait_for_room(fd: BorrowedFd<'_>, timeout: Duration) {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     // Whether there is room shows when the caller writes.
-    let _ = poll(&mut polled, timespec(Some(timeout)).as_ref());
+    ask(&mut polled, Some(timeout));
 }
 
 /// Whether the descriptor takes bytes now: at least a page of them, if it is a pipe.
 pub fn has_room(fd: BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    poll(&mut polled, timespec(Some(Duration::ZERO)).as_ref()).is_ok_and(|ready| ready > 0)
+    ask(&mut polled, Some(Duration::ZERO)) > 0
 }
 
 fn sleep(timeout: Option<Duration>) {
-    let _ = poll(&mut [], timespec(timeout).as_ref());
+    ask(&mut [], timeout);
 }
 
 /// As the kernel takes it. What is too long for that is for ever.

@@ -32,7 +32,8 @@ impl EventFd {
     /// Unsets it.
     pub fn clear(&self) {
         // It fails only where it is not set.
-        let _ = rustix::io::read(&self.0, &mut [0_u8; size_of::<u64>()]);
+        let _ =
+            rustix::io::read(&self.0, &mut [0_u8; size_of::<u64>()]).inspect_err(poll::rest_after);
     }
 
     /// Waits until it is set, for at most so long, and says whether it is. Signals that come meanwhile

@@ -5,7 +5,10 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::Signal;
+
+use crate::poll;
 
 /// The set of these signals.
 fn set(signals: &[c_int]) -> libc::sigset_t {
@@ -175,6 +178,9 @@ impl Notices {
         // SAFETY: writes no more than the size of the structure.
         let got = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if usize::try_from(got) != Ok(size) {
+            if let Some(error) = Errno::from_io_error(&io::Error::last_os_error()) {
+                poll::rest_after(&error);
+            }
             return None;
         }
         // SAFETY: the kernel has filled all of it.

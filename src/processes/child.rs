@@ -162,7 +162,7 @@ fn start_relay(
             return Err(io::Error::other(why.to_string()));
         }
         failpoint::check!("child.relay")?;
-        let limit = descriptors::raise_limit()?;
+        let limit = descriptors::raise_limit();
         let capacity = capacity(limit, worker_threads(), settings.threads as u64);
         slot.capacity.store(capacity, Relaxed);
         // A child without threads has few tunnels, and there are many of them.
