@@ -158,8 +158,14 @@ impl Carried {
     /// Carries bytes both ways.
     fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let kept_before = self.client.kept() + self.backend.kept();
-        let (cause, delivered) =
-            self.count(thread, |carried| carried.pump(cx, &mut thread.buffers()));
+        let (cause, delivered) = self.count(thread, |carried| {
+            if carried.pings.is_some()
+                && let Err(cause) = carried.send_pings_along(cx, thread.now())
+            {
+                return Poll::Ready(cause);
+            }
+            carried.pump(cx, &mut thread.buffers())
+        });
         // With TLS a byte counts as delivered once it is encrypted.
         let moved = delivered || self.client.kept() + self.backend.kept() < kept_before;
         // Nor is it silent if what its client says is not read yet.
@@ -371,8 +377,8 @@ impl Carried {
         let mut gone = None;
         for at in 0..pings.sides.len() {
             let (from, to, sink) = match at {
-                0 => (&mut state.up, &mut state.down, &mut *client),
-                _ => (&mut state.down, &mut state.up, &mut *backend),
+                0 => (&state.up, &mut state.down, &mut *client),
+                _ => (&state.down, &mut state.up, &mut *backend),
             };
             let by = pings.sides[at].by;
             if from.held_until().is_some() {
@@ -382,7 +388,7 @@ impl Carried {
                 Due::Nothing => {}
                 // A side that has ended is not asked.
                 Due::Gone | Due::Ping if !from.is_open() => pings.pinged(at, false, now),
-                Due::Ping => match to.ping(cx, sink) {
+                Due::Ping => match to.ping(cx, sink, false) {
                     Ok(is_sent) => pings.pinged(at, is_sent, now),
                     Err(error) => return Err(Cause::from_error(&error, by)),
                 },
@@ -390,6 +396,27 @@ impl Carried {
             }
         }
         Ok(gone)
+    }
+
+    /// Sends Pings that are soon due to sides that are about to get something of the other: both are
+    /// one packet. Where all are silent that is the Pong of the other.
+    fn send_pings_along(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Cause> {
+        let Carried { client, backend, state, pings: Some(pings), .. } = self else {
+            return Ok(());
+        };
+        for at in 0..pings.sides.len() {
+            let (from, to, source, sink) = match at {
+                0 => (&state.up, &mut state.down, &mut *backend, &mut *client),
+                _ => (&state.down, &mut state.up, &mut *client, &mut *backend),
+            };
+            if pings.is_near(at, now) && from.is_open() && source.has_news(cx) {
+                let by = pings.sides[at].by;
+                if to.ping(cx, sink, true).map_err(|error| Cause::from_error(&error, by))? {
+                    pings.pinged(at, true, now);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn into_tunnel(self) -> Tunnel {

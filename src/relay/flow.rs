@@ -164,12 +164,18 @@ impl Flow {
     }
 
     /// Sends the sink a Ping, if it takes one now and the source is between two frames. Says whether.
-    pub(crate) fn ping(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<bool> {
+    /// If `more` follows at once, it may wait for that.
+    pub(crate) fn ping(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        more: bool,
+    ) -> io::Result<bool> {
         if !self.is_open() || self.is_blocked(sink) || !self.frames.at_boundary() {
             return Ok(false);
         }
         let (frame, length) = self.frames.ping_frame();
-        self.send(cx, sink, &frame[..length], false)?;
+        self.send(cx, sink, &frame[..length], more)?;
         // What TLS keeps of it goes out when there is room.
         if let Poll::Ready(Err(error)) = sink.poll_flush(cx) {
             return Err(error);

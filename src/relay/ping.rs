@@ -180,6 +180,13 @@ impl Silences {
         }
     }
 
+    /// Whether a Ping may go to a side before its time, with something that goes there anyway: as early
+    /// as one may by chance.
+    pub(crate) fn is_near(&self, at: usize, now: Instant) -> bool {
+        let side = &self.sides[at];
+        !side.is_pinged && now + (self.interval / PHASES - side.phase) >= side.next
+    }
+
     /// It may have something to say that is not read yet.
     pub(crate) fn held_back(&mut self, at: usize, now: Instant) {
         let side = &mut self.sides[at];

@@ -1,5 +1,6 @@
 //! The system calls on the socket of a side, which a TLS session makes too.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -140,11 +141,20 @@ pub(crate) fn coarse_seconds() -> u32 {
     time.tv_sec as u32
 }
 
-/// Four unpredictable bytes (RFC 6455 5.3).
+/// Four unpredictable bytes (RFC 6455 5.3), asked of the kernel in advance for a number of frames.
 pub(crate) fn random() -> [u8; 4] {
-    let mut key = [0; 4];
-    // SAFETY: the kernel writes at most key.len() bytes into key. Where the call fails the key
-    // is all zero: still a valid one.
-    unsafe { libc::getrandom(key.as_mut_ptr().cast::<c_void>(), key.len(), 0) };
-    key
+    const AT_ONCE: usize = 64;
+    thread_local! {
+        static STORE: RefCell<Vec<[u8; 4]>> = const { RefCell::new(Vec::new()) };
+    }
+    STORE.with_borrow_mut(|store| {
+        store.pop().unwrap_or_else(|| {
+            let mut bytes = [[0; 4]; AT_ONCE];
+            // SAFETY: the kernel writes at most the size of `bytes` into it. Where the call fails the
+            // keys are all zero: still valid ones.
+            unsafe { libc::getrandom(bytes.as_mut_ptr().cast::<c_void>(), size_of_val(&bytes), 0) };
+            store.extend_from_slice(&bytes[1..]);
+            bytes[0]
+        })
+    })
 }

@@ -153,6 +153,11 @@ impl Stream {
         }
     }
 
+    /// Whether something has come of the peer, as far as that is known without asking the kernel.
+    pub(crate) fn has_news(&self, cx: &mut Context<'_>) -> bool {
+        matches!(self.io.poll_read_ready(cx), Poll::Ready(Ok(_)))
+    }
+
     /// Whether the end has come, and nothing before it. With TLS a read would have to tell.
     pub(crate) fn has_ended(&self) -> bool {
         self.tls.is_none() && socket::has_ended(self.fd())

@@ -15,11 +15,15 @@ const TIMEOUT: Duration = Duration::from_millis(600);
 const SLACK: Duration = Duration::from_secs(3);
 
 fn open(frames: [Tracker; 2]) -> (Relay, TcpStream, TcpStream, Ends) {
+    open_with(frames, INTERVAL)
+}
+
+fn open_with(frames: [Tracker; 2], interval: Duration) -> (Relay, TcpStream, TcpStream, Ends) {
     let (client, a) = tcp_pair();
     let (backend, b) = tcp_pair();
     let (record, ends) = record();
     let rules = Rules {
-        ping_interval: Some(INTERVAL),
+        ping_interval: Some(interval),
         ping_timeout: Some(TIMEOUT),
         linger: Some(Duration::from_millis(100)),
         ..Rules::default()
@@ -59,6 +63,47 @@ fn both_sides_are_asked_and_their_answers_go_on() {
     }
     drop((client, backend));
     ends.wait();
+}
+
+/// Who is asked first is a matter of chance, and now and then both are at once.
+#[test]
+fn who_is_asked_second_gets_the_ping_with_the_others_pong() {
+    const PONG: [u8; 6] = [0x8a, 0x80, 1, 2, 3, 4];
+    const TRIES: usize = 12;
+    let (mut together, mut tries) = (0, 0);
+    while together < 2 {
+        tries += 1;
+        assert!(tries <= TRIES, "{together} times together");
+        let (_relay, mut client, mut backend, ends) = open_with(websocket(), 3 * INTERVAL);
+        for side in [&client, &backend] {
+            side.set_nonblocking(true).expect("not blocking");
+        }
+        let mut buffer = [0; 32];
+        let client_is_first = loop {
+            if client.read(&mut buffer).is_ok() {
+                break true;
+            }
+            if backend.read(&mut buffer).is_ok() {
+                break false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        for side in [&client, &backend] {
+            side.set_nonblocking(false).expect("blocking");
+        }
+        let got = if client_is_first {
+            client.write_all(&PONG).expect("write");
+            let length = backend.read(&mut buffer).expect("read");
+            (buffer[..2] == [0x89, 0x80]).then(|| buffer[6..length] == PONG)
+        } else {
+            backend.write_all(&[0x8a, 0]).expect("write");
+            let length = client.read(&mut buffer).expect("read");
+            (buffer[..2] == [0x89, 0]).then(|| buffer[2..length] == [0x8a, 0])
+        };
+        together += usize::from(got.expect("a Ping first"));
+        drop((client, backend));
+        ends.wait();
+    }
 }
 
 #[test]
