@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import artefacts, config, paths
+from harness import artefacts, config, paths, reports
 from harness.backend import Backend
 from harness.certs import Certificate
 from harness.httpd import Httpd
@@ -62,6 +62,7 @@ def _forget(made, request):
             complaints = server.log.verdict()
         except Exception as error:
             complaints = [f"stop: {error!r}"]
+        complaints += reports.of_server(server)
         if complaints:
             wrong += [*complaints, server.log.text()]
             artefacts.keep(server, request.node.nodeid)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, http, paths, steps, wait, websocket
+from harness import config, http, paths, reports, steps, wait, websocket
 from harness.errorlog import ErrorLog
 from harness.libclient import connect
 
@@ -128,6 +128,60 @@ def test_crash_of_a_child_is_a_failure(httpd, backend):
     server.log.open_span()
 
 
+def test_another_program_in_the_place_of_httpd(monkeypatch):
+    monkeypatch.setenv("WSF_HTTPD", "/opt/watched/httpd")
+    assert str(paths.httpd.__wrapped__()) == "/opt/watched/httpd"
+
+
+LEAK = """
+=================================================================
+==17==ERROR: LeakSanitizer: detected memory leaks
+
+Direct leak of 3 byte(s) in 1 object(s) allocated from:
+    #0 0x7f01  (/opt/asan.so+0x11) (BuildId: 11)
+    #1 0x7f02  ({file}+{address}) (BuildId: 22)
+
+Indirect leak of 2 byte(s) in 1 object(s) allocated from:
+    #0 0x7f01  (/tmp/mod_wsforward.so+0x11) (BuildId: 11)
+
+SUMMARY: AddressSanitizer: 5 byte(s) leaked in 2 allocation(s).
+"""
+
+
+def test_what_a_sanitizer_reported_is_found(httpd, backend, monkeypatch, tmp_path):
+    """Of this server's processes. Leaks that are ours, or of a connection, but not of threads that a forked process
+    has not; and whatever is no leak."""
+    monkeypatch.setenv("WSF_REPORTS", str(tmp_path))
+    monkeypatch.setenv("WSF_WATCHED", str(paths.httpd.__wrapped__()))
+    names = {"0x1": "std::thread::lifecycle::spawn_unchecked", "0x2": "lost /src/lib.rs:1"}
+    monkeypatch.setattr(reports, "_learn", lambda frames: reports._names.update((frame, names.get(frame[1], "?")) for frame in frames))
+    monkeypatch.setattr(reports, "_names", {})
+    server, _ = stock(httpd, backend())
+
+    def found(text, pid=17):
+        file = tmp_path / f"{server.directory.name}.{pid}"
+        file.write_text(text)
+        (tmp_path / "wsf-another.19").write_text("of another server")
+        (tmp_path / "noted").write_text("18 wsforward-drain _exit\n")
+        said = reports.of_server(server)
+        file.unlink()
+        return said
+
+    of_module, of_httpd = "/tmp/wsf-1/mod_wsforward.so", paths.httpd()
+    assert not found("")
+    assert not found(LEAK.format(file=of_httpd, address="0x2"))
+    assert not found(LEAK.format(file=of_module, address="0x1"), 18)
+    [said] = found(LEAK.format(file=of_module, address="0x2"), 18)
+    assert "Direct leak of 3 byte" in said and "lost /src/lib.rs:1 (mod_wsforward.so)" in said and "asan.so" in said
+    assert len(found(LEAK.format(file=of_module, address="0x1"))) == 1
+    [said] = found("==17==ERROR: AddressSanitizer: heap-use-after-free")
+    assert "heap-use-after-free" in said
+    start = hex(min(reports._of_connections())[0])
+    assert len(found(LEAK.format(file=of_httpd, address=start))) == 1
+    # The fixture looks, too.
+    monkeypatch.delenv("WSF_REPORTS")
+
+
 def test_configtest_and_reload(httpd, backend, client):
     origin = backend()
     server, port = stock(httpd, origin)
@@ -165,7 +219,7 @@ def test_a_bound_grows_with_the_machine_s_load(monkeypatch):
     for average, running, factor in ((0.1, 1, 1), (6.0, 1, 3), (0.1, 8, 4), (500.0, 1, wait.MAX_FACTOR)):
         monkeypatch.setattr(os, "getloadavg", lambda average=average: (average, 0.0, 0.0))
         monkeypatch.setattr(wait.Path, "read_text", lambda _, running=running: f"0.1 0.1 0.1 {running}/400 1\n")
-        assert wait.scaled(5) == 5 * factor
+        assert wait.scaled(5) == 5 * factor * wait.SLOWNESS
 
 
 def test_a_condition_has_longer_on_a_busy_machine(monkeypatch):

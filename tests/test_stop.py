@@ -19,7 +19,7 @@ ONE = {
 STOPS = {"stop": signal.SIGTERM, "restart": signal.SIGHUP}
 #: httpd repeats its SIGTERM after so many seconds, and kills what is left after nine. What is measured
 #: is a few hundredths; the bound is for a machine that is busy.
-REPEATED = 3
+REPEATED = 3 * wait.SLOWNESS
 
 
 class Holding:

@@ -26,7 +26,9 @@ def apxs(name):
 
 @functools.cache
 def httpd():
-    """The httpd program that belongs to apxs."""
+    """The httpd program that belongs to apxs, or what `WSF_HTTPD` names in its place (ci/sanitizers)."""
+    if named := os.environ.get("WSF_HTTPD"):
+        return Path(named)
     for name in (apxs("PROGNAME"), "apache2", "httpd"):
         program = Path(apxs("SBINDIR")) / name
         if program.exists():

@@ -10,6 +10,8 @@ DEADLINE = 10.0
 PATIENCE = 30.0
 #: No bound grows by more than this factor, however busy the machine is.
 MAX_FACTOR = 8.0
+#: How much longer httpd takes where its every access to memory is looked at (ci/sanitizers).
+SLOWNESS = float(os.environ.get("WSF_SLOWNESS", "1"))
 
 
 class TimedOut(AssertionError):
@@ -22,7 +24,7 @@ def scaled(seconds):
     For what was measured with time.monotonic(); ask for it when the measurement is over.
     """
     running = int(Path("/proc/loadavg").read_text().split()[3].split("/")[0])
-    return seconds * min(MAX_FACTOR, max(1.0, max(os.getloadavg()[0], running) / os.cpu_count()))
+    return SLOWNESS * seconds * min(MAX_FACTOR, max(1.0, max(os.getloadavg()[0], running) / os.cpu_count()))
 
 
 def until(condition, what, timeout=DEADLINE, every=0.01):

@@ -1,0 +1,125 @@
+"""What ci/sanitizers reports of processes, and what of it is a finding.
+
+Of leaks those that are ours, or of a connection: httpd's modules leave some of their configuration behind,
+without this module too. `python -m harness.reports FOLDER` shows the findings, and fails if there are any.
+"""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from . import paths
+
+LEAK = re.compile(r"^(Direct|Indirect) leak of .*\n((?: +#.*\n)+)\n?", re.M)
+#: What stands around leaks, and what is said of threads that a forked process has not.
+AROUND = re.compile(r"^=+$|^==\d+==ERROR: LeakSanitizer: detected memory leaks$|^SUMMARY: AddressSanitizer: .* leaked in .*$"
+                    r"|^==\d+==Running thread \d+ was not suspended\. False leaks are possible\.$", re.M)  # fmt: skip
+#: A frame. Names are found later, and for findings alone: a process that looks for them ends late.
+FRAME = re.compile(r"\((/[^()\s]+)\+(0x[0-9a-f]+)\)(?: \(BuildId: \w+\))?")
+#: What httpd runs for a connection: mod_ssl makes its TLS session, which we take over.
+CONNECTION = ("ap_run_process_connection", "ap_run_pre_connection")
+#: Leaks that are none, by a frame. With the reason.
+KNOWN = (
+    # mod_proxy's connections to a back end, which it makes with the first request, for as long as the child lives.
+    r"ap_proxy_initialize_worker",
+)
+KNOWN_OF_DRAINS = (
+    *KNOWN,
+    # A drain process is forked from a child, and has none of its threads: what only they know is nobody's.
+    # It is as much for each thread, whatever they did.
+    r"std::thread::lifecycle::spawn_unchecked|std::thread::spawnhook",
+)
+
+
+@functools.cache
+def _of_connections():
+    """Where in httpd those functions are: first and last address."""
+    listed = subprocess.run(["nm", "-D", "-S", _httpd()], capture_output=True, text=True, check=True).stdout
+    words = (line.split() for line in listed.splitlines())
+    found = [(int(start, 16), int(start, 16) + int(size, 16)) for start, size, _, name in
+             (each for each in words if len(each) == 4) if name in CONNECTION]  # fmt: skip
+    assert len(found) == len(CONNECTION), listed
+    return found
+
+
+def _httpd():
+    return os.environ["WSF_WATCHED"]
+
+
+def _is_of_connection(file, address):
+    return file == _httpd() and any(start <= int(address, 16) < end for start, end in _of_connections())
+
+
+def _is_ours(stack):
+    # A module that was unloaded since has no name.
+    return "unknown module" in stack or any(
+        Path(file).name == "mod_wsforward.so" or _is_of_connection(file, address) for file, address in FRAME.findall(stack))
+
+
+_names = {}
+
+
+def _learn(frames):
+    """Finds functions and lines of these frames, of each file in one go: the module has much to look through."""
+    for file in {file for file, address in frames if (file, address) not in _names}:
+        addresses = sorted({address for where, address in frames if where == file})
+        # The suite's copy of the module may be gone.
+        program = paths.module_under_test() if Path(file).name == "mod_wsforward.so" else file
+        done = subprocess.run(["llvm-symbolizer", "--pretty-print", f"--obj={program}", *addresses],
+                              capture_output=True, text=True)  # fmt: skip
+        for address, lines in zip(addresses, done.stdout.split("\n\n"), strict=False):
+            lines = [line.removeprefix(" (inlined by) ") for line in lines.strip().splitlines()]
+            _names[file, address] = " < ".join(lines) or "?"
+
+
+def named(text):
+    """The same with names in the place of addresses."""
+    _learn(FRAME.findall(text))
+    return FRAME.sub(lambda frame: f"{_names.get(frame.groups(), '?')} ({Path(frame[1]).name})", text)
+
+
+def findings(text, is_drain=False):
+    """Of one process: each leak, or what else there is. What hangs on a leak (Indirect) is not said beside it."""
+    leaks = [leak[0] for leak in LEAK.finditer(text) if leak[1] == "Direct" and _is_ours(leak[2])]
+    # All names at once.
+    leaks = named("\0".join(leaks)).split("\0") if leaks else []
+    known = re.compile("|".join(KNOWN_OF_DRAINS if is_drain else KNOWN))
+    leaks = [leak for leak in leaks if not known.search(leak)]
+    rest = AROUND.sub("", LEAK.sub("", text)).strip()
+    return leaks + ([named(rest)] if rest else [])
+
+
+def drains(folder):
+    """Which of the processes were drain processes."""
+    notes = folder / "noted"
+    lines = notes.read_text().splitlines() if notes.exists() else []
+    return {pid for pid, name, _ in map(str.split, lines) if name == "wsforward-drain"}
+
+
+def of(folder, pattern="*"):
+    """The findings of each process with one."""
+    found = {}
+    for file in sorted(folder.glob(f"{pattern}.[0-9]*")):
+        if texts := findings(file.read_text(errors="replace"), file.suffix[1:] in drains(folder)):
+            found[file.name] = texts
+    return found
+
+
+def of_server(server):
+    """The findings in processes of this server; none without a sanitizer."""
+    folder = os.environ.get("WSF_REPORTS")
+    return ["\n".join([name, *text]) for name, text in of(Path(folder), server.directory.name).items()] if folder else []
+
+
+def main():
+    found = of(Path(sys.argv[1]))
+    for name, texts in found.items():
+        print(f"== {name}\n" + "\n".join(texts))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
