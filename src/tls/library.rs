@@ -284,6 +284,8 @@ mod tests {
         drop(object);
         assert!(!is_loaded());
         assert!(Object::of_address(ptr::null()).is_none());
+        // The program itself is not known by its file's name.
+        assert!(Object::of_address(Object::of_address as *const c_void).is_some());
     }
 
     #[test]

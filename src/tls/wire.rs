@@ -183,7 +183,7 @@ impl Wire {
             self.overflowed = true;
             return;
         }
-        if self.sent > self.kept() {
+        if self.sent >= self.kept() {
             self.kept.drain(..self.sent);
             self.sent = 0;
         }
@@ -216,9 +216,7 @@ impl Wire {
                 // Readiness is told by its edges: a short read has emptied the socket.
                 self.empty = n < buffer.len();
                 let passed = self.follow(&buffer[..n]);
-                if passed < n {
-                    self.ahead = buffer[passed..n].to_vec();
-                }
+                self.ahead = buffer[passed..n].to_vec();
                 (passed > 0).then_some(passed)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -485,6 +483,19 @@ mod tests {
             assert_eq!(wire.read(&mut buffer), Some(8));
             assert!(!wire.has_ahead());
         }
+        // So do those that come of the socket when it had its share. That is not the end.
+        let (ours, mut peer) = UnixStream::pair().expect("pair");
+        let mut wire = wire(&ours);
+        wire.follow_records();
+        peer.write_all(&bytes[..begins[RECORDS]]).expect("write");
+        let mut buffer = [0; 1000];
+        assert_eq!(wire.read(&mut buffer), Some(begins[RECORDS]));
+        peer.write_all(&bytes[begins[RECORDS]..]).expect("write");
+        wire.empty = false;
+        assert_eq!(wire.read(&mut buffer), None);
+        assert!(!wire.starved && !wire.ended && wire.has_ahead());
+        assert_eq!(wire.take_begun(), RECORDS);
+        assert_eq!(wire.read(&mut buffer), Some(begins[2 * RECORDS] - begins[RECORDS]));
     }
 
     #[test]
@@ -537,6 +548,37 @@ mod tests {
         assert_eq!(writing.kept(), 0);
     }
 
+    /// Even where the socket has room by then.
+    #[test]
+    fn what_is_kept_goes_first() {
+        let (ours, mut peer) = UnixStream::pair().expect("pair");
+        let mut wire = wire(&ours);
+        wire.lift_limit();
+        let bytes: Vec<u8> = (0..2 << 20).map(|n: usize| (n % 251) as u8).collect();
+        wire.write(&bytes);
+        let kept = wire.kept();
+        assert!(kept > 500_000);
+        let mut read = vec![0; bytes.len() - kept];
+        peer.read_exact(&mut read).expect("read");
+        wire.write(b"behind it");
+        assert_eq!(wire.kept(), kept + 9);
+        peer.set_nonblocking(true).expect("nonblocking");
+        let mut part = [0; 65_536];
+        while wire.flush().is_err() {
+            // What went out takes no memory beyond as much again.
+            wire.write(b"");
+            assert!(wire.kept.len() <= 2 * wire.kept());
+            while let Ok(n) = peer.read(&mut part) {
+                read.extend_from_slice(&part[..n]);
+            }
+            assert!(read.len() <= bytes.len() + 9);
+        }
+        while let Ok(n) = peer.read(&mut part) {
+            read.extend_from_slice(&part[..n]);
+        }
+        assert!(read == [&bytes[..], b"behind it"].concat());
+    }
+
     #[test]
     fn nothing_follows_the_last() {
         let (ours, peer) = UnixStream::pair().expect("pair");
@@ -567,7 +609,7 @@ mod tests {
         let mut buffer = vec![0; 1 << 20];
         while let Err(error) = wire.flush() {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
-            assert!(wire.kept() > 0);
+            assert!(wire.kept() > 0 && read <= MUCH + ANSWERS);
             while let Ok(n) = (&peer).read(&mut buffer) {
                 read += n;
             }
