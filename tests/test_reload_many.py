@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import http, wait
+from harness import http, procfs, wait
 from harness.draining import site  # noqa: F401
 
 pytestmark = pytest.mark.slow
@@ -76,3 +76,26 @@ def test_tls_tunnels_outlive_many_children(site, client, certificate):
     wait.until(lambda: len(one.drains()) > ONCE, one.drains)
     print(f"{len(tunnels)} tunnels: {figures(one)}")
     assert not one.server.log.matching("WSF0202|WSF030")
+
+
+def test_memory_of_ended_tunnels_is_given_back(site, client, certificate):
+    """A process with the last few of many tunnels does not hold for days what all of them took: what is free lies
+    between what they have, and the C library keeps it."""
+    one, tls = site("event"), certificate.client_context()
+    tunnels = [tunnel(client, one, tls) for _ in range(150)]
+    one.server.reload()
+    [drain] = wait.until(one.drains, "a process has the tunnels")
+    wait.until(lambda: len(procfs.connections(drain)) == 300, "all of them")
+    begin = procfs.private_kib(drain)
+    # Every twentieth stays: it was opened between others.
+    for number, talk in enumerate(tunnels):
+        if number % 20:
+            talk.close()
+    left = [talk for number, talk in enumerate(tunnels) if number % 20 == 0]
+    wait.until(lambda: one.count("Tunnels") == len(left), lambda: f"{len(left)} are left, {one.count('Tunnels')} are there")
+    # Without it, it does not fall at all.
+    wait.until(lambda: procfs.private_kib(drain) < 0.85 * begin,
+               lambda: f"its memory falls: {begin} KiB with 150 tunnels, {procfs.private_kib(drain)} with {len(left)}")  # fmt: skip
+    print(f"{begin} KiB with 150 tunnels, {procfs.private_kib(drain)} KiB with {len(left)}")
+    for talk in left:
+        talk.echoes()

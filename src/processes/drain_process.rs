@@ -165,6 +165,8 @@ struct DrainProcess<'d> {
     /// What `ps` shows, and what was shown last.
     title: Option<Title>,
     shown: String,
+    /// How many tunnels there were when free memory was given back last, or later.
+    trimmed: usize,
     collecting: Option<Collecting>,
     /// What the number of orders was when tunnels last looked for them.
     orders_seen: Option<u32>,
@@ -261,6 +263,7 @@ impl<'d> DrainProcess<'d> {
             notices,
             title,
             shown: String::new(),
+            trimmed: 0,
             collecting: claim.map(|claim| Collecting::start(claim, terms.timeout)),
             orders_seen: None,
             plan: terms.timeout.map(|timeout| {
@@ -313,6 +316,7 @@ impl<'d> DrainProcess<'d> {
             return None;
         }
         self.show(open);
+        self.trim(open);
         self.look_at_server();
         self.follow_plan();
         let told = self.surplus.take().or_else(|| self.wait());
@@ -376,6 +380,17 @@ impl<'d> DrainProcess<'d> {
         if self.shown != text {
             title.set(&text);
             self.shown = text;
+        }
+    }
+
+    /// Gives free memory back each time half of the tunnels have ended: it lies between that of the
+    /// others, where the C library keeps it. A process with few tunnels of many would hold for days
+    /// what all of them took.
+    fn trim(&mut self, open: usize) {
+        self.trimmed = self.trimmed.max(open);
+        if open <= self.trimmed / 2 {
+            process::trim_memory();
+            self.trimmed = open;
         }
     }
 
