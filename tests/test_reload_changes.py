@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import http, procfs, steps, wait, websocket
+from harness import http, paths, procfs, steps, wait, websocket
 from harness.draining import opened, site  # noqa: F401
 from harness.rawclient import RawClient
 
@@ -128,7 +128,7 @@ def test_logs_are_let_go(site, client, certificate, mpm):
 
 
 def procfs_program(program):
-    for directory in ("/usr/bin", "/usr/sbin", "/usr/local/apache2/bin"):
+    for directory in (paths.apxs("BINDIR"), "/usr/bin", "/usr/sbin", "/usr/local/apache2/bin"):
         if os.access(f"{directory}/{program}", os.X_OK):
             return f"{directory}/{program}"
     pytest.skip(f"no {program}")
