@@ -65,6 +65,7 @@ def test_a_directive_that_httpd_is_too_old_for(monkeypatch, httpd):
     server.directives("H2WebSockets on")
     assert server.configtest()[0] == 0
     server.directives("# NotYet on")
+    server.expect_log("never logged")
     monkeypatch.setattr(config, "NEWER", {"NotYet": "http2"})
     with pytest.raises(config.NotInThisHttpd, match="mod_http2 of this httpd has no NotYet"):
         server.configtest()

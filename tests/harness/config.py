@@ -8,8 +8,8 @@ import tempfile
 
 from . import paths
 
-#: What every server of the tests loads, besides the MPM.
-BASE = ("unixd", "authz_core", "authz_host", "alias", "dir", "env", "headers", "log_config", "mime",
+#: What every server of the tests loads, besides the MPM. Debian's httpd has some of it built in.
+BASE = ("unixd", "authz_core", "authz_host", "alias", "dir", "env", "headers", "log_config", "logio", "mime",
         "rewrite", "setenvif", "slotmem_shm", "socache_shmcb", "ssl", "status",
         "lbmethod_byrequests")  # fmt: skip
 PROXY = ("proxy", "proxy_http", "proxy_balancer")
@@ -51,7 +51,7 @@ def load_modules(mpm, module, order, wstunnel, extra, without):
     ours = [f"LoadModule wsforward_module {module}"] if module else []
     proxy = [load(name) for name in (*PROXY, *(["proxy_wstunnel"] if wstunnel else []))
              if name not in without]
-    rest = [load(name) for name in (*BASE, *extra) if name not in without]
+    rest = [load(name) for name in dict.fromkeys((*BASE, *extra)) if name not in without]
     groups = {"proxy first": [rest, proxy, ours], "proxy last": [rest, ours, proxy], "ours first": [ours, rest, proxy]}[order]
     return "\n".join(filter(None, [_load_mpm(mpm), *(line for group in groups for line in group)]))
 
