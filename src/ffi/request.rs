@@ -69,7 +69,7 @@ impl<'r> Request<'r> {
     }
 
     /// Sets a header field of the response, whatever the response will be.
-    pub(crate) fn set_error_header(self, name: &CStr, value: &str) {
+    pub(crate) fn set_error_header(self, name: &'static CStr, value: &str) {
         if let Some(headers) = self.table(|record| &record.err_headers_out) {
             headers.set(name, value.as_bytes());
         }
@@ -165,7 +165,7 @@ impl<'r> Request<'r> {
     }
 
     /// Sets a header field of the response.
-    pub(crate) fn set_header(self, name: &CStr, value: &str) {
+    pub(crate) fn set_header(self, name: &'static CStr, value: &str) {
         if let Some(headers) = self.table(|record| &record.headers_out) {
             headers.set(name, value.as_bytes());
         }
@@ -363,7 +363,7 @@ impl<'r> Request<'r> {
     }
 
     /// A note of the request, which error pages (`error-notes`) and logs show.
-    pub(crate) fn set_note(self, name: &CStr, value: &str) {
+    pub(crate) fn set_note(self, name: &'static CStr, value: &str) {
         if let Some(notes) = self.notes() {
             notes.set(name, value.as_bytes());
         }

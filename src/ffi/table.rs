@@ -47,29 +47,28 @@ impl<'t> Table<'t> {
 
     /// All values of `name`, joined with commas (RFC 9110, section 5.3).
     pub(crate) fn get(self, name: &CStr) -> Option<&'t [u8]> {
-        // SAFETY: table and name are alive.
-        let first = unsafe { sys::apr_table_get(self.as_ptr(), name.as_ptr()) };
-        if first.is_null() {
-            return None;
-        }
-        // SAFETY: keys and values are NUL-terminated strings that live as long as the table's
-        // pool; values are replaced in a table, never written over.
-        let text = |text| unsafe { CStr::from_ptr(text) }.to_bytes();
+        // Most differ in their first letter, and a request has its fields looked at again and again.
+        const LOWER: u8 = 0x20;
+        let first = name.to_bytes().first().map(|byte| byte | LOWER);
         let is_named = |entry: &&sys::apr_table_entry_t| {
-            !entry.key.is_null() && text(entry.key).eq_ignore_ascii_case(name.to_bytes())
+            // SAFETY: NULL, or NUL-terminated.
+            let begins = unsafe { entry.key.cast::<u8>().as_ref() };
+            begins.is_some_and(|byte| Some(byte | LOWER) == first)
+                // SAFETY: both are NUL-terminated, and the key is not NULL.
+                && unsafe { libc::strcasecmp(entry.key, name.as_ptr()) } == 0
         };
-        let mut entries = self.entries().iter();
-        let found = entries.find(|entry| entry.val.cast_const() == first && is_named(entry));
-        // Equal keys have the same checksum (apr_tables.c).
-        let sum = found.map_or(0, |found| found.key_checksum);
-        if !entries.any(|entry| entry.key_checksum == sum && is_named(&entry)) {
-            return Some(text(first));
-        }
-        // SAFETY: table, pool and name are alive.
-        let value =
-            unsafe { sys::apr_table_getm(self.pool.as_ptr(), self.as_ptr(), name.as_ptr()) };
-        // SAFETY: a NUL-terminated string of the pool, alive for `'t`.
-        (!value.is_null()).then(|| text(value))
+        let mut values = self.entries().iter().filter(is_named);
+        let first = values.next()?.val.cast_const();
+        let value = match values.next() {
+            None => first,
+            // SAFETY: table, pool and name are alive.
+            Some(_) => unsafe {
+                sys::apr_table_getm(self.pool.as_ptr(), self.as_ptr(), name.as_ptr())
+            },
+        };
+        // SAFETY: NULL, or a NUL-terminated string that lives as long as the table's pool; values are
+        // replaced in a table, never written over.
+        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
     }
 
     fn entries(&self) -> &[sys::apr_table_entry_t] {
@@ -83,10 +82,11 @@ impl<'t> Table<'t> {
     }
 
     /// Sets `name` to `value`, replacing all it had.
-    pub(crate) fn set(self, name: &CStr, value: &[u8]) {
+    pub(crate) fn set(self, name: &'static CStr, value: &[u8]) {
         let value = self.pool.copy(value);
-        // SAFETY: `name` and `value` are copied by apr_table_set.
-        unsafe { sys::apr_table_set(self.as_ptr(), name.as_ptr(), value.as_ptr()) };
+        // SAFETY: the table keeps both, which live as long as its pool: the one is in there, the other
+        // in this library.
+        unsafe { sys::apr_table_setn(self.as_ptr(), name.as_ptr(), value.as_ptr()) };
     }
 
     /// Removes all values of `name`.
