@@ -11,7 +11,7 @@ use messages::{
 };
 
 use crate::extensions::name;
-use crate::head::MAX_FIELDS;
+use crate::head::{MAX_FIELDS, any_pair};
 use crate::list::{has_token, members, trim};
 use crate::upgrade::WEBSOCKET;
 
@@ -109,7 +109,7 @@ pub fn check<'h>(head: &'h [u8], offer: &Offer, rigour: Rigour) -> Result<Right1
     if !head.starts_with(b"HTTP/1.1 ") {
         return wrong(WrongVersion.to_string());
     }
-    if memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r') {
+    if any_pair(head, |one, next| (one != b'\r') & (next == b'\n')) {
         return wrong(BareLf.to_string());
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
