@@ -1,6 +1,7 @@
 //! mod_proxy and mod_proxy_http, found at run time: they may be loaded before
 //! us, after us, or not at all, and a direct link would fail in two of the three.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -177,19 +178,19 @@ impl SchemeCall<'_> {
     }
 
     /// The back end: the worker's name if that has a unix socket, or the URL.
-    pub(crate) fn backend(&self) -> Vec<u8> {
+    pub(crate) fn backend(&self) -> Cow<'_, [u8]> {
         const UNIX: &[u8] = b"unix:";
-        let Some(pool) = self.request.pool() else { return self.url().to_vec() };
+        let Some(pool) = self.request.pool() else { return self.url().into() };
         // SAFETY: mod_proxy passes a live worker for the length of the call.
         let worker = unsafe { Worker::from_raw(self.worker, pool) };
         let name = worker.map(|worker| worker.name()).unwrap_or_default();
         if name.starts_with(UNIX) {
-            return name.to_vec();
+            return name.into();
         }
         // The worker for all that has none of its own.
         match self.request.notes().and_then(|notes| notes.get(c"uds_path")) {
-            Some(path) => [UNIX, path].concat(),
-            None => self.url().to_vec(),
+            Some(path) => [UNIX, path].concat().into(),
+            None => self.url().into(),
         }
     }
 

@@ -197,7 +197,7 @@ impl<'r> Request<'r> {
         // SAFETY: NULL, or NUL-terminated and as old as the server.
         let name = (!server.server_hostname.is_null())
             .then(|| unsafe { CStr::from_ptr(server.server_hostname) }.to_string_lossy());
-        format!("{}:{port}", name.unwrap_or_default())
+        [name.as_deref().unwrap_or_default(), ":", &port.to_string()].concat()
     }
 
     /// The port of the client that [`Self::useragent_ip`] names; 0 if it is not known.

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use relay::{By, Close, End};
-use shared::{About, Activity, Direction, Handshake, Metric, Name, Slot, Timed, TunnelEntry};
+use shared::{
+    About, Activity, Direction, Handshake, Metric, Name, Shared, Slot, Timed, TunnelEntry,
+};
 
 use crate::processes::memory::shared;
 use crate::processes::own_slot;
@@ -20,7 +22,7 @@ pub(crate) struct Opening<'a> {
     /// ServerName and port.
     pub vhost: &'a str,
     /// Scheme, host and port, or the path of a socket.
-    pub backend: &'a str,
+    pub backend: &'a [u8],
     /// Whether the client's side has TLS.
     pub is_client_tls: bool,
     /// Whether the back end's side has TLS.
@@ -33,6 +35,8 @@ pub(crate) struct Opening<'a> {
     pub subprotocol: &'a [u8],
     /// Of the request.
     pub path: &'a [u8],
+    /// How long the back end took to answer.
+    pub answered_after: Option<Duration>,
 }
 
 /// A tunnel that is open, as others see it: until [`Self::end`], whatever happens to this.
@@ -45,11 +49,14 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// A tunnel opens, in a worker thread. `None` without shared memory.
+    /// A tunnel opens, in a worker thread: its handshake has come to its end. `None` without shared
+    /// memory.
     pub(crate) fn open(opening: &Opening<'_>) -> Option<Self> {
-        let (shared, slot) = (shared()?, own_slot::slot()?);
+        let shared = shared()?;
         let vhost = shared.vhost_name(opening.vhost.as_bytes());
-        let backend = shared.backend_name(opening.backend.as_bytes());
+        count_one(shared, vhost, Handshake::Switched, opening.answered_after);
+        let slot = own_slot::slot()?;
+        let backend = shared.backend_name(opening.backend);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let about = About {
             client: opening.client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
@@ -168,8 +175,12 @@ fn micros(duration: Duration) -> u64 {
 
 /// An upgrade request for this virtual host got its answer, after so long if a back end gave it.
 pub(crate) fn count_handshake(vhost: &str, result: Handshake, after: Option<Duration>) {
-    let Some(shared) = shared() else { return };
-    let vhost = shared.vhost_name(vhost.as_bytes());
+    if let Some(shared) = shared() {
+        count_one(shared, shared.vhost_name(vhost.as_bytes()), result, after);
+    }
+}
+
+fn count_one(shared: Shared<'_>, vhost: Name, result: Handshake, after: Option<Duration>) {
     shared.count(Metric::Handshakes { vhost, result }, 1);
     if let Some(after) = after {
         shared.count_duration(Timed::Handshake, micros(after));

@@ -1,5 +1,7 @@
 //! What a back end is known by, whichever URL leads to it.
 
+use memchr::memchr;
+
 /// The name of the back end behind a URL, or behind the name of one of mod_proxy's workers: scheme,
 /// host and port, or the path of its unix socket. It is the same for `ws://` and `http://`, with the
 /// scheme's own port or without, and for every path. `None` if there is no host.
@@ -11,28 +13,55 @@ pub fn name(url: &[u8]) -> Option<Vec<u8>> {
         let path = rest.split(|byte| *byte == b'|').next().filter(|path| !path.is_empty())?;
         return Some([UNIX, path].concat());
     }
-    let end = memchr::memmem::find(url, SEPARATOR)?;
-    let (scheme, rest) = (&url[..end], &url[end + SEPARATOR.len()..]);
-    let authority =
-        &rest[..rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len())];
-    let host = authority.rsplit(|byte| *byte == b'@').next()?;
-    let is = |names: [&[u8]; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+    let (scheme, host) = parts(url);
     let (scheme, own_port): (&[u8], &[u8]) = match () {
-        () if is([b"http", b"ws"]) => (b"http", b":80"),
-        () if is([b"https", b"wss"]) => (b"https", b":443"),
+        () if is_one(scheme, [b"http", b"ws"]) => (b"http", b":80"),
+        () if is_one(scheme, [b"https", b"wss"]) => (b"https", b":443"),
         () => (scheme, b""),
     };
     let host = host.strip_suffix(own_port).unwrap_or(host);
-    if host.is_empty() {
-        return None;
-    }
-    // This is asked for each request.
-    let mut name = Vec::with_capacity(scheme.len() + SEPARATOR.len() + host.len());
-    for part in [scheme, SEPARATOR, host] {
+    let is_there = !scheme.is_empty() && !host.is_empty();
+    is_there.then(|| lowercase([scheme, SEPARATOR, host, b""]))
+}
+
+/// What the back end behind a URL is called where it is shown: its scheme, host and port.
+#[must_use]
+pub fn shown(url: &[u8]) -> Vec<u8> {
+    let (scheme, host) = parts(url);
+    let port = host.rsplit(|byte| *byte == b':').next().unwrap_or_default();
+    // Colons within brackets are an address's own.
+    let has_port = port.len() < host.len() && !port.contains(&b']');
+    let port: &[u8] = match () {
+        () if has_port => b"",
+        () if is_one(scheme, [b"https", b"wss"]) => b":443",
+        () => b":80",
+    };
+    lowercase([scheme, SEPARATOR, host, port])
+}
+
+/// The scheme of a URL, and its host and port. A user and a password are nobody's business.
+fn parts(url: &[u8]) -> (&[u8], &[u8]) {
+    let (scheme, behind) = url.split_at(memchr(b':', url).unwrap_or(0));
+    let (scheme, rest) = match behind.strip_prefix(SEPARATOR) {
+        Some(rest) => (scheme, rest),
+        None => (&[][..], url),
+    };
+    let authority = rest.split(|byte| b"/?#".contains(byte)).next().unwrap_or_default();
+    (scheme, authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default())
+}
+
+fn is_one(scheme: &[u8], of: [&[u8]; 2]) -> bool {
+    of.iter().any(|name| scheme.eq_ignore_ascii_case(name))
+}
+
+/// One behind the other. This is asked for each request.
+fn lowercase(parts: [&[u8]; 4]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
         name.extend_from_slice(part);
     }
     name.make_ascii_lowercase();
-    Some(name)
+    name
 }
 
 /// Between the scheme of a URL and its host.
@@ -63,6 +92,20 @@ mod tests {
                 let found = name(url.as_bytes());
                 assert_eq!(found.as_deref(), name_.map(str::as_bytes), "{url}");
             }
+        }
+    }
+
+    #[test]
+    fn a_back_end_is_shown_with_its_port() {
+        for (url, expected) in [
+            ("http://a.test:8080/b?c", "http://a.test:8080"),
+            ("HTTP://u:p@A.test/x:1", "http://a.test:80"),
+            ("wss://a.test?x", "wss://a.test:443"),
+            ("https://[::1]", "https://[::1]:443"),
+            ("ws://[::1]:81#a", "ws://[::1]:81"),
+            ("a.test/x", "://a.test:80"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&shown(url.as_bytes())), expected, "{url}");
         }
     }
 }

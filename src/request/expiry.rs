@@ -23,8 +23,8 @@ pub(crate) enum NotOpen<'e> {
 /// # Errors
 /// There is to be none.
 pub(crate) fn of<'e>(env: Table<'e>) -> Result<Option<Duration>, NotOpen<'e>> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let Some(text) = NAMES.iter().find_map(|name| env.get(name)) else { return Ok(None) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     match parse(text, now) {
         Some(at) if at > now => Ok(Some(at)),
         Some(_) => Err(NotOpen::Past),

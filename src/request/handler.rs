@@ -8,9 +8,9 @@ use messages::{
     ErrorDocument, ForcedToHttp10, LeftToHttpd, LeftToUpgradeParameter, Message, NotInWorker,
     NotUpgraded, Subrequest, TlsLate, Upgrading, Wrong101,
 };
-use protocol::extensions;
 use protocol::handshake::{GUID, Offer};
 use protocol::upgrade::{NotUpgrade, is_handshake_header};
+use protocol::{backend, extensions};
 use shared::Handshake as Outcome;
 
 use crate::config::DirConfig;
@@ -225,26 +225,12 @@ fn count(r: Request<'_>, handshake: &Handshake) {
 }
 
 /// What the back end of a URL is called: scheme, host and port, or the path of its socket.
-fn backend(r: Request<'_>, url: &[u8]) -> String {
+fn backend(r: Request<'_>, url: &[u8]) -> Vec<u8> {
     // mod_proxy's (ap_proxy_pre_request).
-    if let Some(path) = r.notes().and_then(|notes| notes.get(c"uds_path")) {
-        return format!("unix:{}", String::from_utf8_lossy(path));
+    match r.notes().and_then(|notes| notes.get(c"uds_path")) {
+        Some(path) => [b"unix:", path].concat(),
+        None => backend::shown(url),
     }
-    let url = String::from_utf8_lossy(url);
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", &url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    // A user and a password are nobody's business.
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
-    let port = match () {
-        () if has_port => "",
-        () if is("https") || is("wss") => ":443",
-        () => ":80",
-    };
-    let mut backend = [scheme, "://", host, port].concat();
-    backend.make_ascii_lowercase();
-    backend
 }
 
 /// What the client offers and the back end is to see, against which a 101 is checked.

@@ -44,7 +44,7 @@ pub(crate) struct Handshake {
     /// What the client asked for.
     pub offer: Offer,
     /// The back end: scheme, host and port, or the path of a socket.
-    pub backend: String,
+    pub backend: Vec<u8>,
     /// The subprotocol that the back end chose.
     pub subprotocol: RefCell<Vec<u8>>,
     /// WSForwardCheck.
@@ -92,7 +92,7 @@ impl Handshake {
     /// A handshake that has not begun.
     pub(crate) fn new(
         offer: Offer,
-        backend: String,
+        backend: Vec<u8>,
         has_body: bool,
         config: &DirConfig<'_>,
         keepalives: i32,

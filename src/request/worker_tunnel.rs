@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use messages::{InThread, Message, TunnelEnded};
 use relay::{By, End, Why};
-use shared::Handshake as Outcome;
 
 use crate::ffi::apr_status::Status;
 use crate::ffi::brigade::Brigade;
@@ -16,7 +15,7 @@ use crate::ffi::noted::Noted;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
-use crate::processes::listing::{self, Listing, Opening};
+use crate::processes::listing::{Listing, Opening};
 use crate::processes::record::{EndLine, TunnelRecord};
 use crate::processes::{access_line, alarm, child};
 use crate::request::breach;
@@ -79,12 +78,10 @@ pub(crate) fn begin(serving: &Serving<'_, Handshake>) {
 /// Has others see the tunnel.
 fn list(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> Option<Listing> {
     let (r, handshake) = (serving.request, serving.data);
-    let vhost = r.virtual_host();
-    listing::count_handshake(&vhost, Outcome::Switched, handshake.answered_after());
     Listing::open(&Opening {
         client: r.useragent_ip(),
         port: r.useragent_port(),
-        vhost: &vhost,
+        vhost: &r.virtual_host(),
         backend: &handshake.backend,
         is_client_tls: tls::is_on(client),
         is_backend_tls: serving.origin.is_some_and(tls::is_on),
@@ -92,6 +89,7 @@ fn list(serving: &Serving<'_, Handshake>, client: Connection<'_>) -> Option<List
         user: r.user().unwrap_or_default(),
         subprotocol: &handshake.subprotocol.borrow(),
         path: r.path(),
+        answered_after: handshake.answered_after(),
     })
 }
 
