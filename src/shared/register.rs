@@ -55,7 +55,7 @@ pub struct Register {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Register {
-    const LAYOUT: u64 = labels::LAYOUT ^ (3 << 32 | size_of::<Self>() as u64);
+    const LAYOUT: u64 = labels::LAYOUT ^ (4 << 32 | size_of::<Self>() as u64);
 }
 
 const _: () = assert!(size_of::<Register>() as u64 >> 32 == 0);

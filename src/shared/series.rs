@@ -7,8 +7,6 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use siphasher::sip::SipHasher13;
-
 use crate::bits::{Bits, low_u32};
 use crate::labels::{By, Direction, Handshake, Opcode, Reason, Timed};
 use crate::names::Name;
@@ -127,6 +125,15 @@ impl Key {
         Name::from_number(Self::VHOST.get_u16(self.0))
     }
 
+    /// Nobody can choose keys: what is in them are numbers of the module's own, of texts that are hashed
+    /// by others.
+    const fn hash(self, [one, two]: [u64; 2]) -> u64 {
+        // The end of SplitMix64.
+        let mixed = (self.0 ^ one).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27 ^ two).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
     /// `None` if nobody of this build wrote it.
     fn metric(self) -> Option<Metric> {
         let (vhost, one) = (self.vhost(), Self::ONE.get_u16(self.0));
@@ -191,8 +198,8 @@ impl Series {
         self.find(hash_key, key).or_else(others)
     }
 
-    fn find(&self, [one, two]: [u64; 2], key: Key) -> Option<&Place> {
-        let hash = SipHasher13::new_with_keys(one, two).hash(&key.0.to_le_bytes());
+    fn find(&self, hash_key: [u64; 2], key: Key) -> Option<&Place> {
+        let hash = key.hash(hash_key);
         let most = if key.vhost() == Name::OTHER { PLACES } else { MOST_NAMED };
         let mut places = (0..TRIES)
             .filter_map(|nth| self.places.get((low_u32(hash).wrapping_add(nth) % PLACES) as usize));
