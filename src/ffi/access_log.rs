@@ -173,8 +173,8 @@ unsafe extern "C" fn item<H: AccessLogHooks>(
             return std::ptr::null();
         };
         let own = u8::try_from(at).ok().and_then(|at| at.checked_add(OWN));
-        let shown = noted(r, |noted| match (noted.values.get(at), own) {
-            (Some(Some(text)), _) => pool.copy(text.as_bytes()).as_ptr().cast_const(),
+        let shown = noted(r, |noted| match ((noted.values)(at), own) {
+            (Some(text), _) => pool.copy(text.as_bytes()).as_ptr().cast_const(),
             (_, Some(own)) if noted.is_kept => mark(own),
             _ => std::ptr::null(),
         });

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::ptr::NonNull;
 
 use super::conftree;
-use super::connection::{Connection, write_address};
+use super::connection::{Connection, USUAL_ADDRESS_BYTES, write_address};
 use super::pool::Pool;
 use super::slots::{config_of, set_config_of};
 use super::sys;
@@ -383,16 +383,24 @@ pub(crate) struct Site<'r> {
 /// The client of a request, as text.
 pub(crate) struct Client<'r>(Request<'r>);
 
-impl fmt::Display for Client<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Client<'_> {
+    /// The same as a string.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::with_capacity(USUAL_ADDRESS_BYTES);
+        // Writing to a String does not fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, to: &mut impl fmt::Write) -> fmt::Result {
         let record = self.0.request_rec();
         let port = self.0.useragent_port();
         // SAFETY: NULL, or NUL-terminated and as old as the request.
         let ip = (!record.useragent_ip.is_null())
             .then(|| unsafe { CStr::from_ptr(record.useragent_ip) });
         match ip {
-            Some(ip) => write_address(f, ip, port),
-            None => self.0.connection().map_or(Ok(()), |c| c.peer().fmt(f)),
+            Some(ip) => write_address(to, ip, port),
+            None => self.0.connection().map_or(Ok(()), |c| c.peer().write(to)),
         }
     }
 }

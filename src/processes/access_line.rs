@@ -10,6 +10,7 @@ use crate::ffi::access_log::{Line, Portion};
 use crate::ffi::log_items::{
     BYTES_BOTH, BYTES_IN, BYTES_OUT, MICROS, MICROS_TOO, MILLIS, OWN, SECONDS,
 };
+use crate::ffi::noted::Values;
 
 /// The names of `%{name}^WS`.
 pub(crate) const NAMES: [&str; 11] = [
@@ -32,26 +33,21 @@ const ID: &str = "id";
 const TEXT: u8 = u8::MAX;
 
 /// The values of [`NAMES`] that are known when a tunnel begins.
-pub(crate) fn at_begin(id: &str, backend: &str) -> Vec<Option<String>> {
-    NAMES
-        .iter()
-        .map(|name| match *name {
-            BACKEND => Some(backend.to_owned()),
-            ID => Some(id.to_owned()),
-            _ => None,
-        })
-        .collect()
+pub(crate) fn at_begin(id: String, backend: String) -> Values {
+    Box::new(move |at| match *NAMES.get(at)? {
+        BACKEND => Some(backend.clone()),
+        ID => Some(id.clone()),
+        _ => None,
+    })
 }
 
 /// All of them.
-pub(crate) fn at_end(id: &str, backend: &str, end: &End) -> Vec<Option<String>> {
-    let mut values = at_begin(id, backend);
-    for (name, value) in NAMES.iter().zip(&mut values) {
-        if value.is_none() {
-            *value = Some(value_of(name, &end.into()));
-        }
-    }
-    values
+pub(crate) fn at_end(id: String, backend: String, end: End) -> Values {
+    let known = at_begin(id, backend);
+    Box::new(move |at| {
+        let name = NAMES.get(at)?;
+        known(at).or_else(|| Some(value_of(name, &(&end).into())))
+    })
 }
 
 /// What a line says of a tunnel: of one that has ended, or of one that goes on.

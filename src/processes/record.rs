@@ -1,6 +1,6 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
 
 use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
@@ -14,9 +14,6 @@ use crate::processes::line_kind::Kind;
 use crate::processes::listing::Listing;
 use crate::processes::memory::shared;
 use crate::processes::{access, access_line, lines, own_slot};
-
-/// A label is seldom longer.
-const USUAL_LABEL_BYTES: usize = 96;
 
 /// The end of a tunnel that never was the relay's.
 const NO_TUNNEL: End = End {
@@ -57,14 +54,10 @@ pub(crate) struct TunnelRecord {
 
 impl TunnelRecord {
     /// `id` ties it to the access log; it is counted nowhere yet.
-    pub(crate) fn new(id: &str, client: &dyn fmt::Display, origin: &dyn fmt::Display) -> Self {
-        let mut label = String::with_capacity(USUAL_LABEL_BYTES);
-        // Writing to a String does not fail.
-        let _ = write!(label, "[{id}] {client} -> {origin}");
-        // Allocated to its exact size: shrinking would leave a fragment.
-        let label = Box::from(&*label);
+    pub(crate) fn new(id: &str, client: &str, origin: &str) -> Self {
         Self {
-            label,
+            // Allocated to its exact size: shrinking would leave a fragment.
+            label: ["[", id, "] ", client, " -> ", origin].concat().into(),
             client_entry: None,
             backend_entry: None,
             listing: None,

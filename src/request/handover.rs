@@ -32,7 +32,7 @@ use crate::ffi::brigade::Brigade;
 use crate::ffi::connection::Connection;
 use crate::ffi::filter::{Mode, Next, Read};
 use crate::ffi::log;
-use crate::ffi::noted::Noted;
+use crate::ffi::noted::{Noted, Values};
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
 use crate::ffi::tls;
@@ -371,8 +371,8 @@ fn take(
         fall_back(serving, Fallback::NoRelay, &NoPlace);
         return Attempt::GoOn;
     };
-    let (id, peer) = (r.log_id(), origin.peer().to_string());
-    let mut record = TunnelRecord::new(&id, &r.client(), &peer);
+    let (id, peer) = (r.log_id(), origin.peer().text());
+    let mut record = TunnelRecord::new(&id, &r.client().text(), &peer);
     record.keep_entries(place.take_client_entry(), backends::take_entry(r));
     let listing = handshake.tunnel.listing.take();
     if let Some(listing) = listing {
@@ -384,7 +384,7 @@ fn take(
     r.end_redirected_silently();
     // From here on there is no way back: httpd reads these sockets no more.
     let read_ahead = handshake.tunnel.ahead(Side::Client).bytes.borrow().len();
-    note_lines(r, client, access_line::at_begin(&id, &peer), read_ahead);
+    note_lines(r, client, access_line::at_begin(id.into(), peer), read_ahead);
     failpoint::step!("handover.taken");
     let [from_client, to_client_tls] = unread(handshake, Side::Client, client);
     let [from_origin, to_origin_tls] = unread(handshake, Side::Origin, origin);
@@ -409,12 +409,7 @@ fn take(
 /// The request is about to be logged: its lines in the access logs are kept for the tunnel's end,
 /// unless the configuration wants them now. `read_ahead` bytes of the tunnel have passed httpd's filters,
 /// where mod_logio counts; those that are in core's did not.
-fn note_lines(
-    r: Request<'_>,
-    client: Connection<'_>,
-    values: Vec<Option<String>>,
-    read_ahead: usize,
-) {
+fn note_lines(r: Request<'_>, client: Connection<'_>, values: Values, read_ahead: usize) {
     let when = DirConfig::of(r).access_log();
     let noted = match when {
         AccessLog::Start => Noted::written(values),

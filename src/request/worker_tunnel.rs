@@ -134,8 +134,7 @@ impl Drop for Closing {
             if let Some(origin) = serving.origin
                 && !origin.is_handed_over()
             {
-                let closed =
-                    Closed { peer: origin.peer().to_string(), is_aborted: origin.is_aborted() };
+                let closed = Closed { peer: origin.peer().text(), is_aborted: origin.is_aborted() };
                 serving.data.tunnel.closed.replace(Some(closed));
             }
         });
@@ -166,9 +165,9 @@ pub(crate) fn ended(r: Request<'_>, handshake: &Handshake) {
         listing.end(&end);
     }
     let peer = closed.map_or_else(|| "unknown".to_owned(), |closed| closed.peer);
-    let values = access_line::at_end(&r.log_id(), &peer, &end);
+    let record = TunnelRecord::new(&r.log_id(), &r.client().text(), &peer);
+    let values = access_line::at_end(r.log_id().into(), peer, end.clone());
     client.note_tunnel(r, Noted::written(values));
-    let record = TunnelRecord::new(&r.log_id(), &r.client(), &peer);
     let line = EndLine { record: &record, end: &end, more: &InThread };
     log::request_line(r, TunnelEnded::LEVEL, TunnelEnded::ID, &line);
 }
