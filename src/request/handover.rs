@@ -96,8 +96,10 @@ pub(crate) fn begin(serving: &Serving<'_, Handshake>) {
         fall_back(serving, Fallback::Filter, &HasRateLimit);
         return;
     }
-    // What the configuration keeps here is known before the loop asks how long to wait.
-    if let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin)
+    // What the configuration keeps here has to be known before the loop asks how long to wait, where
+    // that is not as ever. Else it is looked at when the loop has begun.
+    if handshake.rules.get().idle_timeout.is_some()
+        && let (Some(client), Some(origin)) = (serving.request.connection(), serving.origin)
         && let Err((why, text)) = allowed(client, origin)
     {
         return fall_back(serving, why, &text);
