@@ -49,6 +49,12 @@ def test_growth_is_of_each_peer_round_by_round():
     assert found == {"growth of plain GET p50: 9,000 held / none": {"relay": [1.1, 1.0, None]}}
 
 
+def test_what_a_page_needs_for_a_tunnel_is_compared_where_it_can_be_seen():
+    results = {f"held ws {level}, ?json: CPU us a tunnel": {"rules": [cpu]}
+               for level, cpu in ((100, 9.0), (1000, 2.0), (20000, 2.1))}
+    assert table.growth(results) == {"growth of CPU per tunnel in ?json: 20,000 held / 1,000": {"rules": [1.05]}}
+
+
 def test_must_and_aim_are_judged_by_the_run():
     row = "echo CPU, ws, 64 tunnels, mean of sizes"
     results = echo_rows(relay=[30, 31, 30], apache=[100, 100, 100], nginx=[31, 32, 31],
@@ -176,7 +182,8 @@ def test_the_peer_with_all_rules_is_one_for_who_asks(monkeypatch, tmp_path, http
     monkeypatch.undo()
     # Every rule of the reference that has a value there, and httpd takes them.
     server = httpd()
-    server.vhost(f"WSForward On\nWSForwardRelay On\n{peers.Rules.rules}")
+    server.directives(peers.Rules.limits)
+    server.vhost(f"WSForward On\nWSForwardRelay On\n{peers.Rules.rules}{peers.Rules.page}")
     server.start()
 
 

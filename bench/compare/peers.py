@@ -105,6 +105,8 @@ class Peer:
     needs = None
     # Whether it is measured only where it is asked for.
     is_extra = False
+    # Where it says what is open; what that costs is measured too.
+    status = None
 
     def __init__(self, bench, index):
         self.bench, self.index = bench, index
@@ -331,14 +333,18 @@ class Relay(Forward):
 
 
 class Rules(Relay):
-    """The same with every rule for open tunnels, none of which anybody breaks."""
+    """The same with every rule for open tunnels and every limit, none of which anybody breaks, and the
+    status page."""
 
     name = "rules"
     is_extra = True
-    note = "as relay, with every rule for open tunnels set, far from what is sent"
+    note = ("as relay, with every rule for open tunnels and every limit set, far from what is sent, and the "
+            "status page")
+    status = "/wsforward-status"
+    # Pings are far apart: those of thousands of idle tunnels would be in every figure.
     rules = """WSForwardOrigin same
 WSForwardExtensions none
-WSForwardPing 30s 20s
+WSForwardPing 1h 20s
 WSForwardIdleTimeout 1h
 WSForwardMaxLifetime 12h 10%
 SetEnv WSFORWARD_EXPIRES +86400
@@ -347,11 +353,21 @@ WSForwardStrict On
 WSForwardMessageRate 1000000/s
 WSForwardBandwidth 100000000000/s
 """
+    # Of the whole server.
+    limits = """WSForwardMaxTunnels 1000000
+WSForwardMaxTunnelsPerClient 1000000
+WSForwardMaxTunnelsPerBackend 1000000
+"""
+    page = f"""ProxyPass "{status}" "!"
+<Location "{status}">
+    SetHandler wsforward-status
+</Location>
+"""
     modules = (*Relay.modules, "env")
 
     @property
     def directives(self):
-        return super().directives + self.rules
+        return super().directives + self.rules + self.limits + self.page
 
 
 class Before(Relay):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 from load import LoadError
 
@@ -174,16 +175,21 @@ class Handshakes:
         self.name = f"handshake {scheme(tls)}"
 
     def __call__(self, peer, figures):
-        self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 5)
-        before = cpu(peer)
-        result = self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds)
-        used = cpu(peer)
-        if not result["count"] or result["failed"]:
-            raise LoadError(f"{result['failed']} handshakes failed, {result['count']} did not")
-        figures[f"{self.name}: per s"] = result["per_s"]
-        figures[f"{self.name}: p99 us"] = result["p99_us"]
-        if before is not None:
-            figures[f"{self.name}: CPU us"] = (used - before) / result["count"] * 1e6
+        figures.update(handshakes(self.load, peer, self.tls, self.seconds, self.name))
+
+
+def handshakes(load, peer, tls, seconds, row):
+    """The figures of one kind."""
+    load.run("handshakes", peer.url(tls), seconds=seconds / 5)
+    before = cpu(peer)
+    result = load.run("handshakes", peer.url(tls), seconds=seconds)
+    used = cpu(peer)
+    if not result["count"] or result["failed"]:
+        raise LoadError(f"{result['failed']} handshakes failed, {result['count']} did not")
+    figures = {f"{row}: per s": result["per_s"], f"{row}: p99 us": result["p99_us"]}
+    if before is not None:
+        figures[f"{row}: CPU us"] = (used - before) / result["count"] * 1e6
+    return figures
 
 
 def settled(session):
@@ -199,9 +205,13 @@ def settled(session):
     return last
 
 
+# What the status page is asked.
+PAGES = ("json", "metrics")
+
+
 class Growth:
-    """More and more tunnels in a server started for it: memory, threads, and what a message and
-    a plain GET cost meanwhile."""
+    """More and more tunnels in a server started for it: memory, threads, and what a message, a plain
+    GET and, where there is a status page, a handshake and that page cost meanwhile."""
 
     def __init__(self, load, tls, levels, seconds, defaults=False, is_once=False):
         self.load, self.tls, self.levels, self.seconds = load, tls, levels, seconds
@@ -226,6 +236,8 @@ class Growth:
         self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 2, clients=16)
         if not self.defaults and not self.tls:
             figures.update(self._get(peer, "held ws 0"))
+        # A page has much besides tunnels.
+        none = {page: self._page(peer, page) for page in PAGES if peer.status}
         before, held = settled(peer.session), 0
         with self.load.tunnels(peer.url(self.tls)) as tunnels:
             for level in self.levels:
@@ -256,6 +268,22 @@ class Growth:
                     figures.update(self._get(peer, row))
                     figures.update(echo(peer, tunnels, 1024, self.seconds,
                                         f"{row}, echo 64 x 1024 B", 64))
+                if not self.tls and peer.status:
+                    figures.update(handshakes(self.load, peer, False, self.seconds,
+                                              f"{row}, handshake"))
+                    for page, alone in none.items():
+                        used = self._page(peer, page) - alone
+                        figures[f"{row}, ?{page}: CPU us a tunnel"] = used / level
+
+    def _page(self, peer, page):
+        """CPU of one answer of the status page, in microseconds."""
+        url = f"http://{peer.address}:{peer.port}{peer.status}?{page}"
+        count, before, began = 0, cpu(peer), time.monotonic()
+        while time.monotonic() - began < self.seconds:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                answer.read()
+            count += 1
+        return (cpu(peer) - before) / count * 1e6
 
     def _get(self, peer, row, may_fail=False):
         self.load.run("get", peer.url(), seconds=self.seconds / 5)

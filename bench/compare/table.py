@@ -57,6 +57,10 @@ def means(results):
 
 # What is compared as tunnels grow: its name, the row's end, and the level to compare with.
 GROWN = (("CPU per message", ", echo 64 x 1024 B: CPU s per million", 100),
+         ("CPU per handshake", ", handshake: CPU us", 100),
+         # With fewer it is lost in what the page has besides.
+         ("CPU per tunnel in ?json", ", ?json: CPU us a tunnel", 1000),
+         ("CPU per tunnel in ?metrics", ", ?metrics: CPU us a tunnel", 1000),
          ("plain GET p50", ": GET p50 us", 0),
          ("plain GET p99", ": GET p99 us", 0),
          ("threads", ": threads", 100))
