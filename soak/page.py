@@ -9,13 +9,14 @@ from measure import Slope
 BEGIN, END = "<!-- soak: written by ci/soak -->\n", "<!-- soak end -->"
 #: So many quiet times make a slope.
 ENOUGH = 6
-#: What memory may change over the steady time, as a share of its mean.
-MEMORY = 0.05
+#: What memory may grow by over the steady time, as a share of its mean; and that of one drain process, in KiB: its relay
+#: takes a buffer of 256 KiB when it first needs one.
+MEMORY, ONE_DRAIN = 0.05, 1024
 
 
 @dataclass
 class Row:
-    """A slope. It may change by `allowed` from its first to its last point, by anything if that is None."""
+    """A slope. It may grow by `allowed` from its first to its last point, by anything if that is None."""
 
     what: str
     slope: Slope
@@ -23,12 +24,11 @@ class Row:
     rule: str
 
     @property
-    def change(self):
-        return self.slope.last - self.slope.first
-
-    @property
     def holds(self):
-        return self.allowed is None or abs(self.change) <= self.allowed
+        """Not if it grows by more, and that is not chance: twice its standard error."""
+        slope = self.slope
+        surely = (slope.last - slope.first) * (1 - min(1, 2 * slope.error / abs(slope.an_hour))) if slope.an_hour else 0
+        return self.allowed is None or surely <= self.allowed
 
     @property
     def said(self):
@@ -54,14 +54,20 @@ def rows(soak):
 
     five = f"{MEMORY:.0%}"
     return [
-        row("memory of all processes (Pss), MiB", lambda one: one.kib / 1024, share, five),
+        row("tunnels", lambda one: one.open, None, "-"),
+        row("drain processes", lambda one: len(one.drains), None, "-"),
+        row("memory of all processes (Pss), MiB", lambda one: one.kib / 1024, None, "-"),
         row("the same for each tunnel, KiB", lambda one: one.kib / one.open, share, five),
         row("the parent's own memory, MiB", lambda one: one.parent_own_kib / 1024, share, five),
         row("descriptors of the parent", lambda one: one.parent_descriptors, lambda _: 1, "1"),
         row("descriptors besides two for each tunnel, for each process",
             lambda one: (one.descriptors - 2 * one.open) / (1 + len(one.children) + len(one.drains)), lambda _: 1, "1"),
-        row("drain processes", lambda one: len(one.drains), None, "-"),
     ]  # fmt: skip
+
+
+def grown(soak):
+    """What a drain process grew by from the first to the last time that it was seen, in KiB: the one that grew most."""
+    return max((seen[-1][1] - seen[0][1] for seen in soak.drains.values()), default=0)
 
 
 def oldest(soak):
@@ -92,6 +98,7 @@ def figures(soak, loads):
 
 def text(soak, said):
     """The run in sentences."""
+    opened = [one.open for one in soak.settled]
     ended, besides = said["ended"], said["besides"]
     wanted = ended.get("its client left", 0)
     victims = sum(number for why, number in ended.items() if why.startswith("its ") and why != "its client left")
@@ -105,15 +112,17 @@ def text(soak, said):
         f"- {said['opened']} tunnels opened. {wanted} ended when their client wanted it, {victims} because their process or "
         f"their back end was killed, {ended.get('for no reason', 0)} for no reason.",
         f"- {said['counted']} times all open tunnels were asked and had to answer, and the register had to have the very same "
-        f"ones, by name: greatest difference {said['register']}, of the counts {said['counts']}.",
+        f"ones, by name: greatest difference {said['register']}, of the counts {said['counts']}. {min(opened)} to {max(opened)} "
+        "were open then: whoever lost one comes back when there is room for its handshake.",
     ]
-    lines += [f"- Handshakes that came to nothing because {why}: {number}." for why, number in sorted(said["handshakes"].items())]
+    lines += [f"- Handshakes that came to nothing because {why.replace('its ', 'their ')}: {number}." for why, number in sorted(said["handshakes"].items())]
     lines += [f"- Descriptors of a {kind} besides two for each tunnel: {least} to {most}."
               for kind, (least, most) in besides.items()]  # fmt: skip
     if soak.drains:
         minutes, (first, had), (last, has) = oldest(soak)
         lines.append(f"- The drain process that lived longest was seen for {minutes:.0f} minutes: {first} KiB with {had} tunnels "
-                     f"at first, {last} KiB with {has} at last.")
+                     f"at first, {last} KiB with {has} at last. None of {len(soak.drains)} grew by more than {grown(soak)} KiB "
+                     f"from the first to the last time that it was seen ({ONE_DRAIN} are allowed).")
     lines.append(f"- Lines at warn or above in the error log that no killed process or back end explains: {soak.did['unexpected']}.")
     return "\n".join(lines)
 
@@ -122,7 +131,7 @@ def write(file, drawn, said, found):
     """Writes it into the page."""
     parts = [said["text"]]
     if found:
-        parts += ["", "| In the steady time | at its beginning | at its end | in an hour | may change by |", "|---|---|---|---|---|",
+        parts += ["", "| In the steady time | at its beginning | at its end | in an hour | may grow by |", "|---|---|---|---|---|",
                   *(one.line() for one in found)]  # fmt: skip
     parts += ["", f"![tunnels, memory and processes over the time]({drawn})"]
     before, rest = file.read_text().split(BEGIN)

@@ -360,6 +360,8 @@ def main():
     say(f"load average {min(loads):.1f} to {max(loads):.1f} on {os.cpu_count()} processors")
     said, rows = page.figures(soak, loads)
     soak.wrong += [f"{row.what}: {row.said} is beyond {row.allowed}" for row in rows if not row.holds]
+    if not args.small and page.grown(soak) > page.ONE_DRAIN:
+        soak.wrong.append(f"a drain process grew by {page.grown(soak)} KiB")
     print(said["text"], *(row.line() for row in rows), "", json.dumps(said), sep="\n")
     if soak.wrong:
         print("ci/soak: nothing is written, since this is wrong:", *soak.wrong, sep="\n", file=sys.stderr)

@@ -79,6 +79,13 @@ def test_a_slope_is_that_of_the_line_through_the_points():
     assert abs(slope.first - 10) < 0.1 and abs(slope.last - 110) < 0.1
 
 
+def test_the_curves_need_nothing_else():
+    """No script, style sheet, picture or font from elsewhere."""
+    drawn = (paths.ROOT / "docs" / "soak.svg").read_text()
+    assert "href" not in drawn and "<script" not in drawn and "url(" not in drawn and "@import" not in drawn
+    assert drawn.count("http") == drawn.count('xmlns="http://www.w3.org/2000/svg"') == 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_no_tunnel_ends_that_nobody_killed(module, tmp_path):
