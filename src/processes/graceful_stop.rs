@@ -96,8 +96,9 @@ fn tell_drains() -> Option<registry::Drain> {
 /// The children have ended. Waits for drain processes: until the last has ended, the time is over, or
 /// the parent is asked to stop at once.
 pub(crate) fn wait(parent: &Parent, server: Server<'_>) {
-    // Those that come from now on are for the MPM, when this is over.
-    let Ok(asked) = StopSignals::hold() else { return };
+    // Those that come from now on are for the MPM, when this is over. Where they cannot be held back the
+    // MPM takes note of them meanwhile.
+    let asked = StopSignals::hold().ok();
     let count = registry::drains().len();
     if count == 0 || is_to_end_at_once(parent) {
         return;
@@ -127,9 +128,9 @@ pub(crate) fn wait(parent: &Parent, server: Server<'_>) {
                 break;
             }
             let left = until.into_iter().chain([next_look]).min().unwrap_or(now) - now;
-            let fds = [ended.as_ref().map(OwnedFd::as_fd), Some(asked.as_fd())];
+            let fds = [ended.as_ref().map(OwnedFd::as_fd), asked.as_ref().map(StopSignals::as_fd)];
             let [has_ended, is_asked] = lines.wait(fds, left);
-            if is_asked {
+            if is_asked || asked.is_none() && is_to_end_at_once(parent) {
                 lines.log();
                 lines.say(&StopOver { why: &AskedToStop });
                 return;
