@@ -19,7 +19,9 @@ pub(crate) fn is_there(file: &CStr) -> bool {
     let seen = memory::shared().map(|shared| shared.ready_file());
     let recent = seen.and_then(|seen| seen.recent(now, INTERVAL_MICROS));
     recent.unwrap_or_else(|| {
-        let is_there = fs::metadata(OsStr::from_bytes(file.to_bytes())).is_ok();
+        let look = || fs::metadata(OsStr::from_bytes(file.to_bytes()));
+        let is_there = failpoint::check!("ready.look").and_then(|()| look()).is_ok();
+        failpoint::step!("ready.note");
         if let Some(seen) = seen {
             seen.note(now, is_there);
         }

@@ -1,20 +1,50 @@
-"""The failpoints of the source, and the table of what became of a fault at each of them.
+"""The failpoints of the source, and the tables of what became of a fault at each of them.
 
-`python -m harness.failtable FOLDER` writes the table from the outcomes in that folder.
+`python -m harness.failtable FOLDER` writes the tables from the outcomes in that folder.
 """
 
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import paths
 
 PAGE = paths.ROOT / "docs" / "reliability.md"
-CALLS = "<!-- refused calls: written by ci/failpoints -->\n", "<!-- refused calls end -->"
-BEGIN, END = "<!-- failpoints: written by ci/failpoints -->\n", "<!-- failpoints end -->"
 CALL = re.compile(r'failpoint::(step|check)!\("([\w.-]+)"\)')
 FAULTS = ("error", "panic", "delay", "kill")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One in the page, between two comments."""
+
+    name: str
+    head: tuple
+
+    def _around(self):
+        begin, end = f"<!-- {self.name}: written by ci/failpoints -->\n", f"<!-- {self.name} end -->"
+        before, rest = PAGE.read_text().split(begin)
+        text, after = rest.split(end)
+        return before + begin, text, end + after
+
+    def text(self):
+        """As it stands in the page."""
+        return self._around()[1]
+
+    def write(self, rows):
+        """Writes it into the page."""
+        before, _, after = self._around()
+        lines = [self.head, ["---"] * len(self.head), *rows]
+        PAGE.write_text(before + "".join(f"| {' | '.join(line)} |\n" for line in lines) + after)
+
+
+#: On event, with a plain tunnel.
+STEPS = Table("failpoints", ("Step", *FAULTS))
+#: With other MPMs and TLS.
+ELSEWHERE = Table("failpoints elsewhere", ("Step", "MPM", "Tunnel", *FAULTS))
+CALLS = Table("refused calls", ("While", "In", "Call", "Error", "Lost, said"))
 
 
 def steps():
@@ -29,11 +59,6 @@ def steps():
     return found
 
 
-def table():
-    """As it stands in the page."""
-    return PAGE.read_text().split(BEGIN)[1].split(END)[0]
-
-
 def cell(outcome):
     """What a cell says."""
     if outcome is None:
@@ -44,33 +69,28 @@ def cell(outcome):
 
 
 def write(folder):
-    """Writes the table into the page."""
+    """Writes the tables. Returns what there was no outcome of."""
     found = {}
     for file in Path(folder).glob("*.json"):
         outcome = json.loads(file.read_text())
         found[outcome["step"], outcome["fault"]] = outcome
     known = steps()
-    missing = [f"{name}-{fault}" for name in known for fault in known[name] if (name, fault) not in found]
-    lines = ["| Step | " + " | ".join(FAULTS) + " |", "|---" * (len(FAULTS) + 1) + "|"]
-    for name in sorted(known):
-        lines.append(f"| `{name}` | " + " | ".join(cell(found.get((name, fault))) for fault in FAULTS) + " |")
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1])
-    write_calls({key: outcome for key, outcome in found.items() if key[0] not in known})
+    names = sorted({*known, *(step for step, _ in found)}, key=lambda step: step.split("@"))
+    rows, elsewhere, calls, missing = [], [], [], []
+    for step in names:
+        name, *more = step.split("@")
+        if name in known:
+            outcomes = [found.get((step, fault)) for fault in FAULTS]
+            missing += [f"{step}-{fault}" for fault in known[name] if (step, fault) not in found]
+            (elsewhere if more else rows).append([f"`{name}`", *more, *map(cell, outcomes)])
+        else:
+            where, call = more
+            calls += [[name, where, f"`{call}`", error, cell(outcome)]
+                      for (of, error), outcome in sorted(found.items()) if of == step]
+    STEPS.write(rows)
+    ELSEWHERE.write(elsewhere)
+    CALLS.write(calls)
     return missing
-
-
-def write_calls(found):
-    """Writes the table of system calls that were refused."""
-    if not found:
-        return
-    begin, end = CALLS
-    lines = ["| While | Call | Error | Lost, said |", "|---|---|---|---|"]
-    for (step, error), outcome in sorted(found.items()):
-        act, _, call = step.partition(": ")
-        lines.append(f"| {act} | `{call}` | {error} | {cell(outcome)} |")
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1])
 
 
 if __name__ == "__main__":
