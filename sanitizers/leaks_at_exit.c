@@ -5,14 +5,22 @@
 
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 void __asan_init(void);
+void __lsan_ignore_object(const void *block);
+/* Of the runtime's own, C++: they are in the same library. */
+void each_block(void (*call)(unsigned long block, void *data), void *data) __asm__("_ZN6__lsan12ForEachChunkEPFvmPvES0_");
+void lock_blocks(void) __asm__("_ZN6__lsan13LockAllocatorEv");
+void unlock_blocks(void) __asm__("_ZN6__lsan15UnlockAllocatorEv");
+unsigned long begin_of(unsigned long block) __asm__("_ZN6__lsan12GetUserBeginEm");
 int __lsan_do_recoverable_leak_check(void);
 
 /* A copy: a drain process has no environment, and what was one is written over. */
@@ -32,6 +40,41 @@ static void note(const char *how)
     close(file);
 }
 
+struct blocks { size_t count, room; unsigned long *all; };
+
+static void add(unsigned long block, void *data)
+{
+    struct blocks *blocks = data;
+
+    if (blocks->count < blocks->room)
+        blocks->all[blocks->count] = begin_of(block);
+    blocks->count++;
+}
+
+/* A forked process has a copy of all memory, and none of the threads that knew where. What it did not allocate
+ * is its parent's to give up. */
+static void forked(void)
+{
+    struct blocks blocks = {0};
+    size_t i;
+
+    lock_blocks();
+    each_block(add, &blocks);
+    unlock_blocks();
+    /* Not malloc: there would be more. */
+    blocks.room = blocks.count;
+    blocks.all = mmap(NULL, blocks.room * sizeof *blocks.all + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (blocks.all == MAP_FAILED)
+        abort();
+    blocks.count = 0;
+    lock_blocks();
+    each_block(add, &blocks);
+    unlock_blocks();
+    for (i = 0; i < blocks.room; i++)
+        __lsan_ignore_object((void *)blocks.all[i]);
+    munmap(blocks.all, blocks.room * sizeof *blocks.all + 1);
+}
+
 static void exited(void)
 {
     note("exit");
@@ -49,6 +92,7 @@ __attribute__((constructor)) static void begin(void)
     /* Handlers run in reverse: the note comes after the look for leaks. */
     atexit(exited);
     __asan_init();
+    pthread_atfork(NULL, NULL, forked);
 }
 
 static int is_drain(void)

@@ -14,7 +14,7 @@ from pathlib import Path
 from . import paths
 
 LEAK = re.compile(r"^(Direct|Indirect) leak of .*\n((?: +#.*\n)+)\n?", re.M)
-#: What stands around leaks, and what is said of threads that a forked process has not.
+#: What stands around leaks, and what is said of the threads that a forked process has not.
 AROUND = re.compile(r"^=+$|^==\d+==ERROR: LeakSanitizer: detected memory leaks$|^SUMMARY: AddressSanitizer: .* leaked in .*$"
                     r"|^==\d+==Running thread \d+ was not suspended\. False leaks are possible\.$", re.M)  # fmt: skip
 #: A frame. Names are found later, and for findings alone: a process that looks for them ends late.
@@ -25,12 +25,6 @@ CONNECTION = ("ap_run_process_connection", "ap_run_pre_connection")
 KNOWN = (
     # mod_proxy's connections to a back end, which it makes with the first request, for as long as the child lives.
     r"ap_proxy_initialize_worker",
-)
-KNOWN_OF_DRAINS = (
-    *KNOWN,
-    # A drain process is forked from a child, and has none of its threads: what only they know is nobody's.
-    # It is as much for each thread, whatever they did.
-    r"std::thread::lifecycle::spawn_unchecked|std::thread::spawnhook",
 )
 
 
@@ -81,29 +75,22 @@ def named(text):
     return FRAME.sub(lambda frame: f"{_names.get(frame.groups(), '?')} ({Path(frame[1]).name})", text)
 
 
-def findings(text, is_drain=False):
+def findings(text):
     """Of one process: each leak, or what else there is. What hangs on a leak (Indirect) is not said beside it."""
     leaks = [leak[0] for leak in LEAK.finditer(text) if leak[1] == "Direct" and _is_ours(leak[2])]
     # All names at once.
     leaks = named("\0".join(leaks)).split("\0") if leaks else []
-    known = re.compile("|".join(KNOWN_OF_DRAINS if is_drain else KNOWN))
+    known = re.compile("|".join(KNOWN))
     leaks = [leak for leak in leaks if not known.search(leak)]
     rest = AROUND.sub("", LEAK.sub("", text)).strip()
     return leaks + ([named(rest)] if rest else [])
-
-
-def drains(folder):
-    """Which of the processes were drain processes."""
-    notes = folder / "noted"
-    lines = notes.read_text().splitlines() if notes.exists() else []
-    return {pid for pid, name, _ in map(str.split, lines) if name == "wsforward-drain"}
 
 
 def of(folder, pattern="*"):
     """The findings of each process with one."""
     found = {}
     for file in sorted(folder.glob(f"{pattern}.[0-9]*")):
-        if texts := findings(file.read_text(errors="replace"), file.suffix[1:] in drains(folder)):
+        if texts := findings(file.read_text(errors="replace")):
             found[file.name] = texts
     return found
 
