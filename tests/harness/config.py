@@ -36,8 +36,8 @@ MaxSpareServers 32
 }
 
 
-#: Modules that an httpd may have been built without, for want of a library. The others are needed.
-OPTIONAL = {"http2"}
+#: Modules that an httpd may have been built without: for want of a library, or since few use it. The others are needed.
+OPTIONAL = {"http2", "log_forensic"}
 #: Directives that only newer versions of a module have.
 NEWER = {"H2WebSockets": "http2"}
 
