@@ -81,16 +81,25 @@ fn adopt(pconf: Pool<'_>, pid: u32) {
     }
 }
 
-/// httpd calls this when something happened to one of them. Only its end matters.
+/// httpd calls this when something happened to one of them. Only its end matters, and that of its
+/// registration: the list is on the heap, and would stay behind when the module is unloaded.
 unsafe extern "C" fn ended(reason: c_int, data: *mut c_void, _status: c_int) {
-    if reason != sys::APR_OC_REASON_DEATH && reason != sys::APR_OC_REASON_LOST {
+    let has_ended = [sys::APR_OC_REASON_DEATH, sys::APR_OC_REASON_LOST].contains(&reason);
+    if !has_ended && reason != sys::APR_OC_REASON_UNREGISTER {
         return;
     }
     guard((), || {
         // SAFETY: what `adopt` registered.
         let pid = unsafe { (*data.cast::<sys::apr_proc_t>()).pid };
-        change(|known| known.retain(|one| libc::pid_t::try_from(*one) != Ok(pid)));
-        // SAFETY: takes this registration off the list; the list allows that now.
-        unsafe { sys::apr_proc_other_child_unregister(data) };
+        change(|known| {
+            known.retain(|one| libc::pid_t::try_from(*one) != Ok(pid));
+            if known.is_empty() {
+                *known = Vec::new();
+            }
+        });
+        if has_ended {
+            // SAFETY: takes this registration off the list; the list allows that now. It calls this again.
+            unsafe { sys::apr_proc_other_child_unregister(data) };
+        }
     });
 }
