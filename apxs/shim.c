@@ -1,6 +1,7 @@
 #include "shim.h"
 
 #include "apr_errno.h"
+#include "http_connection.h"
 #include "unixd.h"
 
 int wsf_conn_aborted(const conn_rec *c)
@@ -40,6 +41,13 @@ void wsf_brigade_append(apr_bucket_brigade *bb, const char *bytes, apr_size_t le
 void wsf_brigade_append_eos(apr_bucket_brigade *bb)
 {
     apr_bucket *e = apr_bucket_eos_create(bb->bucket_alloc);
+
+    APR_BRIGADE_INSERT_TAIL(bb, e);
+}
+
+void wsf_brigade_append_eoc(apr_bucket_brigade *bb)
+{
+    apr_bucket *e = ap_bucket_eoc_create(bb->bucket_alloc);
 
     APR_BRIGADE_INSERT_TAIL(bb, e);
 }

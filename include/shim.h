@@ -23,6 +23,9 @@ void wsf_brigade_append(apr_bucket_brigade *bb, const char *bytes, apr_size_t le
 /* Appends the end of a response. */
 void wsf_brigade_append_eos(apr_bucket_brigade *bb);
 
+/* Appends the end of a connection. */
+void wsf_brigade_append_eoc(apr_bucket_brigade *bb);
+
 /* Deletes all buckets but those of a known length: no metadata, no socket. */
 void wsf_brigade_keep_data(apr_bucket_brigade *bb);
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import http, relayed, relaysite, websocket
+from harness import http, procfs, relayed, relaysite, websocket
 from harness.stresspeer import StressPeer
 
 VERSIONS = ["tls1.2", "tls1.3"]
@@ -44,6 +44,41 @@ SSLProxyMachineCertificateFile {pair}""")
     context = certificate.client_context(version)
     context.load_cert_chain(certificate.cert, certificate.key)
     talks(server, client, context, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mpm", "version"), [("event", "tls1.2"), ("event", "tls1.3"), ("prefork", "tls1.3")])
+def test_client_certificates_go_with_their_tunnels(httpd, origins, client, certificate, monkeypatch, mpm, version):
+    """mod_ssl frees the one of a connection only as it shuts it down."""
+    at_first, later, most = 100, 400, 1024
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
+    server = httpd(mpm=mpm)
+    # One child, whose memory it is.
+    server.log.expect("AH00161", certain=False)
+    server.directives("""<IfModule mpm_prefork_module>
+StartServers 1
+MinSpareServers 1
+MaxSpareServers 1
+MaxRequestWorkers 1
+</IfModule>""")
+    relaysite.start(server, origins, f"""LogLevel wsforward:warn
+SSLVerifyClient require
+SSLCACertificateFile {certificate.cert}""")
+    context = certificate.client_context(version)
+    context.load_cert_chain(certificate.cert, certificate.key)
+
+    def cost(count):
+        for _ in range(count):
+            talk = client(server.ports["tls"], context)
+            talk.send(http.handshake())
+            assert talk.read_head().status == 101
+            talk.close()
+        relayed.wait_figure(server, "Tunnels", 0)
+        return sum(procfs.private_kib(child) for child in server.children)
+    before = cost(at_first)
+    after = cost(later)
+    print(f"{before} KiB after {at_first} tunnels, {after} KiB after {later} more")
+    assert after - before < most
 
 
 @pytest.mark.parametrize("when", ["in time", "late"])

@@ -42,6 +42,12 @@ impl Brigade<'_> {
         unsafe { sys::wsf_brigade_append_eos(self.as_ptr()) };
     }
 
+    /// Appends the mark of the end of a connection (EOC).
+    pub(super) fn append_close(&mut self) {
+        // SAFETY: the brigade is ours for the borrow.
+        unsafe { sys::wsf_brigade_append_eoc(self.as_ptr()) };
+    }
+
     /// Moves all bytes into `to`, and empties the brigade.
     pub(crate) fn drain_into(&mut self, to: &mut Vec<u8>) -> Result<(), Status> {
         self.copy_into(to)?;

@@ -79,6 +79,14 @@ impl Connection<'_> {
         })
     }
 
+    /// Tells the output filters that the connection ends, as httpd does before it closes one.
+    pub(super) fn pass_close(self) -> Result<(), Status> {
+        self.with_brigade(|out| {
+            out.append_close();
+            self.flush(out)
+        })
+    }
+
     fn flush(self, out: &mut Brigade<'_>) -> Result<(), Status> {
         // SAFETY: the connection is alive, with its output filters; the brigade is ours.
         Status::check(unsafe { sys::ap_fflush(self.conn_rec().output_filters, out.as_ptr()) })

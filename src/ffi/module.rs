@@ -302,6 +302,7 @@ unsafe extern "C" fn pre_close(c: *mut sys::conn_rec) -> c_int {
         if let Some(c) = unsafe { Connection::from_raw(c) }
             && c.is_handed_over()
         {
+            tls::let_go(c);
             c.abort();
         }
     });

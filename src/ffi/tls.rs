@@ -146,6 +146,19 @@ pub(crate) fn send_close_notify(c: Connection<'_>) {
     }
 }
 
+/// Has mod_ssl let go of the session of a connection that was handed over, and of the client's
+/// certificate, which it frees at no other time (ssl_engine_io.c). The peer is told nothing.
+pub(super) fn let_go(c: Connection<'_>) {
+    if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
+        // SAFETY: mod_ssl keeps the SSL until then, and a hand-over has a reference of its own to it
+        // (`SslRef`). This thread is the one that works on the connection.
+        unsafe {
+            // The filters' errors are those of a connection that ends anyway.
+            openssl.library.shutdown_quietly(ssl.as_ptr(), || drop(c.pass_close()));
+        }
+    }
+}
+
 /// A reference to an SSL that keeps it alive when its connection is closed.
 pub(super) struct SslRef {
     ssl: NonNull<Ssl>,

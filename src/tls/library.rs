@@ -235,6 +235,22 @@ impl Library {
         if result < 0 { Err(self.last_error()) } else { Ok(()) }
     }
 
+    /// Has what `close` does to a session, such as to shut it down, tell the peer nothing and leave the
+    /// session as it was.
+    ///
+    /// # Safety
+    /// See [`Library`]; it is so until `close` has returned, too.
+    pub unsafe fn shutdown_quietly(&self, ssl: *mut Ssl, close: impl FnOnce()) {
+        // SAFETY: a live SSL, by the caller.
+        let before = unsafe {
+            (self.functions.SSL_set_quiet_shutdown)(ssl, 1);
+            (self.functions.SSL_get_shutdown)(ssl)
+        };
+        close();
+        // SAFETY: as above.
+        unsafe { (self.functions.SSL_set_shutdown)(ssl, before) };
+    }
+
     /// The reason that OpenSSL gives for the failure of the last call of this thread.
     pub(crate) fn last_error(&self) -> io::Error {
         // SAFETY: both take no pointer; the string is static, in OpenSSL's tables.
