@@ -418,9 +418,10 @@ def test_client_that_ends_its_sending_at_once(server, origins, client, kind, pat
         origins["tcp"].wait_requests()
         first.set()
         assert talk.read_head().status == 101
+        # What is counted of it is counted by then.
+        [line] = server.log.wait_for(relayed.STAYS)
     [end] = relayed.ends(server)
     assert (end.by, end.why, end.where) == ("server", "idle-timeout", "thread")
-    [line] = server.log.matching(relayed.STAYS)
     assert b"one side has already ended" in line
     then.set()
     talk.close()

@@ -153,8 +153,10 @@ pub(super) fn let_go(c: Connection<'_>) {
         // SAFETY: mod_ssl keeps the SSL until then, and a hand-over has a reference of its own to it
         // (`SslRef`). This thread is the one that works on the connection.
         unsafe {
-            // The filters' errors are those of a connection that ends anyway.
-            openssl.library.shutdown_quietly(ssl.as_ptr(), || drop(c.pass_close()));
+            openssl.library.shutdown_quietly(ssl.as_ptr(), || {
+                // An error is one of a connection that ends anyway.
+                let _ = c.pass_close();
+            });
         }
     }
 }
