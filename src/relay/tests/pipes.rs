@@ -50,7 +50,7 @@ fn floods_go_through_few_pipes() {
         let mut head = [0; 10];
         { client }.read_exact(&mut head).expect("read");
         assert_eq!(head[..], header(LENGTH));
-        expect(client, &mut Pattern::new(*seed), *sent);
+        expect_pattern(client, *seed, *sent);
     }
     // Within a frame nobody gets a Close.
     assert_eq!(

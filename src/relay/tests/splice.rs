@@ -132,7 +132,7 @@ fn flood(into: Into, when: When, error: c_int) -> Why {
         while (&client).read(&mut [0; 4096]).is_ok_and(|n| n > 0) {}
         return ends.wait().why;
     }
-    expect(&client, &mut Pattern::new(1), sent);
+    expect_pattern(&client, 1, sent);
     let case = format!("{into:?} {when:?} {error}");
     // Once more where the first time is in the middle.
     let refused = into.calls().refused.load(SeqCst);

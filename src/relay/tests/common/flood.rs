@@ -1,6 +1,6 @@
 //! A back end that sends one frame without end, and a client that reads when it is told to.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -61,17 +61,4 @@ pub(crate) fn fill(mut socket: &TcpStream, pattern: &mut Pattern) -> usize {
     }
     socket.set_nonblocking(false).expect("blocking");
     total
-}
-
-/// Reads and checks so many bytes.
-pub(crate) fn expect(mut from: &TcpStream, pattern: &mut Pattern, total: usize) {
-    let mut buffer = vec![0; 1 << 16];
-    let mut left = total;
-    while left > 0 {
-        let most = left.min(buffer.len());
-        let n = from.read(&mut buffer[..most]).expect("read");
-        assert!(n > 0, "the end came {left} bytes early");
-        pattern.check(&buffer[..n]);
-        left -= n;
-    }
 }
