@@ -398,8 +398,9 @@ impl Carried {
         Ok(gone)
     }
 
-    /// Sends Pings that are soon due to sides that are about to get something of the other: both are
-    /// one packet. Where all are silent that is the Pong of the other.
+    /// Sends Pings that are soon due to sides that are about to get something of the other: without TLS
+    /// both are one packet, and the tunnel is looked at once less. Where all are silent that is the Pong
+    /// of the other.
     fn send_pings_along(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Cause> {
         let Carried { client, backend, state, pings: Some(pings), .. } = self else {
             return Ok(());
