@@ -5,7 +5,7 @@
 //! wsload relay BACKEND                       a relay without HTTP, tokio's copy_bidirectional
 //! wsload tunnels URL [COMMAND...]            holds tunnels and does what it is told, see below
 //! wsload bulk URL up=MIB down=MIB frame=BYTES
-//! wsload handshakes URL seconds=S clients=N
+//! wsload handshakes URL seconds=S clients=N [count=N]
 //! wsload get URL seconds=S clients=N [until=input]
 //! ```
 //!

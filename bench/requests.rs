@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,21 +13,24 @@ use crate::client::Target;
 use crate::frame::{self, CLOSE};
 use crate::stats::Times;
 
-/// Opens and closes tunnels, one after the other on each client.
+/// Opens and closes tunnels, one after the other on each client: for so long, or so many in all.
 pub(crate) async fn handshakes(arguments: &Arguments) -> io::Result<()> {
     let target = Arc::new(Target::new(arguments.word(0)?, arguments.source()?)?);
     let time = Duration::from_secs_f64(arguments.setting("seconds", 1.0)?);
     let clients = arguments.setting("clients", 16)?;
+    let count: usize = arguments.setting("count", usize::MAX)?;
+    let begun = Arc::new(AtomicUsize::new(0));
     let started = Instant::now();
     let tasks: Vec<_> = (0..clients)
         .map(|client| {
-            let target = Arc::clone(&target);
+            let (target, begun) = (Arc::clone(&target), Arc::clone(&begun));
             tokio::spawn(async move {
                 let (mut times, mut failed) = (Times::default(), 0);
-                while started.elapsed() < time && failed < 10 {
-                    let begun = Instant::now();
+                while started.elapsed() < time && failed < 10 && begun.fetch_add(1, Relaxed) < count
+                {
+                    let began = Instant::now();
                     match open_and_close(&target, client).await {
-                        Ok(()) => times.add(begun.elapsed()),
+                        Ok(()) => times.add(began.elapsed()),
                         Err(_) => failed += 1,
                     }
                 }

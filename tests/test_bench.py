@@ -1,5 +1,6 @@
 """The benchmark's report: what it makes of figures, and of those it could not get."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench" / "compare"))
 
 import bench
 import guard
+import instructions
 import load
 import peers
 import quiet
@@ -318,6 +320,131 @@ def test_what_else_runs_does_not_decide():
     for first in range(3):
         measurement = Turns(1.0, lambda turn, first=first: 8.0 if turn % 3 == first else 0.0)
         assert guard.Guard(measurement, "relay", "before").run()
+
+
+PROFILE = """version: 1
+positions: line
+events: Ir
+summary: 999
+
+ob=(1) /usr/lib/libc.so.6
+fl=(1) ???
+fn=(1) malloc
+16 100
++3 20
+
+ob=(2) /tmp/somewhere/mod_wsforward.so
+fn=(2) handshake
+0 7
+cob=(1)
+cfn=(1)
+calls=3 0
+0 120
+* 1
+cob=(3) /usr/sbin/apache2
+cfn=(3) ap_log
+calls=1 0
+0 5
+-1 2
+ob=(3)
+fn=(3)
+0 5
+"""
+
+
+def test_instructions_are_counted_where_they_are():
+    """Not once more where they are called."""
+    assert instructions.by_object(PROFILE) == {"libc": 120, "mod_wsforward": 10, "apache2": 5}
+
+
+def test_a_system_call_that_waits_is_one():
+    log = ("SYSCALL[32212,1](  0) sys_read ( 3, 0x4a8b000, 131072 ) --> [async] ... \n"
+           "SYSCALL[32212,2](9) sys_mmap ( 0x0, 139264, 3, 34, 4294967295, 0 ) --> [pre-success] Success(0x4a8a000) \n"
+           "SYSCALL[32212,1](0) ... [async] --> Success(0x3) \n"
+           "SYSCALL[32212,1](0) sys_read ( 3, 0x4a8b000, 131072 )[sync] --> Failure(0xb) \n"
+           "--32212-- something else\n")
+    assert instructions.system_calls(log) == {"read": 2, "mmap": 1}
+
+
+VERSIONS = {"rustc": "1.0.0", "httpd": "2.4.0"}
+
+
+def counts(instructions_of=1.0, calls=6, stock=1.0):
+    """Every figure of both servers, and the module's with so much more."""
+    def cost(factor, calls):
+        return {"instructions": {"mod_wsforward": 60000, "libc": 100000 * factor - 60000},
+                "system calls": {"epoll_wait": 2, "read": calls - 2}}
+
+    return {name: {"relay": cost(instructions_of, calls), "apache": cost(stock, 12 * stock)}
+            for name in instructions.FIGURES}
+
+
+def compared(found, **versions):
+    comparison = instructions.Comparison({"versions": VERSIONS, "figures": counts()}, found,
+                                         {**VERSIONS, **versions}, Path("out"))
+    return comparison.run(), "\n".join(comparison.lines)
+
+
+@pytest.mark.parametrize("found, is_right, says", [
+    (counts(), True, "echo wss, instructions: 100,000, was 100,000: 1.000 x"),
+    (counts(1.14), True, "1.140 x"),
+    (counts(1.16), False, "instructions: 116,000, was 100,000: 1.160 x, FAILS, the most is 1.15 (libc 40,000 -> 56,000)"),
+    # One more for a message.
+    (counts(calls=7), False, "system calls: 7.00, was 6.00: 1.167 x, FAILS, the most is 1.15 (read 4.00 -> 5.00)"),
+    (counts(0.8), True, "Some is much less than what is kept")])
+def test_a_change_may_not_take_much_more_than_what_is_kept(found, is_right, says):
+    judged, said = compared(found)
+    assert judged == is_right and says in said
+    # And what is to be done.
+    assert ("Find out why: `callgrind_annotate out/relay-handshake-ws.callgrind`" in said) != is_right
+    assert ("in a commit that says why: `ci/bench --instructions --record`" in said) != is_right
+
+
+def test_what_a_handshake_takes_beside_arithmetic_is_judged_too():
+    kept, found = counts(), counts()
+    for figures, more in ((kept, 0), (found, 20000)):
+        figures["handshake wss"]["relay"]["instructions"].update(libcrypto=2e6, libc=40000 + more)
+    comparison = instructions.Comparison({"versions": VERSIONS, "figures": kept}, found, VERSIONS, Path("out"))
+    assert not comparison.run()
+    assert "handshake wss, instructions: 2,120,000, was 2,100,000: 1.010 x" in comparison.lines
+    [said] = [line for line in comparison.lines if "FAILS" in line]
+    assert said.startswith("handshake wss, instructions outside of libcrypto: 120,000, was 100,000: 1.200 x, FAILS")
+
+
+@pytest.mark.parametrize("found, is_right, says", [
+    (counts(1.4, calls=8, stock=1.4), True, "instructions: 1.00 x httpd without the module, was 1.00: 1.000 x"),
+    (counts(1.4), False, "instructions: 1.40 x httpd without the module, was 1.00: 1.400 x, FAILS"),
+    # It is no better by what httpd itself needs no more.
+    (counts(1.0, stock=0.8), False, "1.250 x, FAILS")])
+def test_with_another_httpd_it_is_compared_with_stock(found, is_right, says):
+    judged, said = compared(found, httpd="2.4.1")
+    assert judged == is_right and says in said
+    assert said.startswith("Kept are counts with httpd 2.4.0 (here: 2.4.1).")
+
+
+def test_another_compiler_is_no_excuse():
+    judged, said = compared(counts(1.2), rustc="2.0.0")
+    assert not judged and "1.200 x, FAILS" in said
+    assert "Kept is what rustc 1.0.0 made of the source, and this is of rustc 2.0.0." in said
+
+
+def test_what_is_kept_is_whole():
+    kept = json.loads(instructions.KEPT.read_text())
+    assert set(kept["versions"]) == {"rustc", "httpd", "OpenSSL", "libc", "valgrind", "processor"}
+    assert "unknown" not in kept["versions"].values()
+    assert list(kept["figures"]) == list(instructions.FIGURES)
+    for name, servers in kept["figures"].items():
+        for server in ("relay", "apache"):
+            for kind in ("instructions", "system calls"):
+                assert instructions.total(servers[server][kind]) > 1, (name, server, kind)
+        assert "mod_wsforward" in servers["relay"]["instructions"]
+    assert "\nstep ci/bench --instructions\n" in (paths.ROOT / ".ci" / "run").read_text()
+
+
+def test_small_parts_are_kept_as_one():
+    kept = instructions.rounded({"a": 5000.4, "b": 30.3, "c": 20.2, "d": 2000})
+    assert kept == {"a": 5000, "d": 2000, "others": 50}
+    assert list(instructions.rounded({"write": 2, "read": 4.004})) == ["read", "write"]
 
 
 class Herd:

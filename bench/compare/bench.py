@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import instructions
 import network
 import peers
 import rows
@@ -209,6 +210,9 @@ def words():
     parser.add_argument("--force", action="store_true", help="whatever else ran meanwhile")
     parser.add_argument("--guard", action="store_true",
                         help="judges whether this module needs more CPU than the other revision's")
+    parser.add_argument("--instructions", action="store_true",
+                        help="counts what a handshake and a message take, and compares with what is kept")
+    parser.add_argument("--record", action="store_true", help="--instructions: keeps what was counted")
     return parser.parse_args()
 
 
@@ -318,6 +322,8 @@ def main():
         every = peers.all_of(bench)
         if arguments.guard:
             return guard(bench, every, load)
+        if arguments.instructions:
+            return instructions.run(bench, pathlib.Path(arguments.output), arguments.record)
         chosen = choose(every, arguments.peers, arguments.mode == "smoke")
         report = Report(arguments, chosen, descriptors, is_own_network, most_tunnels)
         rounds = arguments.rounds or (1 if arguments.mode == "smoke" else 3)

@@ -33,6 +33,11 @@ def http_user():
         return None
 
 
+def httpd():
+    """Apache's program, as distributions call it."""
+    return shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
+
+
 class Bench:
     """What the peers share: programs, a limit of descriptors, a certificate, a back end."""
 
@@ -107,6 +112,8 @@ class Peer:
     is_extra = False
     # Where it says what is open; what that costs is measured too.
     status = None
+    # How long it may take until it answers.
+    patience = PATIENCE
 
     def __init__(self, bench, index):
         self.bench, self.index = bench, index
@@ -138,7 +145,7 @@ class Peer:
         self.directory.mkdir(parents=True)
         self.port, self.tls_port = free_port(self.address), free_port(self.address)
         self.session = self.spawn()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while True:
             try:
                 with urllib.request.urlopen(f"http://{self.address}:{self.port}/", timeout=5):
@@ -232,6 +239,8 @@ class Apache(Peer):
     modules = ("mpm_event", "authz_core", "proxy", "proxy_http", "ssl")
     directives = ""
     defaults_note = "its workers are the limit, as in the other rows"
+    # How it is run, and by which other program.
+    mode, runner = ("-D", "FOREGROUND"), ()
     # Debian's mpm_event.conf, but with four children that stay: none comes or goes in a figure,
     # and with 20,000 descriptors each they have enough for the tunnels that are tried.
     mpm = """StartServers 4
@@ -279,9 +288,8 @@ ProxyPass "/" "{self.backend_url}/"{self.parameters}
     ProxyPass "/" "{self.backend_url}/"{self.parameters}
 </VirtualHost>
 """)
-        program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
         limit = ["prlimit", f"--nofile={min(self.descriptors, self.bench.descriptors)}"] if self.defaults else []
-        return Session([*limit, program, "-f", configuration, "-D", "FOREGROUND"], self.directory)
+        return Session([*self.runner, *limit, httpd(), "-f", configuration, *self.mode], self.directory)
 
 
 class ApacheThreads(Apache):
