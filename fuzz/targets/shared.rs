@@ -344,9 +344,10 @@ impl Script {
         let [client, backend, vhost] = [nth, nth >> 2, nth >> 4].map(|nth| nth % NAMES.len());
         let shared = self.shared;
         let entries = [
-            shared.count_client(shared.client_key(NAMES[client]), slot),
-            shared.count_backend(shared.backend_key(NAMES[backend]), slot),
-        ];
+            shared.count_client(shared.client_key(NAMES[client]), slot, usize::MAX),
+            shared.count_backend(shared.backend_key(NAMES[backend]), slot, usize::MAX),
+        ]
+        .map(|counted| counted.expect("no limit"));
         let length = usize::from(input::byte(data));
         let text = input::bytes(data, length);
         let port = self.tunnels.len() as u16;

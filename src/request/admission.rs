@@ -14,7 +14,7 @@ use messages::{
     ReadyFileAbsent, Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
-use shared::{Refusal, Slot};
+use shared::{Full, Refusal, Slot};
 
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log;
@@ -211,16 +211,13 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
         IpAddr::V4(network) => shared.client_key(&network.octets()),
         IpAddr::V6(network) => shared.client_key(&network.octets()),
     };
-    place.client_entry = shared.count_client(key, slot);
-    let is_over = || shared.open_of_client(key) > most as usize;
-    // Those of dead processes are not its own any more.
-    if is_over() {
-        shared.clear_dead();
-    }
-    if is_over() {
-        let network = format_args!("{network}/{bits}");
-        let text = MaxTunnelsPerClient { most: &most, client: &client, network: &network };
-        return Err((Refusal::Client, text.to_string()));
+    match shared.count_client(key, slot, most as usize) {
+        Ok(entry) => place.client_entry = entry,
+        Err(Full) => {
+            let network = format_args!("{network}/{bits}");
+            let text = MaxTunnelsPerClient { most: &most, client: &client, network: &network };
+            return Err((Refusal::Client, text.to_string()));
+        }
     }
     Ok(place)
 }

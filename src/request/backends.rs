@@ -64,25 +64,23 @@ fn look_each_second() {
 /// that has too many then: it is not counted.
 pub(crate) fn count(r: Request<'_>, worker: &[u8]) -> bool {
     look_each_second();
-    let (Some((shared, key)), Some(slot)) = (key(worker), own_slot::slot()) else {
+    let (Some((_, key)), Some(slot)) = (key(worker), own_slot::slot()) else {
         forget(r);
         return true;
     };
     let before = Reservation::look(r, |reservation| reservation.backend.take());
     // It may have been sent to another one before, in vain.
-    let place = before.filter(|place| place.key == key);
-    let Some(place) = place.or_else(|| BackendPlace::take(key, slot)) else { return true };
-    let is_over = || {
-        let most = child::settings().max_per_backend.map(|most| most as usize);
-        most.is_some_and(|most| shared.open_of_backend(key) > most)
-    };
-    if is_over() {
-        look_closer();
-        if is_over() {
-            return false;
+    let place = match before.filter(|place| place.key == key) {
+        Some(place) => Some(place),
+        None => {
+            let most = child::settings().max_per_backend.map_or(usize::MAX, |most| most as usize);
+            let Ok(place) = BackendPlace::take(key, slot, most) else { return false };
+            place
         }
+    };
+    if place.is_some() {
+        Reservation::change(r, |reservation| reservation.backend.set(place));
     }
-    Reservation::change(r, |reservation| reservation.backend.set(Some(place)));
     true
 }
 

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering::SeqCst;
 
-use shared::{Slot, TallyEntry, TallyKey};
+use shared::{Full, Slot, TallyEntry, TallyKey};
 
 use crate::ffi::request::Request;
 use crate::processes::memory::shared;
@@ -77,9 +77,14 @@ pub(crate) struct BackendPlace {
 }
 
 impl BackendPlace {
-    /// Takes one of this back end's. `None` if it cannot be counted.
-    pub(crate) fn take(key: TallyKey, slot: &Slot) -> Option<Self> {
-        Some(Self { key, entry: shared()?.count_backend(key, slot)? })
+    /// Takes one of this back end's `most`. `None` if it cannot be counted.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub(crate) fn take(key: TallyKey, slot: &Slot, most: usize) -> Result<Option<Self>, Full> {
+        let Some(shared) = shared() else { return Ok(None) };
+        let entry = shared.count_backend(key, slot, most)?;
+        Ok(entry.map(|entry| Self { key, entry }))
     }
 
     /// Makes the entry the tunnel's record's.

@@ -56,5 +56,5 @@ pub use role::{Claim, Sent};
 pub use series::Metric;
 pub use sighting::Sighting;
 pub use slots::{Memory, Shared, Slot};
-pub use tally::{TallyEntry, TallyKey};
+pub use tally::{Full, TallyEntry, TallyKey};
 pub use tunnel_entry::TunnelEntry;

@@ -20,7 +20,7 @@ use crate::role::Sent;
 use crate::series::Metric;
 use crate::slots::{Memory, Shared, Slot};
 use crate::sync::dies_after;
-use crate::tally::{TallyEntry, TallyKey};
+use crate::tally::{Full, TallyEntry, TallyKey};
 use crate::tunnel_entry::TunnelEntry;
 
 struct World {
@@ -74,7 +74,11 @@ impl Process {
     }
 
     fn count(&self) -> Option<TallyEntry> {
-        self.shared().count_client(self.key(), self.slot())
+        self.count_within(usize::MAX).expect("no limit")
+    }
+
+    fn count_within(&self, most: usize) -> Result<Option<TallyEntry>, Full> {
+        self.shared().count_client(self.key(), self.slot(), most)
     }
 
     fn open(&self) -> usize {
@@ -204,6 +208,17 @@ fn a_dead_process_leaves_while_others_come_and_go() {
         two.join().expect("it went");
         other.clear_dead();
         assert_eq!(other.open(), 0);
+    });
+}
+
+#[test]
+fn of_two_that_come_for_one_place_one_gets_it() {
+    model(|| {
+        let [one, two, _] = processes();
+        let thread = thread::spawn(move || one.count_within(1).is_ok());
+        let is_in = two.count_within(1).is_ok();
+        assert!(thread.join().expect("no panic") != is_in);
+        assert_eq!(two.open(), 1);
     });
 }
 

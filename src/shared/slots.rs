@@ -13,7 +13,7 @@ use crate::register::Register;
 use crate::sighting::Sighting;
 use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
-use crate::tally::{Tally, TallyEntry, TallyKey};
+use crate::tally::{Full, Tally, TallyEntry, TallyKey};
 
 /// More processes than this go uncounted.
 #[cfg(not(loom))]
@@ -277,9 +277,41 @@ impl<'a> Shared<'a> {
         self.memory.clients.count(client)
     }
 
-    /// Counts a tunnel of a client, until [`Self::forget_client`].
-    pub fn count_client(self, client: TallyKey, slot: &Slot) -> Option<TallyEntry> {
-        self.memory.clients.join(client, self.number(slot)?)
+    /// Counts a tunnel of a client, until [`Self::forget_client`], if there are not `most` already.
+    /// `None` if it cannot be counted.
+    ///
+    /// # Errors
+    /// There are.
+    pub fn count_client(
+        self,
+        client: TallyKey,
+        slot: &Slot,
+        most: usize,
+    ) -> Result<Option<TallyEntry>, Full> {
+        self.count_in(&self.memory.clients, client, slot, most)
+    }
+
+    fn count_in(
+        self,
+        tally: &Tally,
+        key: TallyKey,
+        slot: &Slot,
+        most: usize,
+    ) -> Result<Option<TallyEntry>, Full> {
+        let Some(number) = self.number(slot) else { return Ok(None) };
+        let count = || match tally.join(key, number) {
+            Some((entry, tunnels)) if tunnels > most => {
+                tally.leave(entry);
+                Err(Full)
+            }
+            None if tally.count(key) >= most => Err(Full),
+            joined => Ok(joined.map(|(entry, _)| entry)),
+        };
+        // Those of dead processes are not its own any more.
+        count().or_else(|Full| {
+            self.clear_dead();
+            count()
+        })
     }
 
     /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
@@ -304,9 +336,17 @@ impl<'a> Shared<'a> {
         self.memory.backends.count(backend)
     }
 
-    /// Counts a tunnel of a back end, until [`Self::forget_backend`].
-    pub fn count_backend(self, backend: TallyKey, slot: &Slot) -> Option<TallyEntry> {
-        self.memory.backends.join(backend, self.number(slot)?)
+    /// Counts a tunnel of a back end, until [`Self::forget_backend`], as [`Self::count_client`].
+    ///
+    /// # Errors
+    /// It has `most` already.
+    pub fn count_backend(
+        self,
+        backend: TallyKey,
+        slot: &Slot,
+        most: usize,
+    ) -> Result<Option<TallyEntry>, Full> {
+        self.count_in(&self.memory.backends, backend, slot, most)
     }
 
     /// As [`Self::move_client`], of what counts its back end.

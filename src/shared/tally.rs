@@ -204,6 +204,10 @@ pub(crate) struct Tally {
     totals: [AtomicU64; LINES * LINE],
 }
 
+/// There are as many tunnels under a key as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
 /// Where one tunnel is counted, and as what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TallyEntry {
@@ -263,26 +267,37 @@ impl Tally {
 
     /// How many tunnels are open under a key.
     pub fn count(&self, key: TallyKey) -> usize {
-        (0..PLACES)
+        self.sum(key, 0..PLACES)
+    }
+
+    /// The same in some of its places.
+    fn sum(&self, key: TallyKey, places: impl Iterator<Item = usize>) -> usize {
+        places
             .map(|place| self.total(key.index(place)))
             .filter(|total| total.is_of(key))
             .map(|total| index(total.count()))
             .sum()
     }
 
-    /// Counts a tunnel under a key, for a process. `None` if there is no room.
-    pub fn join(&self, key: TallyKey, slot: SlotNumber) -> Option<TallyEntry> {
-        let (index, joining) = self.take_entry(key, slot)?;
+    /// Counts a tunnel under a key, for a process: its entry, and how many there are with it. `None`
+    /// if there is no room.
+    ///
+    /// Of several that join at a time each sees another number, so that just as many as may are
+    /// within a limit. A key has one count, unless that was full or was begun twice at once: then
+    /// the others are added as they are at that moment.
+    pub fn join(&self, key: TallyKey, slot: SlotNumber) -> Option<(TallyEntry, usize)> {
+        let (at, joining) = self.take_entry(key, slot)?;
         for _ in 0..TRIES {
             let Some((place, seen)) = self.place_for(key) else { break };
-            let total = seen.changed(key, seen.count() + 1, index, true);
-            if self.change(key.index(place), seen, total) {
+            let count = seen.count() + 1;
+            if self.change(key.index(place), seen, seen.changed(key, count, at, true)) {
                 let entered = joining.entered(place);
-                self.replace(index, joining, entered);
-                return TallyEntry::new(index, entered);
+                self.replace(at, joining, entered);
+                let others = (0..PLACES).filter(|other| *other != place);
+                return Some((TallyEntry::new(at, entered)?, self.sum(key, others) + index(count)));
             }
         }
-        self.replace(index, joining, joining.freed());
+        self.replace(at, joining, joining.freed());
         None
     }
 
@@ -294,7 +309,7 @@ impl Tally {
         if from.phase() == Phase::In && self.replace(index, from, moved) {
             TallyEntry::new(index, moved)
         } else {
-            self.join(from.key(), to)
+            self.join(from.key(), to).map(|(entry, _)| entry)
         }
     }
 

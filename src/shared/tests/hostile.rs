@@ -38,11 +38,13 @@ fn random_bytes_in_the_memory() {
         shared.open();
         let entries: Vec<_> = slot
             .iter()
-            .flat_map(|slot| (0..50).filter_map(|_| shared.count_client(key, slot)))
+            .flat_map(|slot| {
+                (0..50).filter_map(|_| shared.count_client(key, slot, usize::MAX).ok().flatten())
+            })
             .collect();
         shared.open_of_client(key);
         let backend = shared.backend_key(b"back end");
-        if let Some(entry) = slot.and_then(|slot| shared.count_backend(backend, slot)) {
+        if let Some(Ok(Some(entry))) = slot.map(|slot| shared.count_backend(backend, slot, 1)) {
             shared.forget_backend(entry);
         }
         shared.open_of_backend(backend);

@@ -145,8 +145,10 @@ fn message() -> Vec<u8> {
     let world = World::default();
     let (_, _, shared) = registered(&world, 10);
     let slot = shared.claim().expect("a slot");
-    let client_entry = shared.count_client(shared.client_key(b"client"), slot);
-    let backend_entry = shared.count_backend(shared.backend_key(b"back end"), slot);
+    let client_entry =
+        shared.count_client(shared.client_key(b"client"), slot, 1).expect("the first");
+    let backend_entry =
+        shared.count_backend(shared.backend_key(b"back end"), slot, 1).expect("the first");
     let [vhost, backend] = [shared.vhost_name(b"example.com:443"), shared.backend_name(b"ws://b")];
     let tunnel_entry = shared.register_tunnel(&about(vhost, backend), slot);
     assert!(client_entry.is_some() && backend_entry.is_some() && tunnel_entry.is_some());

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use common::*;
+use shared::Full;
 
 #[test]
 fn what_a_process_counted_outlives_it() {
@@ -47,9 +48,9 @@ fn clients_are_counted_by_process_and_in_all() {
     let [a, b] = [b"a", b"b"].map(|network| shared.client_key(network));
     let open = |key| shared.open_of_client(key);
 
-    let first = shared.count_client(a, one).expect("room");
-    let second = shared.count_client(a, two).expect("room");
-    shared.count_client(b, one).expect("room");
+    let first = shared.count_client(a, one, usize::MAX).expect("no limit").expect("room");
+    let second = shared.count_client(a, two, usize::MAX).expect("no limit").expect("room");
+    shared.count_client(b, one, usize::MAX).expect("no limit").expect("room");
     assert_eq!((open(a), open(b)), (2, 1));
 
     // To another process, and once only.
@@ -84,9 +85,9 @@ fn back_ends_are_counted_beside_clients() {
     let [a, b] = [b"a", b"b"].map(|name| shared.backend_key(name));
     let open = || (shared.open_of_backend(a), shared.open_of_backend(b));
 
-    let first = shared.count_backend(a, one).expect("room");
-    let second = shared.count_backend(a, two).expect("room");
-    shared.count_backend(b, one).expect("room");
+    let first = shared.count_backend(a, one, usize::MAX).expect("no limit").expect("room");
+    let second = shared.count_backend(a, two, usize::MAX).expect("no limit").expect("room");
+    shared.count_backend(b, one, usize::MAX).expect("no limit").expect("room");
     assert_eq!(open(), (2, 1));
     assert_eq!(shared.open_of_client(shared.client_key(b"a")), 0);
 
@@ -103,11 +104,31 @@ fn back_ends_are_counted_beside_clients() {
 }
 
 #[test]
+fn no_more_are_counted_than_may_be() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let one = shared.claim().expect("a slot");
+    world.become_process(101);
+    let two = shared.claim().expect("a slot");
+    let key = shared.client_key(b"a");
+    let count = |slot| shared.count_client(key, slot, 2);
+    let first = count(one).expect("the first").expect("room");
+    assert!(count(two).is_ok());
+    assert_eq!((count(one), count(two), shared.open_of_client(key)), (Err(Full), Err(Full), 2));
+    shared.forget_client(first);
+    assert!(count(one).is_ok());
+    // Those of a process that died are found when it matters.
+    world.kill(100);
+    assert!(count(two).is_ok());
+    assert_eq!((count(two), shared.open_of_client(key)), (Err(Full), 2));
+}
+
+#[test]
 fn a_slot_of_no_memory_is_not_counted() {
     let world = World::default();
     let (_, shared) = shared(&world);
     let slot = shared::Slot::new();
-    assert!(shared.count_client(shared.client_key(b"a"), &slot).is_none());
+    assert_eq!(shared.count_client(shared.client_key(b"a"), &slot, 0), Ok(None));
     assert!(!slot.is_shared());
     shared.release(&slot);
 }
@@ -120,7 +141,10 @@ fn cost(counted: usize) -> f64 {
     let network = |n: usize| shared.client_key(&(n as u64).to_le_bytes());
     for n in 0..counted {
         // A third of them are one client's.
-        shared.count_client(network(if n % 3 == 0 { 0 } else { n }), slot).expect("room");
+        shared
+            .count_client(network(if n % 3 == 0 { 0 } else { n }), slot, usize::MAX)
+            .expect("no limit")
+            .expect("room");
     }
     assert_eq!(shared.open_of_client(network(0)), counted.div_ceil(3));
     let round = |from: usize| {
@@ -128,7 +152,8 @@ fn cost(counted: usize) -> f64 {
         let begun = Instant::now();
         for n in from..from + TIMES {
             let key = network(n % (counted + 1));
-            let entry = shared.count_client(key, slot).expect("room");
+            let entry =
+                shared.count_client(key, slot, usize::MAX).expect("no limit").expect("room");
             assert!(shared.open_of_client(key) > 0);
             shared.forget_client(entry);
         }
@@ -152,7 +177,9 @@ fn entries_run_out_without_harm() {
     let (_, shared) = shared(&world);
     let slot = shared.claim().expect("a slot");
     let key = shared.client_key(b"one");
-    let counted = (0..140_000).filter(|_| shared.count_client(key, slot).is_some()).count();
+    let counted = (0..140_000)
+        .filter(|_| shared.count_client(key, slot, usize::MAX).is_ok_and(|entry| entry.is_some()))
+        .count();
     assert_eq!(shared.open_of_client(key), counted);
     assert!(counted > 130_000, "{counted}");
     shared.release(slot);
