@@ -3,6 +3,7 @@
 `python -m harness.failtable FOLDER` writes the tables from the outcomes in that folder.
 """
 
+import functools
 import json
 import re
 import sys
@@ -47,6 +48,7 @@ ELSEWHERE = Table("failpoints elsewhere", ("Step", "MPM", "Tunnel", *FAULTS))
 CALLS = Table("refused calls", ("While", "In", "Call", "Error", "Lost, said"))
 
 
+@functools.cache
 def steps():
     """The faults that each step can have, by its name."""
     found = {}
