@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from harness import http, procfs, steps, wait, websocket
+from harness import http, procfs, steps, strace, wait, websocket
 from harness.draining import site  # noqa: F401
 
 MPMS = ["event", "worker", "prefork"]
@@ -194,6 +194,18 @@ def test_stop_with_open_tunnels(httpd, backend, client, mpm):
         assert talk.end() in ("eof", "reset")
     for connection in origin.connections:
         connection.wait_closed()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.parametrize("mpm", MPMS)
+def test_signals_to_httpd_while_it_ends_harm_nothing(httpd, backend, client, mpm):
+    """Until its very end, when it has given back the memory that its handlers of signals use."""
+    server, port = proxied(httpd, backend(), mpm, "On")
+    server.reload()
+    works(client, port)
+    # One for each piece of memory that it gives back; the harness looks at how it ended.
+    with strace.attached(server.pid, "-o", "/dev/null", "-e", "trace=munmap", "-e", "inject=munmap:signal=SIGTERM"):
+        server.stop()
 
 
 @pytest.mark.slow

@@ -189,6 +189,13 @@ unsafe extern "C" fn process_gone<H: EndHooks>(main: *mut c_void) -> sys::apr_st
             let server = unsafe { Server::from_raw(main.cast()) };
             H::parent_ends(&parent, server);
         }
+        // The MPM is about to forget what it was told (unixd.c). To ask for it later would make it anew,
+        // in the memory of this pool: httpd's handler of SIGTERM would write to it when it is gone.
+        // SAFETY: the main server is alive, and so is the pool of its configuration.
+        unsafe {
+            let pconf = (*(*main.cast::<sys::server_rec>()).process).pconf;
+            sys::apr_pool_cleanup_kill(pconf, main, Some(config_gone::<H>));
+        }
         // The module is about to be unloaded, in whatever process this is.
         asked::leave();
     });
