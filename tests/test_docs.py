@@ -370,8 +370,9 @@ def origin(shared_backend):
 def servers(shared_httpd, origin):
     """Stock httpd, and httpd with the module."""
     stock, ours = shared_httpd(module=None), shared_httpd()
-    stock.port = stock.vhost(f'ProxyPass "/" "{origin.url("http")}" upgrade=websocket')
-    ours.port = ours.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}"')
+    # The back end ends each connection: one that is kept may be gone when it is used again.
+    stock.port = stock.vhost(f'ProxyPass "/" "{origin.url("http")}" upgrade=websocket disablereuse=on')
+    ours.port = ours.vhost(f'WSForward On\nProxyPass "/" "{origin.url("http")}" disablereuse=on')
     return stock.start(), ours.start()
 
 
