@@ -74,7 +74,8 @@ MaxSpareThreads {THREADS}
     def runner(self):
         return (*self.as_user, "valgrind", "--tool=callgrind", "--instr-atstart=no", "--fair-sched=try",
                 "--trace-syscalls=yes", f"--log-file={self.log}", f"--vgdb-prefix={self.directory}/vgdb",
-                f"--callgrind-out-file={self.directory}/profile")
+                # Of a process that this one starts nothing is counted.
+                "--child-silent-after-fork=yes", f"--callgrind-out-file={self.directory}/profile.%p")
 
     def spawn(self):
         user = peers.http_user()
@@ -99,7 +100,7 @@ MaxSpareThreads {THREADS}
         end = self.log.stat().st_size
         self.tell("dump")
         # The last; they are numbered.
-        profile = max(self.directory.glob("profile.*"), key=lambda path: int(path.suffix[1:]))
+        profile = max(self.directory.glob(f"profile.{self.session.pid}.*"), key=lambda path: int(path.suffix[1:]))
         text = profile.read_text(errors="replace")
         profile.unlink()
         with self.log.open("rb") as log:
