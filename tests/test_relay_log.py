@@ -151,7 +151,7 @@ def every_line_is_there_or_counted(server):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_lines_that_the_log_did_not_take_are_counted(crowd):
     """What waits for it is bounded."""
     server, peer, log, _ = crowd
@@ -165,7 +165,7 @@ def test_lines_that_the_log_did_not_take_are_counted(crowd):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_lines_of_a_drain_process_that_nobody_took_are_counted(crowd):
     """The pipe to the children is bounded, and no child reads it."""
     server, peer, _, mark = crowd

@@ -87,7 +87,7 @@ def test_the_curves_need_nothing_else():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_no_tunnel_ends_that_nobody_killed(module, tmp_path):
     """Two reloads, a child and a drain process that are killed, a clock that jumps: the small form of ci/soak."""
     stresspeer.program()
