@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import threading
 
 import pytest
 
@@ -206,6 +207,28 @@ def test_signals_to_httpd_while_it_ends_harm_nothing(httpd, backend, client, mpm
     # One for each piece of memory that it gives back; the harness looks at how it ended.
     with strace.attached(server.pid, "-o", "/dev/null", "-e", "trace=munmap", "-e", "inject=munmap:signal=SIGTERM"):
         server.stop()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+def test_a_child_that_is_stopped_while_it_hands_a_tunnel_over_has_not_crashed(site, client):
+    """prefork stops a child wherever it is. The tunnel ends with it, and nobody finds it missing."""
+    one = site("prefork")
+    answer = threading.Event()
+    one.origin.answers(steps.wait_for(answer), steps.switch(), steps.websocket_echo)
+    talk = client(one.plain)
+    talk.send(http.handshake())
+    wait.until(lambda: one.origin.requests, "the back end is asked")
+    child = one.server.serving(talk)
+    # What it closes first is the back end's socket: httpd has let go of that, and not yet of the client's.
+    with strace.attached(child, "-o", "/dev/null", "-e", "trace=close", "-e", "inject=close:signal=SIGTERM:when=1"):
+        answer.set()
+        one.server.log.wait_for("WSF0200")
+        wait.until(lambda: child not in one.server.children, "the child has ended")
+    assert talk.read_head().status == 101
+    assert talk.end() in ("eof", "reset")
+    # Whoever looks finds it dead, and says so if it left a tunnel.
+    assert one.count("HandedOver") == 1
+    wait.until(lambda: one.count("Tunnels") == 0, "no tunnel is counted")
 
 
 @pytest.mark.slow

@@ -302,7 +302,7 @@ pub(crate) fn stop(how: ChildExit) {
         ChildExit::Graceful => true,
         ChildExit::AtOnce => false,
         ChildExit::InHandler(handler) => {
-            // The slot is given back when the process is found dead.
+            // If a tunnel does not end, the slot is given back when the process is found dead.
             if let Some(keeper) = &child.keeper {
                 keeper.end_tunnels(&handler);
             }
@@ -334,12 +334,16 @@ pub(crate) fn stop(how: ChildExit) {
 /// Ends all tunnels because the server stops. If the process `ends_here`, what is to be logged of
 /// them is logged now.
 fn end_tunnels(ends_here: bool) {
-    if let Some(relay) = relay() {
-        relay.end_all(Ending::at_once(Order::Stop, Some(settings().close_code), STOP_CLOSE_WAIT));
-    }
+    let how = Ending::at_once(Order::Stop, Some(settings().close_code), STOP_CLOSE_WAIT);
+    let left = relay().map_or(0, |relay| relay.end_all(how));
     if ends_here {
         access::finish();
         lines::finish();
+        // The worker will not go on. Was it about to hand a tunnel over, that ends with it: whoever finds
+        // this process dead is not to take it for one that crashed.
+        if let Some(child) = CHILD.get().filter(|_| left == 0) {
+            memory::release(child.slot);
+        }
     }
 }
 
