@@ -204,10 +204,14 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     members = "\n".join(f"BalancerMember http://localhost:1/{number} hcmethod=TCP hcinterval=100ms" for number in range(4))
     more = f"{load}\n{limits}\nWSForwardMaxDrainProcesses 1024\nProxyHCTPsize 8\nLogLevel watchdog:debug"
     protocols = "Protocols h2 http/1.1\n" if mpm == "event" else ""
-    one = site(mpm, more, f"{protocols}<Proxy balancer://checked>\n{members}\n</Proxy>", extra=["http2"] if mpm == "event" else [])
-    # Nothing listens there: the checks say so. On prefork all checks may end with the first child, as
-    # that takes the lock along; each child has the thread for it all the same.
-    one.server.log.expect("proxy_hcheck|AH0095[79]|AH0111[24]|AH0116[78]", certain=mpm == "event")
+
+    def checked(server):
+        # Nothing listens there: the checks say so, maybe before httpd answers. On prefork all checks may end
+        # with the first child, as that takes the lock along; each child has the thread for it all the same.
+        server.log.expect("proxy_hcheck|AH0095[79]|AH0111[24]|AH0116[78]", certain=mpm == "event")
+        return more
+
+    one = site(mpm, checked, f"{protocols}<Proxy balancer://checked>\n{members}\n</Proxy>", extra=["http2"] if mpm == "event" else [])
     # One that has served what it may before its main thread waits misses its own signal, and takes the
     # word of another from the pipe at httpd's end (event.c, child_main): with or without the module.
     one.server.log.expect("AH0004[56]", certain=False)
