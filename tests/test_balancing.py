@@ -71,6 +71,11 @@ def opened(client, server, count, **options):
     return talks
 
 
+def one_by_one(client, server, count):
+    """The same, one after the other: two processes that choose at the same moment may take the same member."""
+    return [opened(client, server, 1)[0] for _ in range(count)]
+
+
 def settled(server, count):
     """All tunnels are the relay's, and those that have ended are not counted any more."""
     relayed.wait_figure(server, "Tunnels", count)
@@ -178,7 +183,7 @@ def test_fewest_tunnels_win(httpd, members, client, mpm, relay):
     """Wherever they are carried: all that one has lost it gets again."""
     back = members(2)
     server = site(httpd, [f'"{back.url(n)}"' for n in (0, 1)], mpm, relay=relay)
-    talks = opened(client, server, 12)
+    talks = one_by_one(client, server, 12)
     assert back.open == [6, 6]
     for talk in talks:
         if talk.member == 0:
@@ -188,7 +193,7 @@ def test_fewest_tunnels_win(httpd, members, client, mpm, relay):
         settled(server, 6)
     else:
         wait.until(lambda: int(server.status()["BusyWorkers"]) == 7, server.status)
-    opened(client, server, 6)
+    one_by_one(client, server, 6)
     assert back.open == [6, 6]
 
 
@@ -257,7 +262,7 @@ def test_drained_member_gets_none(httpd, members, client):
     """By balancer-manager; its tunnels go on, and it gets others when it is back."""
     back = members(2)
     server = site(httpd, [f'"{back.url(n)}"' for n in (0, 1)])
-    first = opened(client, server, 6)
+    first = one_by_one(client, server, 6)
     assert back.open == [3, 3]
     manage(client, server, back.url(1), w_status_N="1")
     # Each child learns of it with its next request.
@@ -415,12 +420,7 @@ def test_limit_is_not_passed_by_many_at_once(httpd, members, client, mpm):
     server.expect_log(REFUSED)
     talks = [client(server.port).send(http.handshake()) for _ in range(40)]
     found = [talk.read_response().status for talk in talks]
-    assert set(found) == {101, 503}
-    assert found.count(101) == sum(back.open) <= 10
-    assert max(back.open) <= 5
-    # One that comes alone gets what those have left who came at the very same time.
-    for _ in range(10 - found.count(101)):
-        opened(client, server, 1)
+    assert (found.count(101), found.count(503)) == (10, 30)
     assert back.open == [5, 5]
 
 
@@ -534,5 +534,5 @@ def test_any_order_of_modules(httpd, members, client, order):
     """mod_proxy may be loaded after this module."""
     back = members(2)
     server = site(httpd, [f'"{back.url(n)}"' for n in (0, 1)], order=order)
-    opened(client, server, 6)
+    one_by_one(client, server, 6)
     assert back.open == [3, 3]
