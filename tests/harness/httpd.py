@@ -169,7 +169,8 @@ class Httpd:
                 # worker.c, close_worker_sockets). The last request's worker may still be at it.
                 parent = procfs.children(process.pid)[0] if self.prefix else process.pid
                 children = procfs.children(parent)
-                wait.until(lambda: all(map(procfs.asleep, children)), "httpd's threads sleep before its stop")
+                # Looked at twice: one that slept when it was looked at may have got work from one that did not yet.
+                wait.until(lambda: all(map(procfs.asleep, children * 2)), "httpd's threads sleep before its stop")
                 began = time.monotonic()
                 os.kill(parent, how)
             process.wait(wait.scaled(20))
