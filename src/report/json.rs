@@ -237,7 +237,7 @@ impl<T: Display> Serialize for Shown<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use serde_json::{Value, json};
 
@@ -351,14 +351,22 @@ mod tests {
         assert_eq!(parsed(&closed(20_000)), json!({"closed": 20_000}));
     }
 
+    /// How long a tunnel takes is measured where httpd runs, by the tests of the page.
     #[test]
-    fn twenty_thousand_tunnels_take_no_time() {
-        let many = vec![hostile(); 20_000];
-        let begun = Instant::now();
-        let text = tunnels(&many);
-        let taken = begun.elapsed();
-        assert_eq!(parsed(&text).as_array().unwrap().len(), many.len());
-        // A build that is not optimised, on a machine that has other things to do.
-        assert!(taken < Duration::from_secs(5), "{taken:?}");
+    fn the_time_grows_with_the_tunnels_and_no_faster() {
+        // Of several the least: a machine may have other things to do.
+        let least = |count: usize| {
+            let many = vec![hostile(); count];
+            let timed = |_| {
+                let begun = Instant::now();
+                let text = tunnels(&many);
+                let taken = begun.elapsed();
+                assert_eq!(parsed(&text).as_array().unwrap().len(), count);
+                taken
+            };
+            (0..3).map(timed).min().unwrap_or_default()
+        };
+        let (few, many) = (least(500), least(10_000));
+        assert!(many < few * 20 * 4, "{few:?}, {many:?}");
     }
 }
