@@ -14,11 +14,11 @@ from .members import Members
 BATCH = 20
 
 
-def opened(port, count, path):
+def opened(port, count, path, host="127.0.0.1"):
     """So many tunnels."""
     talks = []
     while len(talks) < count:
-        batch = [socket.create_connection(("127.0.0.1", port)) for _ in range(min(BATCH, count - len(talks)))]
+        batch = [socket.create_connection((host, port)) for _ in range(min(BATCH, count - len(talks)))]
         for talk in batch:
             talk.sendall(raw.handshake(path + "p" * 40))
         for talk in batch:

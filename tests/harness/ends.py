@@ -1,7 +1,7 @@
-"""Both ends of very many tunnels, as a program, with what each of them sees: `python -m harness.ends COUNT`.
+"""Both ends of very many tunnels, as a program, with what each of them sees: `python -m harness.ends COUNT ADDRESS`.
 
-It prints the port of its back end, reads the server's port and the path that leads there, opens the tunnels, and
-prints `open`. From then on every end answers Pings. It reads these lines, and answers each with a line of JSON:
+It prints the port of its back end, which has that address, reads the server's address, its port and the path that
+leads there, opens the tunnels, and prints `open`. From then on every end answers Pings. It reads these lines, and answers each with a line of JSON:
 
     say             both ends of each tunnel say something at once, and are silent from then on: when that was
     seen            what came since this was asked last: see Seen
@@ -32,18 +32,21 @@ PARTS = 10
 
 
 class Ends(Program):
-    """The running program, of so many tunnels; `url` is its back end's."""
+    """The running program, of so many tunnels, on a Machine or on this one; `url` is its back end's."""
 
-    def __init__(self, count):
-        super().__init__("ends", count)
-        self.count, self.url = count, f"http://127.0.0.1:{self.greeting}"
+    def __init__(self, count, machine=None):
+        address = machine.theirs if machine else "127.0.0.1"
+        super().__init__("ends", count, address, inside=machine.inside if machine else ())
+        self.count, self.url = count, f"http://{address}:{self.greeting}"
+        #: The server's address as the clients see it.
+        self._server = machine.ours if machine else "127.0.0.1"
 
     def _ask(self, line):
         return json.loads(self.ask(line))
 
     def open(self, port, path="/"):
         """Opens them."""
-        assert self._ask(f"{port} {path}") == "open"
+        assert self._ask(f"{self._server} {port} {path}") == "open"
 
     def fall_silent(self):
         """Both ends of each say something, and are silent from then on; when that was."""
@@ -154,16 +157,16 @@ def answer(value):
 def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = socket.create_server((sys.argv[2], 0), backlog=1024)
     ends, poll = {}, select.epoll()
     poll.register(listener, select.EPOLLIN)
     threading.Thread(target=run, args=(listener, ends, poll), daemon=True).start()
     print(listener.getsockname()[1], flush=True)
-    port, path = sys.stdin.readline().split()
+    host, port, path = sys.stdin.readline().split()
     left = int(sys.argv[1])
     while left:
         # Those that are open answer while others are opened.
-        batch = opened(int(port), min(BATCH, left), path)
+        batch = opened(int(port), min(BATCH, left), path, host)
         for sock in batch:
             ends[sock.fileno()] = _End(sock, True)
             poll.register(sock, select.EPOLLIN)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -50,6 +51,37 @@ class Machine:
             self.close()
             raise
 
+    @property
+    def inside(self):
+        """What a command begins with that runs there."""
+        return ["ip", "netns", "exec", self.name]
+
+    def receive_by_threads(self):
+        """Has each end receive in a thread of the kernel's own: else it runs in whoever sends, at whose cost.
+
+        Such a thread serves NAPI, which veth has with GRO, and uses for packets of a sender without TSO.
+        """
+        for at, there in ("a", []), ("b", self.inside):
+            device = f"{self.name}{at}"
+            _run([*there, "ethtool", "-K", device, "gro", "on", "tso", "off"])
+            _run([*there, "sh", "-c", f"echo 1 > /sys/class/net/{device}/threaded"])
+        assert self._receivers(), "the kernel has no threads for NAPI"
+
+    def _receivers(self):
+        """The threads that receive at this machine's end."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if path.read_text().startswith(f"napi/{self.name}a-"):
+                    found.append(path.parent)
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        return found
+
+    def receiving(self):
+        """Processor time that receiving at this machine's end has taken, in seconds."""
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in self._receivers()) / 1e9
+
     def pull_cable(self):
         """Nothing goes through from now on, and nobody is told."""
         _ip(f"-n {self.name} link set {self.name}b down")
@@ -75,7 +107,11 @@ class Machine:
 
 
 def _ip(command):
-    done = subprocess.run(["ip", *command.split()], capture_output=True, text=True)
+    return _run(["ip", *command.split()])
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"ip {command}: {done.stderr}")
+        raise OSError(f"{' '.join(command)}: {done.stderr}")
     return done.stdout

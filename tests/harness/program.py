@@ -7,10 +7,10 @@ from . import paths
 
 
 class Program:
-    """`harness.NAME`, with such arguments; what it says first is `greeting`."""
+    """`harness.NAME`, with such arguments; what it says first is `greeting`. `inside` is what its command begins with."""
 
-    def __init__(self, name, *arguments):
-        self._process = subprocess.Popen([sys.executable, "-m", f"harness.{name}", *map(str, arguments)], text=True,
+    def __init__(self, name, *arguments, inside=()):
+        self._process = subprocess.Popen([*inside, sys.executable, "-m", f"harness.{name}", *map(str, arguments)], text=True,
                                          bufsize=1, cwd=paths.ROOT / "tests", stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE)  # fmt: skip
         self.greeting = self.hear()
