@@ -16,7 +16,7 @@ use crate::cause::{Cause, Farewell};
 use crate::close::Close;
 use crate::end::By;
 use crate::keepalive::KeepAlive;
-use crate::ping::{Due, Silences};
+use crate::ping::Silences;
 use crate::rules::{GOING_AWAY, Limit};
 use crate::seat::Seat;
 use crate::socket;
@@ -25,6 +25,8 @@ use crate::thread::{Thread, TunnelCommand};
 use crate::timers::{Idle, Reports};
 use crate::tunnel::{Tunnel, TunnelState};
 use crate::watch::{Silence, UnderWay, under_way};
+
+mod pings;
 
 /// A tunnel with its sides registered on this thread.
 pub(crate) struct Carried {
@@ -159,12 +161,14 @@ impl Carried {
     fn poll_carry(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
         let kept_before = self.client.kept() + self.backend.kept();
         let (cause, delivered) = self.count(thread, |carried| {
-            if carried.pings.is_some()
-                && let Err(cause) = carried.send_pings_along(cx, thread.now())
-            {
-                return Poll::Ready(cause);
+            if carried.pings.is_none() {
+                return carried.pump(cx, &mut thread.buffers());
             }
-            carried.pump(cx, &mut thread.buffers())
+            let now = thread.now();
+            carried.want_pings_along(cx, now);
+            let cause = carried.pump(cx, &mut thread.buffers());
+            carried.note_pings_along(now);
+            cause
         });
         // With TLS a byte counts as delivered once it is encrypted.
         let moved = delivered || self.client.kept() + self.backend.kept() < kept_before;
@@ -350,74 +354,6 @@ impl Carried {
             let progress = self.state.progress();
             self.state.record.goes_on(&progress);
         }
-    }
-
-    /// Sends Pings to sides that have said nothing for the interval, and ends a tunnel of which one
-    /// has not answered.
-    fn poll_pings(&mut self, cx: &mut Context<'_>, thread: &Thread) -> Poll<Cause> {
-        if self.pings.is_none() {
-            return Poll::Pending;
-        }
-        let now = thread.now();
-        match self.count(thread, |carried| carried.send_pings(cx, now)).0 {
-            Ok(None) => Poll::Pending,
-            Ok(Some(by)) => {
-                self.begin_end(by, Why::PingTimeout, [Some(GOING_AWAY); 2]);
-                self.poll_ending(cx, thread)
-            }
-            Err(cause) => Poll::Ready(cause),
-        }
-    }
-
-    /// The same. Returns the side that has not answered.
-    fn send_pings(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Option<By>, Cause> {
-        let Carried { client, backend, state, pings: Some(pings), .. } = self else {
-            return Ok(None);
-        };
-        let mut gone = None;
-        for at in 0..pings.sides.len() {
-            let (from, to, sink) = match at {
-                0 => (&state.up, &mut state.down, &mut *client),
-                _ => (&state.down, &mut state.up, &mut *backend),
-            };
-            let by = pings.sides[at].by;
-            if from.held_until().is_some() {
-                pings.held_back(at, now);
-            }
-            match pings.note(at, from.arrived(), now) {
-                Due::Nothing => {}
-                // A side that has ended is not asked.
-                Due::Gone | Due::Ping if !from.is_open() => pings.pinged(at, false, now),
-                Due::Ping => match to.ping(cx, sink, false) {
-                    Ok(is_sent) => pings.pinged(at, is_sent, now),
-                    Err(error) => return Err(Cause::from_error(&error, by)),
-                },
-                Due::Gone => gone = gone.or(Some(by)),
-            }
-        }
-        Ok(gone)
-    }
-
-    /// Sends Pings that are soon due to sides that are about to get something of the other: without TLS
-    /// both are one packet, and the tunnel is looked at once less. Where all are silent that is the Pong
-    /// of the other.
-    fn send_pings_along(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), Cause> {
-        let Carried { client, backend, state, pings: Some(pings), .. } = self else {
-            return Ok(());
-        };
-        for at in 0..pings.sides.len() {
-            let (from, to, source, sink) = match at {
-                0 => (&state.up, &mut state.down, &mut *backend, &mut *client),
-                _ => (&state.down, &mut state.up, &mut *client, &mut *backend),
-            };
-            if pings.is_near(at, now) && from.is_open() && source.has_news(cx) {
-                let by = pings.sides[at].by;
-                if to.ping(cx, sink, true).map_err(|error| Cause::from_error(&error, by))? {
-                    pings.pinged(at, true, now);
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(crate) fn into_tunnel(self) -> Tunnel {

@@ -59,6 +59,18 @@ pub(crate) struct Flow {
     flood_reads: u8,
     /// As far as is known, the kernel splices these sockets.
     can_splice: bool,
+    along: Along,
+}
+
+/// What becomes of a Ping that may go to the sink before the next bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Along {
+    /// There is none.
+    Nothing,
+    /// It waits for them.
+    Wanted,
+    /// It went with them.
+    Sent,
 }
 
 impl Flow {
@@ -84,6 +96,7 @@ impl Flow {
             stage: Stage::Open,
             flood_reads: 0,
             can_splice: true,
+            along: Along::Nothing,
         };
         let mut kept = kept;
         let came = kept.len();
@@ -163,19 +176,29 @@ impl Flow {
         self.frames.is_opaque()
     }
 
-    /// Sends the sink a Ping, if it takes one now and the source is between two frames. Says whether.
-    /// If `more` follows at once, it may wait for that.
-    pub(crate) fn ping(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut Stream,
-        more: bool,
-    ) -> io::Result<bool> {
-        if !self.is_open() || self.is_blocked(sink) || !self.frames.at_boundary() {
+    /// Whether the sink can be sent a Ping now: it takes one, and the source is between two frames.
+    pub(crate) fn can_ping(&self, sink: &Stream) -> bool {
+        self.is_open() && !self.is_blocked(sink) && self.frames.at_boundary()
+    }
+
+    /// Has a Ping go to the sink with the next bytes, if some come in this poll and it can stand before
+    /// them: one packet and one call less.
+    pub(crate) fn ping_along(&mut self) {
+        self.along = Along::Wanted;
+    }
+
+    /// Whether such a Ping went. If it did not, it waits no longer.
+    pub(crate) fn take_pinged(&mut self) -> bool {
+        std::mem::replace(&mut self.along, Along::Nothing) == Along::Sent
+    }
+
+    /// Sends the sink a Ping, if it can stand there now. Says whether.
+    pub(crate) fn ping(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<bool> {
+        if !self.can_ping(sink) {
             return Ok(false);
         }
         let (frame, length) = self.frames.ping_frame();
-        self.send(cx, sink, &frame[..length], more)?;
+        self.send(cx, sink, &frame[..length], false)?;
         // What TLS keeps of it goes out when there is room.
         if let Poll::Ready(Err(error)) = sink.poll_flush(cx) {
             return Err(error);

@@ -10,6 +10,8 @@ const OP_PING: u8 = 0x9;
 const MAX_CONTROL_BYTES: usize = 125;
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
+/// The most bytes of a Ping without a payload.
+pub(crate) const PING_BYTES: usize = 6;
 
 /// The most messages of a kind that a frozen tunnel may have carried.
 const MAX_MESSAGES: u64 = u64::MAX / 4;
@@ -288,7 +290,7 @@ impl Tracker {
     }
 
     /// A Ping for this direction, as for [`close_frame`](Self::close_frame), and its length.
-    pub(crate) fn ping_frame(&self) -> ([u8; 6], usize) {
+    pub(crate) fn ping_frame(&self) -> ([u8; PING_BYTES], usize) {
         if self.mode == Mode::Masked {
             let [a, b, c, d] = crate::socket::random();
             ([FIN | OP_PING, MASK, a, b, c, d], 6)

@@ -204,6 +204,11 @@ impl Silences {
         side.next = now + if is_sent { self.timeout } else { retry };
     }
 
+    /// The longest that a side may say nothing.
+    pub(crate) fn longest(&self) -> Duration {
+        self.interval.saturating_add(self.timeout)
+    }
+
     /// When the tunnel is to be looked at again.
     pub(crate) fn next(&self) -> Instant {
         let [client, backend] = &self.sides;

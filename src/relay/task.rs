@@ -102,7 +102,9 @@ impl Task {
                 }
             }
         }
-        if self.thread.is_watching() {
+        if let Some(patience) = self.thread.watch.patience()
+            && !carried.is_asked_within(patience.limit)
+        {
             self.watched = Some(self.thread.watch(self.number));
         }
         None

@@ -194,11 +194,6 @@ impl Thread {
         self.watch.patience().filter(|_| self.watch.round() != round)
     }
 
-    /// Whether there are checks at all.
-    pub(crate) fn is_watching(&self) -> bool {
-        self.watch.patience().is_some()
-    }
-
     /// The task with this number is done: the number is free.
     pub(crate) fn unregister(&self, task: usize) {
         self.spread.forget(task);

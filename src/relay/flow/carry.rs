@@ -3,9 +3,10 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use super::{Flow, Kept, Stage};
+use super::{Along, Flow, Kept, Stage};
 use crate::budget::{Budget, give_way};
 use crate::buffers::ThreadBuffers;
+use crate::frames::PING_BYTES;
 use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
 
@@ -130,7 +131,10 @@ impl Flow {
         budget: &mut Budget,
         answers: bool,
     ) -> Result<Poll<usize>, Fault> {
-        let n = match source.poll_read(cx, buffer, budget).map_err(Fault::Source)? {
+        // A Ping that waits for these bytes goes right before them.
+        let is_room = self.along == Along::Wanted && buffer.len() > PING_BYTES;
+        let head = if is_room && self.frames.at_boundary() { PING_BYTES } else { 0 };
+        let n = match source.poll_read(cx, &mut buffer[head..], budget).map_err(Fault::Source)? {
             Poll::Ready(n) if n > 0 => n,
             ended => return Ok(ended),
         };
@@ -144,16 +148,30 @@ impl Flow {
             }
         }
         self.arrived += n as u64;
-        let allowed = self.allow(&buffer[..n]);
+        let length = if head > 0 { self.put_ping(&mut buffer[..head]) } else { 0 };
+        let allowed = self.allow(&buffer[head..head + n]);
+        let mut begin = head;
+        if length > 0 && allowed > 0 {
+            self.along = Along::Sent;
+            begin -= length;
+        }
         // Nothing but the end may come after the second Close frame. If it is there, both go on
         // together: that spares the peer and this thread a wake-up each.
         let is_last =
             answers && self.frames.has_closed() && self.breach.is_none() && source.has_ended();
-        self.send(cx, sink, &buffer[..allowed], is_last).map_err(Fault::Sink)?;
+        self.send(cx, sink, &buffer[begin..head + allowed], is_last).map_err(Fault::Sink)?;
         if is_last {
             self.stage = Stage::Ending;
         }
         Ok(Poll::Ready(n))
+    }
+
+    /// Puts a Ping at the end of `room`, and returns its length in bytes.
+    fn put_ping(&self, room: &mut [u8]) -> usize {
+        let (ping, length) = self.frames.ping_frame();
+        let begin = room.len() - length;
+        room[begin..].copy_from_slice(&ping[..length]);
+        length
     }
 
     /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Flow, Kept, Stage};
+use super::{Along, Flow, Kept, Stage};
 use crate::bytes::{Reader, put_u64};
 use crate::end::By;
 use crate::frames::Tracker;
@@ -90,6 +90,7 @@ impl Flow {
             stage,
             flood_reads: 0,
             can_splice: true,
+            along: Along::Nothing,
         };
         flow.keep(kept);
         Some(flow)

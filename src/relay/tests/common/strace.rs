@@ -28,7 +28,7 @@ pub(crate) fn ping_pong(
 
 /// Marks in the trace where the steady state begins and where it ends: by a call (getppid) that
 /// nothing else makes meanwhile.
-fn mark() {
+pub(crate) fn mark() {
     std::hint::black_box(std::os::unix::process::parent_id());
 }
 
