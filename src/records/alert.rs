@@ -1,0 +1,71 @@
+//! Alerts (RFC 8446 6, RFC 5246 7.2).
+
+use std::fmt;
+
+/// What an alert says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Alert(pub u8);
+
+pub(crate) const WARNING: u8 = 1;
+pub(crate) const FATAL: u8 = 2;
+
+macro_rules! alerts {
+    ($($name:ident = $value:literal, $text:literal;)*) => {
+        impl Alert {
+            $(#[doc = concat!("`", $text, "`.")]
+            pub const $name: Alert = Alert($value);)*
+
+            /// Its name, if it has one.
+            pub fn name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($value => Some($text),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+alerts! {
+    CLOSE_NOTIFY = 0, "close_notify";
+    UNEXPECTED_MESSAGE = 10, "unexpected_message";
+    BAD_RECORD_MAC = 20, "bad_record_mac";
+    RECORD_OVERFLOW = 22, "record_overflow";
+    HANDSHAKE_FAILURE = 40, "handshake_failure";
+    BAD_CERTIFICATE = 42, "bad_certificate";
+    UNSUPPORTED_CERTIFICATE = 43, "unsupported_certificate";
+    CERTIFICATE_REVOKED = 44, "certificate_revoked";
+    CERTIFICATE_EXPIRED = 45, "certificate_expired";
+    CERTIFICATE_UNKNOWN = 46, "certificate_unknown";
+    ILLEGAL_PARAMETER = 47, "illegal_parameter";
+    UNKNOWN_CA = 48, "unknown_ca";
+    ACCESS_DENIED = 49, "access_denied";
+    DECODE_ERROR = 50, "decode_error";
+    DECRYPT_ERROR = 51, "decrypt_error";
+    PROTOCOL_VERSION = 70, "protocol_version";
+    INSUFFICIENT_SECURITY = 71, "insufficient_security";
+    INTERNAL_ERROR = 80, "internal_error";
+    INAPPROPRIATE_FALLBACK = 86, "inappropriate_fallback";
+    USER_CANCELED = 90, "user_canceled";
+    NO_RENEGOTIATION = 100, "no_renegotiation";
+    MISSING_EXTENSION = 109, "missing_extension";
+    UNSUPPORTED_EXTENSION = 110, "unsupported_extension";
+    UNRECOGNIZED_NAME = 112, "unrecognized_name";
+    CERTIFICATE_REQUIRED = 116, "certificate_required";
+    NO_APPLICATION_PROTOCOL = 120, "no_application_protocol";
+}
+
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
