@@ -23,7 +23,21 @@ unsafe impl Sync for Context {}
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Makes the context, which lives as long as the process.
+    /// Makes the context of sessions that leave OpenSSL where that can be: [`take_over`](crate::take_over). Where this OpenSSL
+    /// does not allow it they all stay in it: see [`why_not_native`](Self::why_not_native).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_native(library: Library) -> io::Result<&'static Self> {
+        Self::new(library)
+    }
+
+    /// Why no session of this context can be native, if that is so; a text for the log.
+    pub fn why_not_native(&self) -> Option<&str> {
+        Some("native sessions are off")
+    }
+
+    /// Makes the context of sessions that stay in OpenSSL. It lives as long as the process.
     ///
     /// # Errors
     /// OpenSSL's, out of memory above all.

@@ -14,12 +14,20 @@
 )]
 
 mod context;
+mod leave;
 mod library;
+mod native;
+mod reason;
 mod session;
 mod symbols;
+mod trace;
 mod wire;
 
 pub use context::Context;
+pub use leave::{Taken, take_over};
 pub use library::{Error, Library};
+pub use native::Native;
+pub use reason::Reason;
+pub use records::wipe;
 pub use session::Session;
-pub use symbols::Ssl;
+pub use symbols::{Ssl, SslCtx};

@@ -14,7 +14,7 @@ pub struct Ssl {
 /// `SSL_CTX`
 #[repr(C)]
 #[derive(Debug)]
-pub(crate) struct SslCtx {
+pub struct SslCtx {
     _opaque: [u8; 0],
 }
 
