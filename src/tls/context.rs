@@ -3,8 +3,10 @@
 use std::io;
 use std::ptr;
 
+use crate::evp::Ciphers;
 use crate::library::Library;
 use crate::symbols::{BioMethod, CTRL_SET_SESS_CACHE_MODE, OP_NO_RENEGOTIATION, SslCtx};
+use crate::trace::Tracing;
 use crate::wire;
 
 /// What [`Session`](crate::Session)s are made with: an SSL_CTX without callbacks, session cache
@@ -15,6 +17,8 @@ pub struct Context {
     pub(crate) library: Library,
     pub(crate) neutral: *mut SslCtx,
     pub(crate) method: *mut BioMethod,
+    /// What sessions need to leave OpenSSL, or why they cannot.
+    pub(crate) native: Result<Ciphers, String>,
 }
 
 // SAFETY: nothing in it changes after it is made; SSL_CTX counts its references atomically.
@@ -23,29 +27,42 @@ unsafe impl Sync for Context {}
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Makes the context of sessions that leave OpenSSL where that can be: [`take_over`](crate::take_over). Where this OpenSSL
-    /// does not allow it they all stay in it: see [`why_not_native`](Self::why_not_native).
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn with_native(library: Library) -> io::Result<&'static Self> {
-        Self::new(library)
-    }
-
-    /// Why no session of this context can be native, if that is so; a text for the log.
-    pub fn why_not_native(&self) -> Option<&str> {
-        Some("native sessions are off")
-    }
-
     /// Makes the context of sessions that stay in OpenSSL. It lives as long as the process.
     ///
     /// # Errors
     /// OpenSSL's, out of memory above all.
     pub fn new(library: Library) -> io::Result<&'static Self> {
+        Self::make(library, Err("native sessions are off".to_owned()))
+    }
+
+    /// Makes the context of sessions that leave OpenSSL where that can be: see
+    /// [`take_over`](crate::take_over). Where this OpenSSL does not allow it they all stay in it:
+    /// see [`why_not_native`](Self::why_not_native).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_native(library: Library) -> io::Result<&'static Self> {
+        let native = library.native.map_err(|name| format!("its OpenSSL has no {name}"));
+        let native = native.and_then(|table| {
+            let ciphers = Ciphers::new(&table)?;
+            Tracing::start(&library, table.functions)
+                .ok_or("its OpenSSL has no room for what is noted of sessions")?;
+            Ok(ciphers)
+        });
+        Self::make(library, native)
+    }
+
+    /// Why no session of this context can be native, if that is so: a text for the log.
+    pub fn why_not_native(&self) -> Option<&str> {
+        self.native.as_ref().err().map(String::as_str)
+    }
+
+    fn make(library: Library, native: Result<Ciphers, String>) -> io::Result<&'static Self> {
         let context: &'static mut Context = Box::leak(Box::new(Context {
             library,
             neutral: ptr::null_mut(),
             method: ptr::null_mut(),
+            native,
         }));
         let functions = &library.functions;
         // SAFETY: the method is a static of OpenSSL's, the SSL_CTX ours and checked.

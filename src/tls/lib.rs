@@ -14,12 +14,19 @@
 )]
 
 mod context;
+mod derive;
+mod evp;
+mod follower;
 mod leave;
 mod library;
 mod native;
+mod native_symbols;
+mod outgoing;
 mod reason;
+mod self_test;
 mod session;
 mod symbols;
+mod thread;
 mod trace;
 mod wire;
 

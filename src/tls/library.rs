@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::ptr;
 
+use crate::native_symbols::NativeTable;
 use crate::symbols::{CTRL_CLEAR_MODE, CTRL_MODE, Functions, MODE_AUTO_RETRY, Ssl};
 
 /// 1.1.1, the first with TLS 1.3.
@@ -92,6 +93,8 @@ impl Drop for Object {
 #[derive(Clone, Copy, Debug)]
 pub struct Library {
     pub(crate) functions: Functions,
+    /// What native sessions need besides, or which function of that there is not.
+    pub(crate) native: Result<NativeTable, &'static str>,
 }
 
 impl Library {
@@ -137,7 +140,9 @@ impl Library {
         if version < OLDEST {
             return Err(Error::TooOld(version));
         }
-        Ok(Library { functions })
+        // SAFETY: as above.
+        let native = unsafe { NativeTable::resolve(|name| libssl.symbol(name)) };
+        Ok(Library { functions, native })
     }
 
     /// Sets SSL_MODE_AUTO_RETRY: reads do not stop at records that are no data. Without it "no

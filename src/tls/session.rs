@@ -8,6 +8,7 @@ use std::ptr;
 use relay::{Budget, Tls};
 
 use crate::context::Context;
+use crate::library::Library;
 use crate::symbols::{
     CTRL_GET_PEER_TMP_KEY, CTRL_GET_TMP_KEY, ERROR_SSL, ERROR_SYSCALL, ERROR_WANT_READ,
     ERROR_WANT_WRITE, ERROR_ZERO_RETURN, EVP_PKEY_RSA, EvpPkey, MODE_ACCEPT_MOVING_WRITE_BUFFER,
@@ -123,6 +124,21 @@ impl Session {
         session.forget_session();
         session.forget_keys();
         Ok(session)
+    }
+
+    /// Its SSL, which is alive for as long as the session is.
+    pub(crate) fn ssl(&self) -> *mut Ssl {
+        self.ssl
+    }
+
+    /// The library that its SSL is of.
+    pub(crate) fn library(&self) -> &'static Library {
+        &self.context.library
+    }
+
+    /// Ends it here, without a word to the peer. Returns what was received and not given to OpenSSL.
+    pub(crate) fn into_ahead(mut self) -> Vec<u8> {
+        self.wire().take_ahead()
     }
 
     /// Frees the keys of the handshake's key exchange, which nobody asks for any more and OpenSSL

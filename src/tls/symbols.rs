@@ -94,14 +94,14 @@ pub(crate) const BIO_FLAGS_SHOULD_RETRY: c_int = 0x08;
 
 /// Makes the table: a field per function, and its lookup.
 macro_rules! functions {
-    ($($name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
-        /// The functions. Valid for as long as the library that they are of is loaded.
+    ($(#[$about:meta])* $table:ident: $($name:ident($($argument:ty),*) $(-> $result:ty)?;)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug)]
-        pub(crate) struct Functions {
+        pub(crate) struct $table {
             $(pub $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)*
         }
 
-        impl Functions {
+        impl $table {
             /// Asks `look_up` for every function.
             ///
             /// # Errors
@@ -113,7 +113,7 @@ macro_rules! functions {
             pub(crate) unsafe fn resolve(
                 look_up: impl Fn(&CStr) -> *mut c_void,
             ) -> Result<Self, &'static str> {
-                Ok(Functions {
+                Ok($table {
                     $($name: {
                         let name = concat!(stringify!($name), "\0");
                         let address = CStr::from_bytes_with_nul(name.as_bytes())
@@ -135,7 +135,13 @@ macro_rules! functions {
     };
 }
 
+pub(crate) use functions;
+
 functions! {
+    /// The functions that every session needs. Valid for as long as the library that they are of is
+    /// loaded.
+    Functions:
+
     OpenSSL_version_num() -> c_ulong;
     ERR_clear_error();
     ERR_get_error() -> c_ulong;

@@ -130,6 +130,11 @@ impl Wire {
         !self.ahead.is_empty()
     }
 
+    /// Takes that away.
+    pub(crate) fn take_ahead(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
+    }
+
     /// How much of `bytes` is to be passed on.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         self.records.as_mut().map_or(bytes.len(), |records| records.follow(bytes))

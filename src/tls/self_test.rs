@@ -1,0 +1,54 @@
+//! Whether a libcrypto does what is asked of it, before a session depends on it.
+
+use records::{Crypto, Keys, OpenError, Suite};
+
+use crate::derive;
+use crate::evp::Evp;
+use crate::native_symbols::NativeFunctions;
+
+/// RFC 8448 3: the secret of the server's data, and its keys.
+const SECRET: [u8; 32] = [
+    0xa1, 0x1a, 0xf9, 0xf0, 0x55, 0x31, 0xf8, 0x56, 0xad, 0x47, 0x11, 0x6b, 0x45, 0xa9, 0x50, 0x32,
+    0x82, 0x04, 0xb4, 0xf4, 0x4b, 0xfb, 0x6b, 0x3a, 0x4b, 0x4f, 0x1f, 0x3f, 0xcb, 0x63, 0x16, 0x43,
+];
+const KEY: [u8; 16] = [
+    0x9f, 0x02, 0x28, 0x3b, 0x6c, 0x9c, 0x07, 0xef, 0xc2, 0x6b, 0xb9, 0xf2, 0xac, 0x92, 0xe3, 0x56,
+];
+const IV: [u8; 12] = [0xcf, 0x78, 0x2b, 0x88, 0xdd, 0x83, 0x54, 0x9a, 0xad, 0xf1, 0xe9, 0x84];
+
+/// What is wrong with the derivation of keys, if anything is.
+pub(crate) fn derivation(functions: &NativeFunctions) -> Result<(), &'static str> {
+    let (mut key, mut iv) = ([0; KEY.len()], [0; IV.len()]);
+    let suite = Suite::Aes128Gcm;
+    let expanded = derive::expand_label(functions, suite, &SECRET, "key", &mut key)
+        .and_then(|()| derive::expand_label(functions, suite, &SECRET, "iv", &mut iv));
+    if expanded.is_err() || key != KEY || iv != IV {
+        return Err("HKDF of its libcrypto does not work");
+    }
+    let mut block = [0; 2 * (16 + 4)];
+    let randoms = [&[1; 32][..], &[2; 32]];
+    if derive::key_block(functions, suite, &[3; 48], randoms, &mut block).is_err() {
+        return Err("the PRF of TLS 1.2 of its libcrypto does not work");
+    }
+    Ok(())
+}
+
+/// Whether a cipher opens what it sealed, and nothing else; with keys that are new and with those
+/// that are in a context already.
+pub(crate) fn cipher(evp: &Evp<'_>, suite: Suite) -> bool {
+    const TEXT: [u8; 100] = [7; 100];
+    let (key, iv) = ([5; 32], [0; 12]);
+    let keys = Keys::tls12(suite, &key[..suite.key_bytes()], &iv[..suite.tls12_iv_bytes()]);
+    let Some(keys) = keys else { return false };
+    (0..3).all(|number: u8| {
+        let mut text = TEXT;
+        let nonce = [number; 12];
+        let Ok(tag) = evp.seal(suite, &keys, &nonce, b"aad", &mut text) else { return false };
+        let mut forged = text;
+        forged[99] ^= 1;
+        text != TEXT
+            && evp.open(suite, &keys, &nonce, b"aad", &mut forged, &tag) == Err(OpenError::Forged)
+            && evp.open(suite, &keys, &nonce, b"aad", &mut text, &tag) == Ok(())
+            && text == TEXT
+    })
+}
