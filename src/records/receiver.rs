@@ -115,7 +115,12 @@ impl Receiver {
         let content = self.open_next(crypto, record);
         match content {
             Ok(Content::CloseNotify) => self.state = State::Closed,
-            Err(_) => self.state = State::Failed,
+            Err(_) => {
+                self.state = State::Failed;
+                // It may be frozen yet, and nobody looks at these any more.
+                self.messages = Messages::default();
+                self.silent = Silent::default();
+            }
             Ok(_) => {}
         }
         content

@@ -1,0 +1,515 @@
+//! What a peer sends that it should not, and how much of what it may.
+
+mod common;
+
+use common::{Direction, Ring, SUITES};
+use records::{Alert, Content, Fatal, Receiver, Role, Suite, Version, record_bytes};
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+
+/// A peer, and who receives what it sends.
+struct Pair {
+    peer: Direction,
+    receiver: Receiver,
+}
+
+impl Pair {
+    fn new(version: Version, role: Role) -> Self {
+        Self::of(version, Suite::Aes128Gcm, role)
+    }
+
+    fn of(version: Version, suite: Suite, role: Role) -> Self {
+        let peer = Direction::new(version, suite);
+        let receiver = Receiver::new(peer.proved(), role);
+        Pair { peer, receiver }
+    }
+
+    fn open(&mut self, mut record: Vec<u8>) -> Result<Content, Fatal> {
+        self.receiver.open(&Ring, &mut record)
+    }
+
+    fn give(&mut self, kind: u8, text: &[u8]) -> Result<Content, Fatal> {
+        let record = self.peer.seal(kind, text);
+        self.open(record)
+    }
+
+    fn give_data(&mut self, text: &[u8]) {
+        let mut record = self.peer.seal(DATA, text);
+        let place = match self.receiver.open(&Ring, &mut record) {
+            Ok(Content::Data(place)) => place,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(record[place], *text);
+    }
+
+    /// It is refused, and nothing is received any more, be it right.
+    fn refuses(mut self, kind: u8, text: &[u8], alert: Alert, why: &str) {
+        let record = self.peer.seal(kind, text);
+        self.refuses_record(record, Some(alert), why);
+    }
+
+    fn refuses_record(mut self, record: Vec<u8>, alert: Option<Alert>, why: &str) {
+        let fatal = self.open(record).expect_err("refused");
+        assert_eq!((fatal.alert, fatal.to_string().as_str()), (alert, why));
+        for _ in 0..2 {
+            let fatal = self.give(DATA, b"behind").expect_err("ended");
+            assert_eq!(
+                (fatal.alert, fatal.to_string().as_str()),
+                (None, "the TLS session has ended")
+            );
+        }
+    }
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let [.., high, middle, low] = body.len().to_be_bytes();
+    [&[kind, high, middle, low], body].concat()
+}
+
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const KEY_UPDATE_ASKING: [u8; 5] = [24, 0, 0, 1, 1];
+const CLIENT_HELLO: u8 = 1;
+const HELLO_REQUEST: [u8; 4] = [0; 4];
+const TICKET: u8 = 4;
+
+const TLS12: Version = Version::Tls12;
+const TLS13: Version = Version::Tls13;
+const VERSIONS: [Version; 2] = [TLS12, TLS13];
+const ROLES: [Role; 2] = [Role::Client, Role::Server];
+
+/// RFC 8446 5.1, 5.2; RFC 5246 6.2.3.
+#[test]
+fn the_header_tells_the_length() {
+    let of = |version, head: &[u8]| {
+        record_bytes(version, head).map_err(|fatal| (fatal.alert, fatal.to_string()))
+    };
+    let refused = |alert, why: &str| Err((Some(alert), why.to_owned()));
+    for version in VERSIONS {
+        assert_eq!(of(version, &[]), Ok(None));
+        assert_eq!(of(version, &[23, 3, 3, 1]), Ok(None));
+        assert_eq!(of(version, &[23, 3, 3, 1, 2]), Ok(Some(5 + 0x102)));
+        assert_eq!(of(version, &[23, 3, 3, 1, 2, 9, 9]), Ok(Some(5 + 0x102)));
+        assert_eq!(of(version, &[23, 3, 3, 0, 16]), Ok(Some(21)));
+        let short = refused(Alert::BAD_RECORD_MAC, "TLS record that does not decrypt");
+        assert_eq!(of(version, &[23, 3, 3, 0, 15]), short);
+        // It is seen by the first byte.
+        let why = "TLS ChangeCipherSpec after the handshake";
+        assert_eq!(of(version, &[20]), refused(Alert::UNEXPECTED_MESSAGE, why));
+        for kind in [0, 19, 24, 25, 128, 255] {
+            let why = "unexpected type of TLS record";
+            assert_eq!(of(version, &[kind]), refused(Alert::UNEXPECTED_MESSAGE, why));
+        }
+    }
+    for kind in [ALERT, HANDSHAKE] {
+        let why = "unexpected type of TLS record";
+        assert_eq!(of(TLS13, &[kind]), refused(Alert::UNEXPECTED_MESSAGE, why));
+        assert_eq!(of(TLS12, &[kind, 3, 3, 0, 26]), Ok(Some(31)));
+    }
+    for (version, most) in [(TLS12, 16_384 + 2048), (TLS13, 16_384 + 256_u16)] {
+        let [high, low] = most.to_be_bytes();
+        assert_eq!(of(version, &[23, 3, 3, high, low]), Ok(Some(5 + usize::from(most))));
+        let [high, low] = (most + 1).to_be_bytes();
+        let overflow = refused(Alert::RECORD_OVERFLOW, "TLS record too long");
+        assert_eq!(of(version, &[23, 3, 3, high, low]), overflow);
+    }
+    for other in [[3, 1], [3, 4], [2, 3], [0, 0]] {
+        let head = [23, other[0], other[1], 1, 0];
+        let version = refused(Alert::PROTOCOL_VERSION, "TLS record of another version");
+        assert_eq!(of(TLS12, &head), version);
+        assert_eq!(of(TLS13, &head), Ok(Some(261)));
+    }
+}
+
+#[test]
+fn a_record_is_given_whole() {
+    for version in VERSIONS {
+        for change in [-1, 1] {
+            let mut pair = Pair::new(version, Role::Server);
+            let mut record = pair.peer.seal(DATA, b"some text");
+            record.resize(record.len().checked_add_signed(change).expect("longer"), 0);
+            let why = "TLS record too long";
+            pair.refuses_record(record, Some(Alert::INTERNAL_ERROR), why);
+        }
+        Pair::new(version, Role::Server).refuses_record(
+            vec![23, 3, 3],
+            Some(Alert::INTERNAL_ERROR),
+            "TLS record too long",
+        );
+    }
+}
+
+/// RFC 8446 5.2.
+#[test]
+fn a_record_with_one_bit_changed_is_refused() {
+    for (version, suite) in common::sessions() {
+        let length = Pair::of(version, suite, Role::Server).peer.seal(DATA, b"text").len();
+        for bit in 0..8 * length {
+            let mut pair = Pair::of(version, suite, Role::Server);
+            let mut record = pair.peer.seal(DATA, b"text");
+            record[bit / 8] ^= 1 << (bit % 8);
+            if bit / 8 < 5 {
+                // It has another length then, or is another record.
+                assert!(pair.open(record).is_err(), "bit {bit}");
+            } else {
+                let why = "TLS record that does not decrypt";
+                pair.refuses_record(record, Some(Alert::BAD_RECORD_MAC), why);
+            }
+        }
+    }
+}
+
+#[test]
+fn records_are_opened_once_and_in_order() {
+    for (version, suite) in common::sessions() {
+        let mut pair = Pair::of(version, suite, Role::Client);
+        let records = [b"one", b"two", b"six"].map(|text| pair.peer.seal(DATA, text));
+        assert!(matches!(pair.open(records[0].clone()), Ok(Content::Data(_))));
+        let why = "TLS record that does not decrypt";
+        pair.refuses_record(records[0].clone(), Some(Alert::BAD_RECORD_MAC), why);
+        let mut pair = Pair::of(version, suite, Role::Client);
+        let _ = pair.peer.seal(DATA, b"lost");
+        pair.refuses(DATA, b"next", Alert::BAD_RECORD_MAC, why);
+    }
+}
+
+/// RFC 8446 5.4.
+#[test]
+fn padding_is_taken_off() {
+    for suite in SUITES {
+        for zeros in [0, 1, 2, 255, 256, 16_000] {
+            let mut pair = Pair::of(TLS13, suite, Role::Server);
+            let mut record = pair.peer.seal_padded(DATA, b"te\0xt\0", zeros);
+            assert_eq!(pair.receiver.open(&Ring, &mut record), Ok(Content::Data(5..11)));
+            assert_eq!(record[5..11], *b"te\0xt\0");
+            pair.give_data(b"next");
+        }
+    }
+}
+
+#[test]
+fn padding_alone_is_refused() {
+    for zeros in [0, 1, 500, 16_385] {
+        let mut pair = Pair::new(TLS13, Role::Server);
+        let record = pair.peer.seal_outer(DATA, &vec![0; zeros]);
+        let why = "TLS record without a content type";
+        pair.refuses_record(record, Some(Alert::UNEXPECTED_MESSAGE), why);
+    }
+}
+
+/// RFC 8446 5.1, 5.4; RFC 5246 6.2.1.
+#[test]
+fn text_has_at_most_2_to_14_bytes() {
+    for version in VERSIONS {
+        Pair::new(version, Role::Server).give_data(&vec![1; 16_384]);
+        let pair = Pair::new(version, Role::Server);
+        pair.refuses(DATA, &vec![1; 16_385], Alert::RECORD_OVERFLOW, "TLS record too long");
+    }
+    let mut pair = Pair::new(TLS13, Role::Server);
+    let record = pair.peer.seal_padded(DATA, &[1; 384], 16_000);
+    assert_eq!(pair.open(record), Ok(Content::Data(5..389)));
+    let record = pair.peer.seal_padded(DATA, &[1; 384], 16_001);
+    pair.refuses_record(record, Some(Alert::RECORD_OVERFLOW), "TLS record too long");
+}
+
+#[test]
+fn other_types_are_refused() {
+    for kind in [0, 1, CHANGE_CIPHER_SPEC, 24, 26, 255] {
+        let mut pair = Pair::new(TLS13, Role::Server);
+        let record = pair.peer.seal_padded(kind, &[1], 0);
+        // 0 is padding: its type is the 1 in front of it.
+        let why = "unexpected type of TLS record";
+        pair.refuses_record(record, Some(Alert::UNEXPECTED_MESSAGE), why);
+    }
+    for version in VERSIONS {
+        for plain in [[20, 3, 3, 0, 1, 1], [21, 3, 3, 0, 2, 1], [22, 3, 3, 0, 4, 0]] {
+            let refused = Pair::new(version, Role::Server).open(plain.to_vec());
+            assert!(refused.is_err(), "{plain:?}");
+        }
+    }
+}
+
+/// RFC 8446 5.4 lets data be empty, and nothing else.
+#[test]
+fn empty_records_are_counted() {
+    for version in VERSIONS {
+        let mut pair = Pair::new(version, Role::Server);
+        for _ in 0..3 {
+            for _ in 0..32 {
+                assert_eq!(pair.give(DATA, b""), Ok(Content::Nothing));
+            }
+            pair.give_data(b"something");
+        }
+        for _ in 0..32 {
+            assert_eq!(pair.give(DATA, b""), Ok(Content::Nothing));
+        }
+        pair.refuses(DATA, b"", Alert::UNEXPECTED_MESSAGE, "too many empty TLS records");
+        let pair = Pair::new(version, Role::Server);
+        let why = "empty TLS record of a type that must not be empty";
+        pair.refuses(HANDSHAKE, b"", Alert::UNEXPECTED_MESSAGE, why);
+    }
+}
+
+/// RFC 8446 4.6.3.
+#[test]
+fn keys_change() {
+    for suite in SUITES {
+        for role in ROLES {
+            let mut pair = Pair::of(TLS13, suite, role);
+            for (update, answer) in [(KEY_UPDATE, false), (KEY_UPDATE_ASKING, true)].repeat(100) {
+                assert_eq!(pair.give(HANDSHAKE, &update), Ok(Content::KeyUpdate { answer }));
+                pair.peer.update();
+            }
+            pair.give_data(b"new keys");
+        }
+    }
+}
+
+#[test]
+fn old_keys_are_gone() {
+    let mut pair = Pair::new(TLS13, Role::Client);
+    assert_eq!(pair.give(HANDSHAKE, &KEY_UPDATE), Ok(Content::KeyUpdate { answer: false }));
+    pair.refuses(DATA, b"old", Alert::BAD_RECORD_MAC, "TLS record that does not decrypt");
+}
+
+#[test]
+fn a_wrong_key_update_is_refused() {
+    for role in ROLES {
+        let value = "TLS KeyUpdate with an unknown value";
+        let pair = || Pair::new(TLS13, role);
+        for wrong in [2, 3, 128, 255] {
+            let update = message(24, &[wrong]);
+            pair().refuses(HANDSHAKE, &update, Alert::ILLEGAL_PARAMETER, value);
+        }
+        let length = "TLS handshake message of a wrong length";
+        for body in [&[][..], &[0, 0], &[0; 200]] {
+            let update = message(24, body);
+            pair().refuses(HANDSHAKE, &update, Alert::DECODE_ERROR, length);
+        }
+        // RFC 8446 5.1: the keys change behind it.
+        let behind = "TLS handshake message behind a KeyUpdate in one record";
+        let twice = [KEY_UPDATE, KEY_UPDATE].concat();
+        pair().refuses(HANDSHAKE, &twice, Alert::UNEXPECTED_MESSAGE, behind);
+        let more = [&KEY_UPDATE[..], &[24]].concat();
+        pair().refuses(HANDSHAKE, &more, Alert::UNEXPECTED_MESSAGE, behind);
+    }
+}
+
+#[test]
+fn a_key_update_comes_in_pieces() {
+    for cut in 1..5 {
+        for role in ROLES {
+            let mut pair = Pair::new(TLS13, role);
+            let (front, rest) = KEY_UPDATE_ASKING.split_at(cut);
+            assert_eq!(pair.give(HANDSHAKE, front), Ok(Content::Nothing));
+            assert_eq!(pair.give(HANDSHAKE, rest), Ok(Content::KeyUpdate { answer: true }));
+            pair.peer.update();
+            pair.give_data(b"new keys");
+        }
+    }
+    let mut pair = Pair::new(TLS13, Role::Server);
+    for byte in &KEY_UPDATE[..4] {
+        assert_eq!(pair.give(HANDSHAKE, &[*byte]), Ok(Content::Nothing));
+    }
+    assert_eq!(pair.give(HANDSHAKE, &[0]), Ok(Content::KeyUpdate { answer: false }));
+}
+
+/// RFC 8446 5.1.
+#[test]
+fn nothing_comes_within_a_message() {
+    for cut in 1..5 {
+        for (kind, text) in [(DATA, &b"text"[..]), (DATA, b""), (ALERT, &[1, 0]), (ALERT, &[2, 40])]
+        {
+            let mut pair = Pair::new(TLS13, Role::Client);
+            assert_eq!(pair.give(HANDSHAKE, &KEY_UPDATE[..cut]), Ok(Content::Nothing));
+            let why = "other TLS record within a handshake message";
+            pair.refuses(kind, text, Alert::UNEXPECTED_MESSAGE, why);
+        }
+    }
+}
+
+/// RFC 5246 6.2.1: other types may come between.
+#[test]
+fn tls_1_2_has_data_within_a_message() {
+    let mut pair = Pair::new(TLS12, Role::Server);
+    let hello = message(CLIENT_HELLO, &[7; 300]);
+    for part in hello[..303].chunks(50) {
+        assert_eq!(pair.give(HANDSHAKE, part), Ok(Content::Nothing));
+        pair.give_data(b"between");
+    }
+    assert_eq!(pair.give(HANDSHAKE, &hello[303..]), Ok(Content::Renegotiation));
+    let mut pair = Pair::new(TLS12, Role::Server);
+    assert_eq!(pair.give(HANDSHAKE, &hello[..303]), Ok(Content::Nothing));
+    assert_eq!(pair.give(HANDSHAKE, &hello[303..]), Ok(Content::Renegotiation));
+}
+
+/// RFC 8446 4.6.1.
+#[test]
+fn tickets_are_for_clients_and_ignored() {
+    for size in [0, 1, 200, 16_000, 100_000, 131_337] {
+        let mut pair = Pair::new(TLS13, Role::Client);
+        let tickets = [message(TICKET, &vec![5; size]), message(TICKET, &[6])].concat();
+        for part in tickets.chunks(16_384) {
+            assert_eq!(pair.give(HANDSHAKE, part), Ok(Content::Nothing));
+        }
+        pair.give_data(b"behind");
+        // One record has the end of a message, a whole one, and a KeyUpdate.
+        assert_eq!(pair.give(HANDSHAKE, &tickets[..2]), Ok(Content::Nothing));
+        let rest = [&tickets[2..], &KEY_UPDATE].concat();
+        for (at, part) in rest.chunks(16_384).enumerate() {
+            let is_last = at == (rest.len() - 1) / 16_384;
+            let expected =
+                if is_last { Content::KeyUpdate { answer: false } } else { Content::Nothing };
+            assert_eq!(pair.give(HANDSHAKE, part), Ok(expected));
+        }
+        pair.peer.update();
+        pair.give_data(b"behind");
+    }
+    let unexpected = "unexpected TLS handshake message";
+    let pair = Pair::new(TLS13, Role::Server);
+    pair.refuses(HANDSHAKE, &[TICKET], Alert::UNEXPECTED_MESSAGE, unexpected);
+    let (pair, length) =
+        (Pair::new(TLS13, Role::Client), "TLS handshake message of a wrong length");
+    pair.refuses(HANDSHAKE, &[TICKET, 2, 1, 0x0a], Alert::DECODE_ERROR, length);
+}
+
+/// A message is refused by its first byte. CertificateRequest (13) needs an extension that nobody
+/// sent (RFC 8446 4.6.2).
+#[test]
+fn other_messages_are_refused() {
+    for version in VERSIONS {
+        for role in ROLES {
+            for kind in 0..=255 {
+                let is_right = match (version, role) {
+                    (TLS13, Role::Client) => kind == 24 || kind == TICKET,
+                    (TLS13, Role::Server) => kind == 24,
+                    (TLS12, Role::Client) => kind == 0,
+                    (TLS12, Role::Server) => kind == CLIENT_HELLO,
+                };
+                let mut pair = Pair::new(version, role);
+                if is_right {
+                    assert_eq!(pair.give(HANDSHAKE, &[kind]), Ok(Content::Nothing));
+                } else {
+                    let why = "unexpected TLS handshake message";
+                    pair.refuses(HANDSHAKE, &[kind], Alert::UNEXPECTED_MESSAGE, why);
+                }
+            }
+        }
+    }
+}
+
+/// RFC 5246 7.2.2, 7.4.1.1.
+#[test]
+fn renegotiation_is_refused_a_few_times() {
+    for (role, asks) in
+        [(Role::Client, HELLO_REQUEST.to_vec()), (Role::Server, message(CLIENT_HELLO, &[3; 90]))]
+    {
+        let mut pair = Pair::new(TLS12, role);
+        for _ in 0..2 {
+            for _ in 0..4 {
+                assert_eq!(pair.give(HANDSHAKE, &asks), Ok(Content::Renegotiation));
+            }
+            pair.give_data(b"data");
+        }
+        // Those of one record count as one.
+        assert_eq!(pair.give(HANDSHAKE, &asks.repeat(9)), Ok(Content::Renegotiation));
+        for _ in 0..3 {
+            assert_eq!(pair.give(HANDSHAKE, &asks), Ok(Content::Renegotiation));
+        }
+        let why = "too many attempts at TLS renegotiation";
+        pair.refuses(HANDSHAKE, &asks, Alert::UNEXPECTED_MESSAGE, why);
+    }
+    let length = "TLS handshake message of a wrong length";
+    let pair = Pair::new(TLS12, Role::Client);
+    pair.refuses(HANDSHAKE, &message(0, &[0]), Alert::DECODE_ERROR, length);
+    let pair = Pair::new(TLS12, Role::Server);
+    pair.refuses(HANDSHAKE, &[CLIENT_HELLO, 2, 0, 1], Alert::DECODE_ERROR, length);
+    let mut pair = Pair::new(TLS12, Role::Server);
+    assert_eq!(pair.give(HANDSHAKE, &[CLIENT_HELLO, 2, 0, 0]), Ok(Content::Nothing));
+}
+
+/// RFC 8446 6.1: what comes behind it is ignored, whatever it is.
+#[test]
+fn close_notify_is_the_end() {
+    for version in VERSIONS {
+        for level in [0, 1, 2, 9] {
+            let mut pair = Pair::new(version, Role::Client);
+            assert_eq!(pair.give(ALERT, &[level, 0]), Ok(Content::CloseNotify));
+            assert_eq!(pair.give(DATA, b"behind"), Ok(Content::CloseNotify));
+            assert_eq!(pair.open(vec![9; 100]), Ok(Content::CloseNotify));
+            assert_eq!(pair.open(vec![]), Ok(Content::CloseNotify));
+        }
+    }
+}
+
+/// RFC 8446 6: the level says nothing; RFC 5246 7.2.
+#[test]
+fn alerts_end_the_connection() {
+    let alert_of = |version, level, alert| {
+        let mut pair = Pair::new(version, Role::Client);
+        let record = pair.peer.seal(ALERT, &[level, alert]);
+        (pair, record)
+    };
+    for alert in (1..=255).filter(|alert| *alert != 90) {
+        for level in [0, 1, 2, 3] {
+            let (pair, record) = alert_of(TLS13, level, alert);
+            let why = format!("the peer sent the TLS alert {}", Alert(alert));
+            pair.refuses_record(record, None, &why);
+        }
+        let (pair, record) = alert_of(TLS12, 2, alert);
+        let why = format!("the peer sent the TLS alert {}", Alert(alert));
+        pair.refuses_record(record, None, &why);
+        for level in [0, 3, 255] {
+            let (pair, record) = alert_of(TLS12, level, alert);
+            let why = "TLS alert of an unknown level";
+            pair.refuses_record(record, Some(Alert::ILLEGAL_PARAMETER), why);
+        }
+    }
+    assert_eq!(Alert(40).to_string(), "handshake_failure");
+    assert_eq!(Alert(200).to_string(), "200");
+}
+
+#[test]
+fn warnings_are_counted() {
+    for (version, alert) in [(TLS12, 100), (TLS12, 90), (TLS12, 255), (TLS13, 90)] {
+        let mut pair = Pair::new(version, Role::Server);
+        for _ in 0..3 {
+            for _ in 0..4 {
+                assert_eq!(pair.give(ALERT, &[1, alert]), Ok(Content::Nothing));
+            }
+            pair.give_data(b"data");
+        }
+        for _ in 0..4 {
+            assert_eq!(pair.give(ALERT, &[1, alert]), Ok(Content::Nothing));
+        }
+        // No data are not data.
+        assert_eq!(pair.give(DATA, b""), Ok(Content::Nothing));
+        pair.refuses(ALERT, &[1, alert], Alert::UNEXPECTED_MESSAGE, "too many TLS warnings");
+    }
+}
+
+/// RFC 8446 5.1.
+#[test]
+fn an_alert_is_whole_and_alone() {
+    for version in VERSIONS {
+        for text in [&[][..], &[1], &[1, 0, 1, 0], &[2, 40, 0]] {
+            let pair = Pair::new(version, Role::Server);
+            pair.refuses(ALERT, text, Alert::DECODE_ERROR, "TLS alert of a wrong length");
+        }
+    }
+}
+
+/// RFC 8446 5.3.
+#[test]
+fn numbers_do_not_wrap() {
+    for (version, suite) in common::sessions() {
+        let mut pair = Pair::of(version, suite, Role::Server);
+        pair.peer.number = u64::MAX - 1;
+        pair.receiver = Receiver::new(pair.peer.proved(), Role::Server);
+        pair.give_data(b"the last");
+        pair.peer.number -= 1;
+        pair.refuses(DATA, b"one more", Alert::INTERNAL_ERROR, "no TLS record numbers left");
+    }
+}
