@@ -1,14 +1,13 @@
 //! Keys out of secrets, by libcrypto: HKDF-Expand-Label of TLS 1.3 and the PRF of TLS 1.2.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
 
 use records::{CryptoError, Suite};
 
 use crate::native_symbols::{
-    ANY_OPERATION, CTRL_HKDF_INFO, CTRL_HKDF_KEY, CTRL_HKDF_MD, CTRL_HKDF_MODE, CTRL_TLS_MD,
-    CTRL_TLS_SECRET, CTRL_TLS_SEED, EvpMd, EvpPkeyCtx, HKDF_MODE_EXPAND_ONLY, NativeFunctions,
-    PKEY_HKDF, PKEY_TLS1_PRF,
+    ANY_OPERATION, CTRL_HKDF_INFO, CTRL_HKDF_KEY, CTRL_HKDF_MD, CTRL_TLS_MD, CTRL_TLS_SECRET,
+    CTRL_TLS_SEED, EvpMd, EvpPkeyCtx, NativeFunctions, PKEY_HKDF, PKEY_TLS1_PRF,
 };
 
 /// The most that HkdfLabel takes here: the lengths, "tls13 " and the longest label.
@@ -44,7 +43,7 @@ pub(crate) fn expand_label(
         at += part.len();
     }
     let derivation = Derivation::new(functions, PKEY_HKDF)?;
-    derivation.set(CTRL_HKDF_MODE, HKDF_MODE_EXPAND_ONLY, ptr::null_mut())?;
+    derivation.set_text(c"mode", c"EXPAND_ONLY")?;
     derivation.set(CTRL_HKDF_MD, 0, hash(functions, suite).cast_mut().cast())?;
     derivation.set_bytes(CTRL_HKDF_KEY, secret)?;
     derivation.set_bytes(CTRL_HKDF_INFO, &info[..at])?;
@@ -99,6 +98,15 @@ impl<'a> Derivation<'a> {
                 number,
                 pointer,
             )
+        };
+        if done == 1 { Ok(()) } else { Err(CryptoError) }
+    }
+
+    /// The way of 3.x to set what it has no working command for.
+    fn set_text(&self, what: &CStr, text: &CStr) -> Result<(), CryptoError> {
+        // SAFETY: a context of ours, C strings.
+        let done = unsafe {
+            (self.functions.EVP_PKEY_CTX_ctrl_str)(self.context, what.as_ptr(), text.as_ptr())
         };
         if done == 1 { Ok(()) } else { Err(CryptoError) }
     }

@@ -143,11 +143,8 @@ impl<'a> Evp<'a> {
         let is_new = slot.id != keys.id();
         // Until it is known to have gone well.
         slot.id = 0;
-        let (cipher, key) = if is_new {
-            (cipher, keys.key(suite).as_ptr())
-        } else {
-            (ptr::null(), ptr::null())
-        };
+        let (cipher, key) =
+            if is_new { (cipher, keys.key(suite).as_ptr()) } else { (ptr::null(), ptr::null()) };
         let direction = c_int::from(direction == SEAL);
         // SAFETY: a context of ours; the key has the length of the cipher's, the nonce is of the
         // length that each of the ciphers has without being told.
@@ -198,9 +195,8 @@ impl<'a> Evp<'a> {
         let expected = length(text)?;
         let place = text.as_mut_ptr();
         // SAFETY: as above; in and out may be the same, and these modes write as much as they read.
-        let done = unsafe {
-            (functions.EVP_CipherUpdate)(context, place, &mut written, place, expected)
-        };
+        let done =
+            unsafe { (functions.EVP_CipherUpdate)(context, place, &mut written, place, expected) };
         if done == 1 && written == expected { Ok(()) } else { Err(CryptoError) }
     }
 
@@ -210,11 +206,7 @@ impl<'a> Evp<'a> {
         // SAFETY: a context of ours; these modes write nothing at the end, and no cipher more than
         // a block.
         let done = unsafe {
-            (self.ciphers.functions.EVP_CipherFinal_ex)(
-                context,
-                nothing.as_mut_ptr(),
-                &mut written,
-            )
+            (self.ciphers.functions.EVP_CipherFinal_ex)(context, nothing.as_mut_ptr(), &mut written)
         };
         done == 1 && written == 0
     }

@@ -8,9 +8,7 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::RawFd;
 
-use records::{
-    Keys, ProofError, Proved, Receiver, Role, Secret, Sender, Suite, TrafficKeys, Version, wipe,
-};
+use records::{Keys, Receiver, Role, Secret, Sender, Suite, TrafficKeys, Version, wipe};
 use relay::Tls;
 
 use crate::context::Context;
@@ -18,14 +16,11 @@ use crate::derive;
 use crate::evp::{Ciphers, Evp};
 use crate::native::Native;
 use crate::native_symbols::WANT_WRITING;
+use crate::proof::{self, Direction};
 use crate::reason::Reason;
 use crate::session::Session;
 use crate::symbols::{RECEIVED_SHUTDOWN, Ssl};
 use crate::trace::{Trace, Way};
-
-/// How many records of earlier keys may be among those that were counted: what is on its way through
-/// OpenSSL's buffer (4096 bytes) when the keys of data are made.
-const MAX_MISCOUNTED: u64 = 32;
 
 /// The length of a master secret (RFC 5246 8.1) and of a random (RFC 5246 7.4.1.2).
 const MASTER_SECRET_BYTES: usize = 48;
@@ -111,19 +106,12 @@ fn prove(
         }
         Version::Tls12 => facts.key_block(session, ciphers)?,
     };
-    let received = proved(&evp, received, &trace.received)?;
-    let sent = proved(&evp, sent, &trace.sent)?;
+    let prove = |direction, keys, way: &Way| {
+        proof::prove(&evp, facts.version, keys, (direction, &way.follower))
+    };
+    let received = prove(Direction::Received, received, &trace.received)?;
+    let sent = prove(Direction::Sent, sent, &trace.sent)?;
     Ok((Receiver::new(received, facts.role), Sender::new(sent)))
-}
-
-/// The keys of a direction, if they open its last record.
-fn proved(evp: &Evp<'_>, keys: TrafficKeys, way: &Way) -> Result<Proved, Reason> {
-    let most = way.follower.count().checked_sub(1).ok_or(Reason::NoRecord)?;
-    let last = way.follower.last().ok_or(Reason::LargeRecord)?;
-    keys.prove(evp, last, most.saturating_sub(MAX_MISCOUNTED)..=most).map_err(|error| match error {
-        ProofError::Wrong => Reason::Unproved,
-        ProofError::Crypto => Reason::Failed,
-    })
 }
 
 /// What is known of a session that can leave.
@@ -174,11 +162,7 @@ impl Facts {
     }
 
     /// TLS 1.2: the keys of what is received and of what is sent (RFC 5246 6.3).
-    fn key_block(
-        &self,
-        session: &Session,
-        ciphers: &Ciphers,
-    ) -> Result<[TrafficKeys; 2], Reason> {
+    fn key_block(&self, session: &Session, ciphers: &Ciphers) -> Result<[TrafficKeys; 2], Reason> {
         const MAX_BYTES: usize = 2 * (32 + 12);
         let (ssl, functions, native) =
             (session.ssl(), &session.library().functions, &ciphers.functions);

@@ -22,6 +22,7 @@ mod library;
 mod native;
 mod native_symbols;
 mod outgoing;
+mod proof;
 mod reason;
 mod self_test;
 mod session;

@@ -69,8 +69,6 @@ pub(crate) const CTRL_TLS_SEED: c_int = 0x1002;
 pub(crate) const CTRL_HKDF_MD: c_int = 0x1003;
 pub(crate) const CTRL_HKDF_KEY: c_int = 0x1005;
 pub(crate) const CTRL_HKDF_INFO: c_int = 0x1006;
-pub(crate) const CTRL_HKDF_MODE: c_int = 0x1007;
-pub(crate) const HKDF_MODE_EXPAND_ONLY: c_int = 2;
 
 functions! {
     /// The functions that sessions outside of OpenSSL need besides. Valid as
@@ -132,6 +130,7 @@ functions! {
     EVP_PKEY_CTX_new_id(c_int, *mut c_void) -> *mut EvpPkeyCtx;
     EVP_PKEY_CTX_free(*mut EvpPkeyCtx);
     EVP_PKEY_CTX_ctrl(*mut EvpPkeyCtx, c_int, c_int, c_int, c_int, *mut c_void) -> c_int;
+    EVP_PKEY_CTX_ctrl_str(*mut EvpPkeyCtx, *const c_char, *const c_char) -> c_int;
     EVP_PKEY_derive_init(*mut EvpPkeyCtx) -> c_int;
     EVP_PKEY_derive(*mut EvpPkeyCtx, *mut u8, *mut usize) -> c_int;
 }

@@ -16,8 +16,8 @@ use crate::context::Context;
 use crate::follower::Follower;
 use crate::library::Library;
 use crate::native_symbols::{
-    BIO_CB_READ, BIO_CB_RETURN, BIO_CB_WRITE, BioCallback, CB_HANDSHAKE_START, EX_INDEX_BIO, EX_INDEX_SSL,
-    KeylogCallback, NativeFunctions,
+    BIO_CB_READ, BIO_CB_RETURN, BIO_CB_WRITE, BioCallback, CB_HANDSHAKE_START, EX_INDEX_BIO,
+    EX_INDEX_SSL, KeylogCallback, NativeFunctions,
 };
 use crate::reason::Reason;
 use crate::symbols::{Bio, Functions, Ssl, SslCtx};
@@ -178,8 +178,7 @@ impl Tracing {
                     return;
                 }
             }
-            let bytes_before =
-                [(native.BIO_number_read)(rbio), (native.BIO_number_written)(wbio)];
+            let bytes_before = [(native.BIO_number_read)(rbio), (native.BIO_number_written)(wbio)];
             let trace = Box::new(Trace {
                 received: Way::default(),
                 sent: Way::default(),
@@ -226,10 +225,8 @@ impl Tracing {
                     && (native.BIO_get_callback_ex)(bio)
                         .is_some_and(|callback| ptr::fn_addr_eq(callback, OURS))
             };
-            let is_followed = (*trace).rbio == rbio
-                && (*trace).wbio == wbio
-                && is_ours(rbio)
-                && is_ours(wbio);
+            let is_followed =
+                (*trace).rbio == rbio && (*trace).wbio == wbio && is_ours(rbio) && is_ours(wbio);
             for bio in [rbio, wbio] {
                 if is_ours(bio) {
                     (native.BIO_set_callback_ex)(bio, None);

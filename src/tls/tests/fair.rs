@@ -16,8 +16,7 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use openssl::ssl::{Ssl, SslStream, SslVersion};
 use openssl::symm::{Cipher, encrypt_aead};
-use relay::{Budget, Counters, Relay, Rules, Settings, Side, Tls, Tracker, Tunnel};
-use tls::Session;
+use relay::{Budget, Counters, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 /// What a hostile client sends, again and again.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,7 +108,7 @@ fn client(version: SslVersion) -> (Client, Session, TcpStream) {
     });
     let context = context.build();
     let (one, two) = tcp_pair();
-    let ours = Ssl::new(&ours).expect("ssl");
+    let ours = traced(&ours);
     let recorder = Recorder { socket: one, recorded: None };
     let mut stream = SslStream::new(Ssl::new(&context).expect("ssl"), recorder).expect("stream");
     let accepted = thread::spawn(move || {
@@ -118,7 +117,9 @@ fn client(version: SslVersion) -> (Client, Session, TcpStream) {
         stream
     });
     stream.connect().expect("connect");
-    let (session, socket) = take_over(accepted.join().expect("handshake"));
+    let mut ours = accepted.join().expect("handshake");
+    greet(&mut stream, &mut ours);
+    let (session, socket) = take_over(ours);
     (Client { stream, version, secrets }, session, socket)
 }
 
@@ -151,6 +152,7 @@ impl Forge {
             let line = secrets.lines().find(|line| line.starts_with(label)).expect("a secret");
             from_hex(line.rsplit(' ').next().expect("a secret"))
         };
+        let greeting = u64::from(NATIVE);
         if client.version == SslVersion::TLS1_3 {
             // RFC 8446 7.1 and 7.3.
             let secret = secret("CLIENT_TRAFFIC_SECRET_0 ");
@@ -165,7 +167,7 @@ impl Forge {
                 version: client.version,
                 key: expand("key", 16),
                 iv: expand("iv", 12),
-                sequence: 0,
+                sequence: greeting,
             }
         } else {
             // RFC 5246 5, 6.3 and RFC 5288. One record went before: the Finished.
@@ -179,7 +181,7 @@ impl Forge {
             let mut block = hmac(&master, &[&first, &seed]);
             block.extend(hmac(&master, &[&second, &seed]));
             let (key, iv) = (block[..16].to_vec(), block[32..36].to_vec());
-            Forge { version: client.version, key, iv, sequence: 1 }
+            Forge { version: client.version, key, iv, sequence: 1 + greeting }
         }
     }
 
@@ -378,8 +380,8 @@ fn quiet_tunnels_pass_peers_of_small_records() {
                         let (mut client, session, socket) = client(version);
                         let sent = ciphertext(&mut client, pattern, times);
                         let peer = client.stream.get_ref().socket.try_clone().expect("dup");
-                        let tls: Option<Box<dyn Tls>> = Some(Box::new(session));
-                        let side = Side { fd: socket.into(), tls, read_ahead: Vec::new() };
+                        let side =
+                            Side { fd: socket.into(), tls: Some(session), read_ahead: Vec::new() };
                         (peer, side, sent)
                     })
                 })

@@ -40,11 +40,8 @@ fn measure(version: SslVersion, ours_is_server: bool) {
         }
         let (session, socket) = take_over(ours);
         let (mut other, plain) = tcp_pair();
-        let tls_side = Side {
-            fd: OwnedFd::from(socket),
-            tls: Some(Box::new(session)),
-            read_ahead: Vec::new(),
-        };
+        let tls_side =
+            Side { fd: OwnedFd::from(socket), tls: Some(session), read_ahead: Vec::new() };
         let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
         let plain_side = Side::plain(plain.into());
         let record = Box::new(Nothing);

@@ -37,7 +37,7 @@ fn start(buffer_size: usize) -> Relay {
 
 fn tls_side(ours: SslStream<TcpStream>) -> Side {
     let (session, socket) = take_over(ours);
-    Side { fd: OwnedFd::from(socket), tls: Some(Box::new(session)), read_ahead: Vec::new() }
+    Side { fd: OwnedFd::from(socket), tls: Some(session), read_ahead: Vec::new() }
 }
 
 fn adopt(relay: &Relay, client: Side, backend: Side, websocket: bool) -> Receiver<End> {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use openssl::ssl::{SslRef, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion};
 use openssl::x509::X509StoreContextRef;
-use relay::{Budget, Tls};
-use tls::{Error, Library, Session};
+use relay::Budget;
+use tls::{Error, Library, Reason};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 
@@ -228,6 +228,11 @@ fn a_flood_of_key_updates_is_bounded() {
         }
         assert!(session.kept() <= kept + 256 * 1024);
     }
+    if NATIVE {
+        // What is owed is owed once, and goes when there is room.
+        assert!(error.is_none() && session.kept() == kept, "{error:?}");
+        return;
+    }
     let error = error.expect("the flood is stopped").to_string();
     assert!(error.contains("TLS replies"), "{error}");
 }
@@ -306,6 +311,15 @@ fn post_handshake_authentication_gets_an_empty_certificate() {
     let (mut peer, ours) = connect(&builder(SslVersion::TLS1_3).build(), &ours, false);
     let (mut session, _socket) = take_over(ours);
     peer_asks(&mut peer);
+    if NATIVE {
+        // An answer would need a hash of the whole handshake: the session ends.
+        let error = read(&mut session, &mut [0; 9]).expect_err("no answer").to_string();
+        assert!(error.contains("handshake message"), "{error}");
+        let told = peer.read(&mut [0; 9]).expect_err("an alert").to_string();
+        assert!(told.contains("unexpected message"), "{told}");
+        assert_eq!(CALLED.load(Relaxed), 0, "the former owner was called");
+        return;
+    }
     peer.write_all(b"asked").expect("write");
     read_exact(&mut session, b"asked");
     flush(&mut session);
@@ -341,7 +355,11 @@ fn the_former_owners_verification_is_not_called() {
         VERIFIED.fetch_add(1, Relaxed);
         false
     });
-    let (mut session, _socket) = take_over(ours);
+    let (taken, _socket) = taken(ours, Vec::new());
+    // The answer is awaited.
+    let reason = if NATIVE { Reason::Unfinished } else { Reason::Off };
+    assert_eq!(taken.reason(), Some(reason));
+    let mut session = taken.into_tls();
     // Tickets of the handshake.
     STORED.store(0, Relaxed);
     session.write(b"asked", false).expect("write");
@@ -413,6 +431,10 @@ fn asks(
 /// lasts: those of a hybrid exchange take kilobytes.
 #[test]
 fn keys_of_the_handshake_are_freed() {
+    if NATIVE {
+        // The SSL itself is freed.
+        return;
+    }
     const PEERS: std::ffi::c_int = 109;
     const OURS: std::ffi::c_int = 133;
     /// The type of such a key.

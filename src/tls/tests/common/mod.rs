@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::ffi::{c_int, c_void};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
@@ -17,10 +18,17 @@ use openssl::ssl::{
     Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode, SslVersion,
 };
 use openssl::x509::{X509, X509NameBuilder};
-use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tracker, Tunnel};
-use tls::{Context, Library, Session};
+use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tls, Tracker, Tunnel};
+use tls::{Context, Library, Reason, Taken};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether sessions are to leave OpenSSL: the tests are built in `tests/native.rs` once more.
+pub(crate) const NATIVE: bool =
+    matches!(env!("CARGO_CRATE_NAME").as_bytes(), [b'n', b'a', b't', ..]);
+
+/// A session that was taken over.
+pub(crate) type Session = Box<dyn Tls>;
 
 /// Functions of the OpenSSL that the openssl crate links, which it has no names for.
 pub(crate) mod raw {
@@ -89,7 +97,14 @@ pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
 /// The context of the sessions under test, on a libssl found as at run time.
 pub(crate) fn context() -> &'static Context {
     static CONTEXT: OnceLock<&'static Context> = OnceLock::new();
-    CONTEXT.get_or_init(|| Context::new(library()).expect("context"))
+    CONTEXT.get_or_init(|| {
+        if !NATIVE {
+            return Context::new(library()).expect("context");
+        }
+        let context = Context::with_native(library()).expect("context");
+        assert_eq!(context.why_not_native(), None);
+        context
+    })
 }
 
 pub(crate) fn library() -> Library {
@@ -114,9 +129,9 @@ pub(crate) fn connect_over(
     ours: &SslContext,
     ours_is_server: bool,
 ) -> (SslStream<TcpStream>, SslStream<TcpStream>) {
-    let ours = Ssl::new(ours).expect("ssl");
+    let ours = traced(ours);
     let peer = Ssl::new(peer).expect("ssl");
-    thread::scope(|scope| {
+    let mut both = thread::scope(|scope| {
         let ours = scope.spawn(move || {
             let mut stream = SslStream::new(ours, two).expect("stream");
             if ours_is_server {
@@ -135,7 +150,35 @@ pub(crate) fn connect_over(
             stream.accept().expect("accept");
         }
         (stream, ours.join().expect("handshake"))
-    })
+    });
+    greet(&mut both.0, &mut both.1);
+    both
+}
+
+/// An SSL whose session is followed from now on, where sessions are native.
+pub(crate) fn traced(context: &SslContext) -> Ssl {
+    use foreign_types_shared::ForeignType as _;
+    if NATIVE {
+        // SAFETY: a live SSL_CTX without sessions that are under way.
+        unsafe { library().trace_context(context.as_ptr().cast()) };
+    }
+    let ssl = Ssl::new(context).expect("ssl");
+    if NATIVE {
+        // SAFETY: a live SSL whose handshake has not begun.
+        unsafe { self::context().trace(ssl.as_raw().cast()) };
+    }
+    ssl
+}
+
+/// A byte each way, as a handshake of HTTP would bring, where sessions are native.
+pub(crate) fn greet<S: Read + Write>(peer: &mut SslStream<S>, ours: &mut SslStream<TcpStream>) {
+    if !NATIVE {
+        return;
+    }
+    peer.write_all(b"?").expect("write");
+    ours.read_exact(&mut [0]).expect("read");
+    ours.write_all(b"!").expect("write");
+    peer.read_exact(&mut [0]).expect("read");
 }
 
 /// The pointer behind an SslStream.
@@ -161,18 +204,25 @@ pub(crate) fn take_over_behind(
     ours: SslStream<TcpStream>,
     ciphertext: Vec<u8>,
 ) -> (Session, TcpStream) {
+    let (taken, socket) = taken(ours, ciphertext);
+    assert_eq!(taken.reason(), if NATIVE { None } else { Some(Reason::Off) });
+    (taken.into_tls(), socket)
+}
+
+/// The same, whatever becomes of it.
+pub(crate) fn taken(ours: SslStream<TcpStream>, ciphertext: Vec<u8>) -> (Taken, TcpStream) {
     let socket = ours.get_ref().try_clone().expect("dup");
     socket.set_nonblocking(true).expect("nonblocking");
     let ssl = ours.ssl().as_raw().cast::<tls::Ssl>();
     let context = context();
     // SAFETY: a live SSL whose handshake is finished; the reference is given to the session,
     // which is the only one to use it; the socket is kept by the caller.
-    let session = unsafe {
+    let taken = unsafe {
         library().up_ref(ssl);
-        Session::take_over(context, ssl, socket.as_raw_fd(), ciphertext, std::ptr::null_mut())
+        tls::take_over(context, ssl, socket.as_raw_fd(), ciphertext, std::ptr::null_mut())
     };
     drop(ours);
-    (session.expect("taken over"), socket)
+    (taken.expect("taken over"), socket)
 }
 
 /// Has the peer send a KeyUpdate.
@@ -213,7 +263,7 @@ pub(crate) fn tls_client_tunnel(
     let context = builder(version).build();
     let (client, ours) = connect(&context, &context, true);
     let (session, socket) = take_over(ours);
-    let side = Side { fd: socket.into(), tls: Some(Box::new(session)), read_ahead: Vec::new() };
+    let side = Side { fd: socket.into(), tls: Some(session), read_ahead: Vec::new() };
     let (backend, plain) = tcp_pair();
     let frames = [Tracker::client_to_backend(), Tracker::backend_to_client()];
     let tunnel =

@@ -1,0 +1,4 @@
+//! Allocations for messages of sessions that have left OpenSSL.
+
+#[path = "allocations.rs"]
+mod allocations;
