@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
-use crate::crypto::{Crypto, CryptoError};
 use crate::suite::{IV_BYTES, Suite};
 
 const MAX_KEY_BYTES: usize = 32;
@@ -44,31 +43,25 @@ pub struct Secret {
 impl Secret {
     /// A copy of `secret`; none if that has not the length of a secret of `suite`.
     pub fn new(suite: Suite, secret: &[u8]) -> Option<Self> {
-        let mut bytes = Wiped::new();
-        let length = suite.secret_bytes();
-        if secret.len() != length {
+        let mut copy = Secret::zero(suite);
+        if secret.len() != copy.length {
             return None;
         }
-        bytes.0[..length].copy_from_slice(secret);
-        Some(Secret { bytes, length })
+        copy.bytes_mut().copy_from_slice(secret);
+        Some(copy)
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes.0[..self.length]
     }
 
-    /// The secret that follows a KeyUpdate (RFC 8446 7.2) takes the place of this one.
-    pub(crate) fn update<C: Crypto + ?Sized>(
-        &mut self,
-        crypto: &C,
-        suite: Suite,
-    ) -> Result<(), CryptoError> {
-        let mut next = Wiped::<MAX_SECRET_BYTES>::new();
-        let out = &mut next.0[..self.length];
-        crypto.expand_label(suite, self.bytes(), "traffic upd", out)?;
-        // The old one is wiped.
-        self.bytes = next;
-        Ok(())
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes.0[..self.length]
+    }
+
+    /// Zeros.
+    pub(crate) fn zero(suite: Suite) -> Self {
+        Secret { bytes: Wiped::new(), length: suite.secret_bytes() }
     }
 }
 
@@ -89,7 +82,8 @@ pub struct Keys {
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Keys {
-    fn zero() -> Self {
+    /// Zeros.
+    pub(crate) fn zero() -> Self {
         // Relaxed: that they differ is all that is asked.
         Keys { bytes: Wiped::new(), id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1 }
     }
@@ -106,20 +100,10 @@ impl Keys {
         Some(keys)
     }
 
-    /// The keys of a secret of TLS 1.3 (RFC 8446 7.3).
-    ///
-    /// # Errors
-    /// `crypto`'s.
-    pub fn expand<C: Crypto + ?Sized>(
-        crypto: &C,
-        suite: Suite,
-        secret: &Secret,
-    ) -> Result<Self, CryptoError> {
-        let mut keys = Keys::zero();
-        let (key, iv) = keys.bytes.0.split_at_mut(MAX_KEY_BYTES);
-        crypto.expand_label(suite, secret.bytes(), "key", &mut key[..suite.key_bytes()])?;
-        crypto.expand_label(suite, secret.bytes(), "iv", iv)?;
-        Ok(keys)
+    /// The key and the IV, to be written.
+    pub(crate) fn parts_mut(&mut self, suite: Suite) -> (&mut [u8], &mut [u8]) {
+        let (key, iv) = self.bytes.0.split_at_mut(MAX_KEY_BYTES);
+        (&mut key[..suite.key_bytes()], iv)
     }
 
     /// The key, which has [`Suite::key_bytes`].

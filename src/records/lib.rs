@@ -26,6 +26,7 @@ mod proof;
 mod protection;
 mod receiver;
 mod record;
+mod schedule;
 mod sender;
 mod suite;
 

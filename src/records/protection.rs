@@ -40,9 +40,11 @@ impl Protection {
     /// The next generation of keys (RFC 8446 7.2). Its numbers begin at 0 again (RFC 8446 5.3).
     pub(crate) fn update<C: Crypto + ?Sized>(&mut self, crypto: &C) -> Result<(), CryptoError> {
         // Only TLS 1.3 has KeyUpdates.
-        let secret = self.secret.as_mut().ok_or(CryptoError)?;
-        secret.update(crypto, self.suite)?;
-        self.keys = Keys::expand(crypto, self.suite, secret)?;
+        let secret = self.secret.as_ref().ok_or(CryptoError)?;
+        let secret = secret.next(crypto, self.suite)?;
+        self.keys = Keys::expand(crypto, self.suite, &secret)?;
+        // The old ones are wiped.
+        self.secret = Some(secret);
         self.number = 0;
         Ok(())
     }
