@@ -14,7 +14,8 @@ use protocol::{extensions, origin_rule};
 use relay::{Rules, Strict};
 
 pub(crate) use self::server::{
-    ClientPrefix, DEFAULTS, Settings, find_bound, is_used, reset, settings, uses_relay,
+    ClientPrefix, DEFAULTS, Settings, find_bound, is_used, reset, settings, uses_native_tls,
+    uses_relay,
 };
 pub(crate) use self::values::AccessLog;
 
@@ -133,7 +134,7 @@ impl<'p> DirConfig<'p> {
 }
 
 /// Every directive.
-pub(crate) static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
+pub(crate) static DIRECTIVES: [Directive<DirConfig<'static>>; 32] = [
     Directive {
         name: c"WSForward",
         context: Context::Override,
@@ -342,6 +343,16 @@ pub(crate) static DIRECTIVES: [Directive<DirConfig<'static>>; 31] = [
         set: |_, values| {
             let threads = values.number(1..=64)?;
             change(|settings| settings.threads = threads as usize);
+            Ok(())
+        },
+    },
+    Directive {
+        name: c"WSForwardTLS",
+        context: Context::Server,
+        usage: c"openssl or native: whether the TLS session of a relayed tunnel stays in OpenSSL, or leaves it where that can be (default: openssl)",
+        set: |_, values| {
+            let native_tls = values::native_tls(values)?;
+            change(|settings| settings.native_tls = native_tls);
             Ok(())
         },
     },

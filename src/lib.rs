@@ -39,7 +39,7 @@ use ffi::role::Parent;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
 use messages::{
-    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoProxy,
+    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoNativeTls, NoProxy,
     NoSharedMemory, UselessRelay,
 };
 use processes::{access_line, child, graceful_stop, memory, parent, registry};
@@ -96,7 +96,7 @@ impl module::Hooks for Hooks {
         status::pages::forget();
     }
 
-    fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)> {
+    fn warnings(parent: &Parent, files: Tree<'_>) -> Vec<(MessageId, String)> {
         let directives = files.directives(&config::ADVISED);
         let useless = config::advice::useless_relay(&directives).into_iter();
         let streams = config::advice::streams(&directives).into_iter();
@@ -104,7 +104,12 @@ impl module::Hooks for Hooks {
             .map(|text| (UselessRelay::ID, text))
             .chain(streams.map(|text| (Http2Streams::ID, text)))
             .chain(config::advice::itk().map(|text| (MpmItk::ID, text)))
+            .chain(config::advice::native_tls(parent).map(|text| (NoNativeTls::ID, text)))
             .collect()
+    }
+
+    fn has_native_tls() -> bool {
+        config::uses_native_tls()
     }
 
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String> {

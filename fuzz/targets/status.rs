@@ -302,6 +302,7 @@ fn overview(tunnel: &Tunnel<'_>, is_closing_allowed: bool) -> Overview {
             sample(Counter::Messages(Direction::Down, Opcode::Text)),
         ],
         fallbacks: vec![("http2", tunnel.bytes_up)],
+        tls_sessions: vec![("native", tunnel.bytes_down)],
         tunnel_durations: histogram(&[1_000_000, 2_500_000]),
         handshake_durations: histogram(&[]),
         processes: vec![Process {

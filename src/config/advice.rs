@@ -1,10 +1,11 @@
 //! What a configuration may say, and its administrator should know the price of.
 
-use messages::{Http2Streams, MpmItk, UselessRelay};
+use messages::{Http2Streams, MpmItk, NoNativeTls, UselessRelay};
 
 use crate::config;
 use crate::ffi::conftree::Directive;
-use crate::ffi::server;
+use crate::ffi::role::Parent;
+use crate::ffi::{server, tls};
 
 /// Says where `WSForwardRelay On` stands for nothing: no section that could go with it has
 /// `WSForward On`, neither in its virtual host nor outside of all, and no .htaccess may. Every
@@ -68,4 +69,10 @@ fn is_on(directive: &Directive) -> bool {
 /// Says that there will be no relay with mpm_itk, whose processes serve a connection each and end.
 pub(crate) fn itk() -> Option<String> {
     (config::uses_relay() && server::is_loaded(c"mpm_itk.c")).then(|| MpmItk.to_string())
+}
+
+/// Says that no TLS session will leave the OpenSSL that mod_ssl has.
+pub(crate) fn native_tls(parent: &Parent) -> Option<String> {
+    let why = config::uses_native_tls().then(|| tls::why_not_native(parent)).flatten()?;
+    Some(NoNativeTls { why: &why }.to_string())
 }

@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub threads: usize,
     /// WSForwardBufferSize, in bytes.
     pub buffer_size: usize,
+    /// `WSForwardTLS native`.
+    pub native_tls: bool,
     /// WSForwardKeepAlive; `None` is Off.
     pub keep_alive: Option<KeepAlive>,
     /// WSForwardMaxTunnels; `None` is by the limit of descriptors, and by memory if not set.
@@ -62,6 +64,7 @@ pub(crate) struct Settings {
 pub(crate) const DEFAULTS: Settings = Settings {
     threads: 1,
     buffer_size: 262144,
+    native_tls: false,
     keep_alive: Some(KeepAlive { idle_seconds: 60, interval_seconds: 20, probes: 3 }),
     max_tunnels: None,
     by_memory: None,
@@ -97,6 +100,12 @@ pub(crate) fn reset(_: &Parent) {
 /// Settings of the server as a whole.
 pub(crate) fn settings() -> Settings {
     *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether TLS sessions of relayed tunnels are to leave OpenSSL: `WSForwardTLS native`, where there is a relay.
+pub(crate) fn uses_native_tls() -> bool {
+    let settings = settings();
+    settings.native_tls && settings.relay
 }
 
 /// Looks for the bound of a server that needs one and has none set, and returns it.

@@ -188,6 +188,16 @@ pub(super) fn access_log(values: &Arguments<'_>) -> Result<AccessLog, String> {
     }
 }
 
+pub(super) fn native_tls(values: &Arguments<'_>) -> Result<bool, String> {
+    let expected = "openssl or native";
+    let value = values.one(&expected)?;
+    match value.to_ascii_lowercase().as_str() {
+        "openssl" => Ok(false),
+        "native" => Ok(true),
+        _ => Err(not_allowed(&[value], &expected)),
+    }
+}
+
 pub(super) fn drain_processes(values: &Arguments<'_>) -> Result<Option<usize>, String> {
     match values.all() {
         [auto] if auto.eq_ignore_ascii_case("auto") => Ok(None),

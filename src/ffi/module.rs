@@ -24,7 +24,7 @@ use super::role::Parent;
 use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
-use super::{http2, sys, tls};
+use super::{http2, sys, tls, tls_contexts};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
@@ -49,12 +49,14 @@ pub(crate) trait Hooks:
     /// After the configuration was read. `Err` fails `configtest`.
     fn check_config() -> Result<(), String>;
     /// Warnings about what the configuration says and can hardly mean.
-    fn warnings(files: Tree<'_>) -> Vec<(MessageId, String)>;
+    fn warnings(parent: &Parent, files: Tree<'_>) -> Vec<(MessageId, String)>;
     /// The server goes on with a configuration that was read, until it [ends](Self::config_ends).
     fn config_begins(files: Tree<'_>);
     /// Another one is about to be read, or the server ends: what is kept on the heap for this one would
     /// stay there when the library is unloaded.
     fn config_ends();
+    /// Whether the configuration wants TLS sessions of relayed tunnels to leave OpenSSL.
+    fn has_native_tls() -> bool;
     /// The configuration is final. `Err` ends the start.
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
     /// A request's section is known, and no other module has changed its headers for that.
@@ -134,6 +136,7 @@ unsafe extern "C" fn register_hooks<H: Hooks>(pool: *mut sys::apr_pool_t) {
         ending::register::<H>();
         orphans::register::<H>();
         tls::register();
+        tls_contexts::register::<H>();
         mod_status::register::<H>();
         // SAFETY: httpd passes the configuration's own pool.
         if let Some(pool) = unsafe { Pool::from_raw(pool) } {
@@ -192,7 +195,7 @@ fn warn<H: Hooks>() {
     // SAFETY: httpd has just read its files, in its only thread, and runs no other code of its own
     // while `warnings` looks at what it read.
     let files = unsafe { Tree::read() };
-    for (number, text) in H::warnings(files) {
+    for (number, text) in H::warnings(&Parent::new(), files) {
         log::startup(Level::Warn, number, &text);
     }
 }
@@ -288,7 +291,7 @@ unsafe extern "C" fn child_init<H: Hooks>(
     guard((), || {
         // SAFETY: httpd passes the child's pool and its main server, which live as long as the child.
         let Some(process) = (unsafe { Process::from_raw(pool, server) }) else { return };
-        tls::init(&process);
+        tls::init(&process, H::has_native_tls());
         ending::watch_child::<H>(&process);
         H::child_init(process);
     });

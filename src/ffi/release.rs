@@ -4,13 +4,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use tls::Session;
+use tls::Taken;
 
 use super::connection::Connection;
 use super::tls::SslRef;
 
 /// The TLS session of a connection that was handed over, if it has one.
-pub(crate) type HandedOverTls = Option<io::Result<Session>>;
+pub(crate) type HandedOverTls = Option<io::Result<Taken>>;
 
 impl Connection<'_> {
     /// Takes the socket, and the TLS session, away from httpd: `fd` is a duplicate of the socket,

@@ -7,13 +7,15 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 
+use messages::LacksFunction;
 use once_cell::sync::OnceCell;
-use tls::{Context, Library, Session, Ssl};
+use tls::{Context, Library, Ssl, Taken};
 
 use super::connection::Connection;
 use super::guard::guard;
+use super::role::Parent;
 use super::server::Process;
-use super::{optional, sys};
+use super::{optional, sys, tls_contexts};
 
 /// mod_ssl's OpenSSL as one child process sees it.
 struct OpenSsl {
@@ -57,22 +59,59 @@ unsafe extern "C" fn pre_handshake(
         if let Some(c) = unsafe { Connection::from_raw(c) } {
             c.set_ssl(NonNull::new(ssl.cast()));
         }
+        if let (Some(ssl), Some(openssl)) = (NonNull::new(ssl), openssl()) {
+            // SAFETY: its handshake is about to begin, in this thread; its SSL_CTX, and each that it
+            // may get by SNI, is one of `tls_contexts`.
+            unsafe { openssl.context.trace(ssl.as_ptr().cast()) };
+        }
     });
     sys::OK
 }
 
-/// Finds mod_ssl's OpenSSL, in a child that has just started.
-pub(super) fn init(child: &Process<'_>) {
+/// mod_ssl's OpenSSL, if mod_ssl is loaded.
+///
+/// # Safety
+/// It is used only while mod_ssl stays loaded.
+unsafe fn find() -> Option<Result<Library, tls::Error>> {
+    // Only mod_ssl has this function; core offers the others of its kind too.
+    // SAFETY: looks a name up in APR's table.
+    let function = unsafe { sys::apr_dynamic_fn_retrieve(c"ssl_ext_list".as_ptr()) }?;
+    // SAFETY: by the caller.
+    Some(unsafe { Library::used_at(function as *const c_void) })
+}
+
+/// Why no session can leave OpenSSL, if mod_ssl is loaded and that is known already. In the parent.
+pub(crate) fn why_not_native(_: &Parent) -> Option<String> {
+    // SAFETY: it is asked and forgotten here.
+    match unsafe { find() }? {
+        Ok(library) => {
+            library.lacks_for_native().map(|name| LacksFunction { name: &name }.to_string())
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Why no session of this child can leave OpenSSL, if there is any TLS.
+pub(crate) fn why_not_native_here(_: &Process<'_>) -> Option<&'static str> {
+    openssl()?.context.why_not_native()
+}
+
+/// Finds mod_ssl's OpenSSL, in a child that has just started. If sessions are to leave it, `native`, they
+/// are followed from now on.
+pub(super) fn init(child: &Process<'_>, native: bool) {
     let (pool, server) = (child.pool().as_ptr(), child.server_ptr());
     OPENSSL.get_or_init(|| {
-        // Only mod_ssl has this function; core offers the others of its kind too.
-        // SAFETY: looks a name up in APR's table.
-        let function = unsafe { sys::apr_dynamic_fn_retrieve(c"ssl_ext_list".as_ptr()) };
-        let Some(function) = function else { return Err("mod_ssl is not loaded".to_owned()) };
         // SAFETY: modules stay loaded for as long as a child runs.
-        let library = unsafe { Library::used_at(function as *const c_void) };
+        let library = unsafe { find() }.ok_or("mod_ssl is not loaded")?;
         let library = library.map_err(|error| error.to_string())?;
-        let context = Context::new(library).map_err(|error| error.to_string())?;
+        let context = if native { Context::with_native(library) } else { Context::new(library) };
+        let context = context.map_err(|error| error.to_string())?;
+        if native && context.why_not_native().is_none() {
+            for traced in tls_contexts::of_child(child) {
+                // SAFETY: live, of mod_ssl's, and the child has no session yet.
+                unsafe { library.trace_context(traced.as_ptr()) };
+            }
+        }
         // SAFETY: a child's pool lives as long as the child; zeroes make a valid
         // conn_rec of numbers and pointers, two of which are then filled in.
         let stub = unsafe {
@@ -185,11 +224,11 @@ impl SslRef {
     /// mod_ssl has given up its reference, and the memory of its BIOs is still
     /// valid. `fd` is the connection's socket and stays open for as long as the
     /// session lives. `ciphertext` was read of it before what it has now.
-    pub(super) unsafe fn take_over(self, fd: RawFd, ciphertext: Vec<u8>) -> io::Result<Session> {
+    pub(super) unsafe fn take_over(self, fd: RawFd, ciphertext: Vec<u8>) -> io::Result<Taken> {
         let this = std::mem::ManuallyDrop::new(self);
         let stub = this.openssl.stub.as_ptr().cast();
         // SAFETY: by the caller; the reference is the one that `of` made.
-        unsafe { Session::take_over(this.openssl.context, this.ssl.as_ptr(), fd, ciphertext, stub) }
+        unsafe { tls::take_over(this.openssl.context, this.ssl.as_ptr(), fd, ciphertext, stub) }
     }
 }
 

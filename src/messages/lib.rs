@@ -166,6 +166,15 @@ messages! {
         TlsMessageIncomplete { whose } "a TLS message of the {whose} was not completed";
     }
 
+    NoNativeTls(207) Warn { why } "WSForwardTLS native does nothing: {why}" {
+        LacksFunction { name } "the OpenSSL of mod_ssl has no {name}";
+    }
+
+    TlsTaken(208) Debug { tunnel, whose, how } "{tunnel}: TLS of the {whose} {how}" {
+        LeftOpenSsl "left OpenSSL";
+        StaysInOpenSsl { why } "stays in OpenSSL: {why}";
+    }
+
     NoDrain(300) Warn { error } "tunnels will not outlive this process: {error}"
 
     NoProcess(300) Error { count, within, error } "no drain process for {count} tunnels, they end here after {within}: {error}"

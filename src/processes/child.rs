@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use messages::{
-    Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoProcess, NoRelay, ProcessGone,
+    Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoNativeTls, NoProcess, NoRelay,
+    ProcessGone,
 };
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
@@ -22,6 +23,7 @@ use crate::config::{self, Settings};
 use crate::ffi::ending::ChildExit;
 use crate::ffi::log::Server;
 use crate::ffi::server::{Process, Version, is_threaded, version, worker_threads};
+use crate::ffi::tls;
 use crate::processes::drain;
 use crate::processes::drain_process::{Prepared, Terms};
 use crate::processes::errorlog::ErrorLog;
@@ -85,6 +87,11 @@ pub(crate) fn start(process: Process<'_>) {
         Some(_) => failpoint::check!("child.prepare").and_then(|()| Prepared::new()),
         None => Err(io::ErrorKind::Unsupported.into()),
     };
+    if let Some(why) =
+        config::uses_native_tls().then(|| tls::why_not_native_here(&process)).flatten()
+    {
+        server.say(&NoNativeTls { why: &why });
+    }
     if let (Some(_), Err(error)) = (&relay, &prepared) {
         server.say(&NoDrain { error });
     }

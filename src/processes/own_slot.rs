@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use once_cell::sync::OnceCell;
-use shared::{Fallback, Refusal, Shared, Slot};
+use shared::{Fallback, Refusal, Shared, Slot, TlsSession};
 
 use crate::ffi::server::Process;
 use crate::processes::memory::shared;
@@ -37,6 +37,13 @@ pub(crate) fn count_handed_over() {
 pub(crate) fn count_fallback(why: Fallback) {
     if let Some(slot) = slot() {
         slot.counts.fallen_back.of(&why).fetch_add(1, Relaxed);
+    }
+}
+
+/// A TLS session was handed over.
+pub(crate) fn count_tls_session(what: TlsSession) {
+    if let Some(slot) = slot() {
+        slot.counts.tls_sessions.of(&what).fetch_add(1, Relaxed);
     }
 }
 

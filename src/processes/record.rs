@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use messages::{BackEndsCode, ClientsCode, TunnelEnded, TunnelLost};
+use messages::{BackEndsCode, ClientsCode, TlsTaken, TunnelEnded, TunnelLost};
 use once_cell::sync::OnceCell;
 use os::forked::Forked;
 use os::signal_safe::EventFd;
@@ -141,6 +141,11 @@ impl TunnelRecord {
         if let Some(listing) = self.listing {
             listing.end(end);
         }
+    }
+
+    /// Says how the TLS of a side goes on, `whose` it is.
+    pub(crate) fn tls_taken(&self, whose: &dyn fmt::Display, how: &dyn fmt::Display) {
+        lines::log(&TlsTaken { tunnel: self, whose, how });
     }
 
     /// The tunnel was lost on its way to the relay.

@@ -137,6 +137,8 @@ fn counts(page: &mut Page, overview: &Overview, total: &Sums) {
     page.counts("Why tunnels ended", total.ends.iter().map(|(name, value)| (*name, *value)));
     let fallbacks = overview.fallbacks.iter().copied();
     page.counts("Why tunnels stayed in worker threads", fallbacks.filter(|(_, value)| *value > 0));
+    let sessions = overview.tls_sessions.iter().copied();
+    page.counts("TLS sessions of relayed tunnels", sessions.filter(|(_, value)| *value > 0));
     page.raw("</div>\n</details>\n");
 }
 #[cfg(test)]

@@ -130,7 +130,10 @@ objects! {
             unlisted: overview.unlisted,
         );
         figures(&mut map, &sums)?;
-        fields!(map, fallbacks: Pairs(&overview.fallbacks));
+        fields!(map,
+            fallbacks: Pairs(&overview.fallbacks),
+            tls_sessions: Pairs(&overview.tls_sessions),
+        );
     }
     Sums, sums, map => {
         fields!(map, open: sums.open.all());
@@ -298,7 +301,8 @@ mod tests {
                    "opened": 110, "closed": 97, "bytes_up": 1000, "bytes_down": 2_000_000,
                    "messages_up": 12, "messages_down": 7,
                    "handshakes": {"101": 110, "refused_max_tunnels": 3},
-                   "ends": {"closed": 90, "reset": 7}, "fallbacks": {"http2": 5, "filter": 0}})
+                   "ends": {"closed": 90, "reset": 7}, "fallbacks": {"http2": 5, "filter": 0},
+                   "tls_sessions": {"native": 4, "unproved": 1}})
         );
         assert_eq!(object["vhosts"]["example.com:443"]["open"], 7);
         assert_eq!(object["vhosts"]["quo\"te\u{fffd}<b>:80"]["handshakes"]["101"], 10);

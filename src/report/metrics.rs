@@ -106,6 +106,10 @@ fn tunnels(page: &mut Page, overview: &Overview) {
     for (reason, value) in &overview.fallbacks {
         fallbacks.add([reason], *value);
     }
+    let mut tls_sessions = Family::of(["reason"]);
+    for (reason, value) in &overview.tls_sessions {
+        tls_sessions.add([reason], *value);
+    }
     page.gauge(
         "tunnels",
         "Tunnels open now, by where they are carried: relay, drain (process) or (worker) thread.",
@@ -136,6 +140,11 @@ fn tunnels(page: &mut Page, overview: &Overview) {
         "fallbacks",
         "Tunnels that stayed in their worker thread though WSForwardRelay is On.",
         &fallbacks,
+    );
+    page.counter(
+        "tls_sessions",
+        "TLS sessions of tunnels given to the relay: native left OpenSSL, all others stay there for that reason.",
+        &tls_sessions,
     );
 }
 

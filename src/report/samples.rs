@@ -95,6 +95,7 @@ pub(crate) fn overview() -> Overview {
             sample(vhost, Counter::Messages(Direction::Down, Opcode::Text), 7),
         ],
         fallbacks: vec![("http2", 5), ("filter", 0)],
+        tls_sessions: vec![("native", 4), ("unproved", 1)],
         tunnel_durations: Histogram {
             bounds_micros: &[
                 1_000_000,

@@ -33,6 +33,8 @@ pub struct Overview {
     pub samples: Vec<Sample>,
     /// Tunnels that stayed in their worker thread, by the name of the reason.
     pub fallbacks: Vec<(&'static str, u64)>,
+    /// TLS sessions of tunnels that were given to the relay, by the name of what became of them.
+    pub tls_sessions: Vec<(&'static str, u64)>,
     /// How long tunnels lasted that ended.
     pub tunnel_durations: Histogram,
     /// How long handshakes took: from connecting to the back end to its answer.

@@ -4,12 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use messages::{NotReleased, TlsNotTaken};
+use messages::{LeftOpenSsl, NotReleased, StaysInOpenSsl, TlsNotTaken};
 use relay::{Rules, Side as RelaySide, Tls, Tracker};
+use shared::TlsSession;
+use tls::{Reason, Taken};
 
 use crate::ffi::release::HandedOverTls;
-use crate::processes::child;
 use crate::processes::record::TunnelRecord;
+use crate::processes::{child, own_slot};
 use crate::request::reservation::Place;
 use crate::request::tunnel::Side;
 
@@ -44,6 +46,20 @@ impl Meeting {
         }
     }
 
+    /// Counts a TLS session, and has it logged how it goes on.
+    fn count_tls(&self, side: Side, taken: Taken) -> Box<dyn Tls> {
+        let what = what_became(taken.reason());
+        own_slot::count_tls_session(what);
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(record) = waiting.record.as_ref().filter(|_| what != TlsSession::Off) {
+            match taken.reason() {
+                None => record.tls_taken(&side.name(), &LeftOpenSsl),
+                Some(why) => record.tls_taken(&side.name(), &StaysInOpenSsl { why: &why }),
+            }
+        }
+        taken.into_tls()
+    }
+
     /// What a side calls when httpd has let go of it.
     pub(crate) fn arrive(
         meeting: &Arc<Self>,
@@ -56,7 +72,7 @@ impl Meeting {
             }
             let taken = failpoint::check!("handover.release").and_then(|()| session.transpose());
             let tls = match taken {
-                Ok(session) => session.map(|session| Box::new(session) as Box<dyn Tls>),
+                Ok(taken) => taken.map(|taken| meeting.count_tls(side, taken)),
                 Err(error) => {
                     // The other side is closed with the meeting.
                     let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +86,23 @@ impl Meeting {
             waiting.put(side, fd, tls);
             waiting.start_if_complete();
         }
+    }
+}
+
+/// How that is counted.
+fn what_became(stays: Option<Reason>) -> TlsSession {
+    match stays {
+        None => TlsSession::Native,
+        Some(Reason::Off) => TlsSession::Off,
+        Some(Reason::Untraced) => TlsSession::Untraced,
+        Some(Reason::Version) => TlsSession::Version,
+        Some(Reason::Suite) => TlsSession::Suite,
+        Some(Reason::Unfinished) => TlsSession::Unfinished,
+        Some(Reason::Ended) => TlsSession::Ended,
+        Some(Reason::NoRecord) => TlsSession::NoRecord,
+        Some(Reason::LargeRecord) => TlsSession::LargeRecord,
+        Some(Reason::Unproved) => TlsSession::Unproved,
+        Some(Reason::Failed) => TlsSession::Failed,
     }
 }
 

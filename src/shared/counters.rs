@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::reasons::{Ends, Fallbacks, Refusals, Why};
+use crate::reasons::{Ends, Fallbacks, Refusals, TlsSessions, Why};
 
 /// What a relay counts, one for each process.
 #[repr(C)]
@@ -84,6 +84,8 @@ pub struct Counts {
     pub handed_over: AtomicU64,
     /// Tunnels that stayed in their thread, by reason.
     pub fallen_back: Fallbacks,
+    /// TLS sessions handed over, by what became of them.
+    pub tls_sessions: TlsSessions,
     /// Upgrade requests refused, by reason.
     pub refused: Refusals,
     /// Lines that the error log did not take in time.
@@ -99,6 +101,7 @@ impl Counts {
             relay: Counters::new(),
             handed_over: AtomicU64::new(0),
             fallen_back: Fallbacks::new(),
+            tls_sessions: TlsSessions::new(),
             refused: Refusals::new(),
             lines_lost: AtomicU64::new(0),
             access_lines_lost: AtomicU64::new(0),
@@ -117,7 +120,15 @@ impl Counts {
     /// Those that outlive their process.
     fn totals(&self) -> impl Iterator<Item = &AtomicU64> {
         // Each field is named: a new one is either here or a gauge.
-        let Self { relay, handed_over, fallen_back, refused, lines_lost, access_lines_lost } = self;
+        let Self {
+            relay,
+            handed_over,
+            fallen_back,
+            tls_sessions,
+            refused,
+            lines_lost,
+            access_lines_lost,
+        } = self;
         let Counters {
             open: _,
             adopted,
@@ -132,6 +143,7 @@ impl Counts {
             .into_iter()
             .chain(ended_by.all())
             .chain(fallen_back.all())
+            .chain(tls_sessions.all())
             .chain(refused.all())
     }
 }

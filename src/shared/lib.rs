@@ -49,7 +49,7 @@ pub use message::Message;
 pub use names::Name;
 pub use orders::OrderNumber;
 pub use processes::Processes;
-pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, Why};
+pub use reasons::{Ends, Fallback, Fallbacks, Refusal, Refusals, TlsSession, TlsSessions, Why};
 pub use register::Register;
 pub use registry::{Place, Registry, Says, Times};
 pub use role::{Claim, Sent};

@@ -107,6 +107,24 @@ reasons! {
 }
 
 reasons! {
+    /// What became of the TLS session of a side at the hand-over: it left OpenSSL, or why it did not.
+    #[derive(Copy)]
+    pub enum TlsSession, counted in TlsSessions {
+        Native = "native", "It left OpenSSL.";
+        Off = "off", "WSForwardTLS is openssl, or native cannot be.";
+        Untraced = "untraced", "Its handshake was not followed.";
+        Version = "version", "Its TLS version is neither 1.2 nor 1.3.";
+        Suite = "suite", "Its cipher is neither AES-GCM nor ChaCha20-Poly1305.";
+        Unfinished = "unfinished", "A record or message had come or gone only in part.";
+        Ended = "ended", "The peer had ended it.";
+        NoRecord = "no-record", "A direction had no record yet.";
+        LargeRecord = "large-record", "The last record of a direction was too large to be kept.";
+        Unproved = "unproved", "The keys that are known did not open the last records.";
+        Failed = "failed", "OpenSSL failed.";
+    }
+}
+
+reasons! {
     /// Why a tunnel ended.
     pub enum Why, counted in Ends {
         Closed = "closed", "Both directions came to their end; the side that ended first said so before, by its Close frame or by its TLS's close_notify, if it has TLS.";
@@ -199,6 +217,7 @@ mod tests {
         assert_eq!(size_of::<Ends>(), Why::KINDS * size_of::<AtomicU64>());
         assert_eq!(size_of::<Fallbacks>(), Fallback::KINDS * size_of::<AtomicU64>());
         assert_eq!(size_of::<Refusals>(), Refusal::KINDS * size_of::<AtomicU64>());
+        assert_eq!(size_of::<TlsSessions>(), TlsSession::KINDS * size_of::<AtomicU64>());
     }
 
     #[test]

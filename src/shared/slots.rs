@@ -97,7 +97,7 @@ pub struct Memory {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Memory {
-    const LAYOUT: u64 = 12 << 32 | size_of::<Self>() as u64;
+    const LAYOUT: u64 = 13 << 32 | size_of::<Self>() as u64;
 }
 
 const _: () = assert!(size_of::<Memory>() as u64 >> 32 == 0);
@@ -513,6 +513,6 @@ mod tests {
     #[test]
     fn version_and_size_are_told_by_the_layout() {
         assert_eq!(Memory::LAYOUT & u64::from(u32::MAX), size_of::<Memory>() as u64);
-        assert_eq!(Memory::LAYOUT >> 32, 12);
+        assert_eq!(Memory::LAYOUT >> 32, 13);
     }
 }

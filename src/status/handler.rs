@@ -13,7 +13,7 @@ use report::query::Query;
 use report::ready::{self, NotReady};
 use report::view::{Overview, Process, ProcessKind, RelayThread, Tunnel};
 use report::{accept, json};
-use shared::{Fallbacks, Shared, Slot};
+use shared::{Fallbacks, Shared, Slot, TlsSessions};
 
 use crate::config::DirConfig;
 use crate::ffi::content::{self, Method, NoBody, Reply};
@@ -136,6 +136,10 @@ fn overview(
         open: snapshot.open(),
         samples: totals.samples,
         fallbacks: Fallbacks::EACH.iter().map(|(name, of)| (*name, count(*of))).collect(),
+        tls_sessions: TlsSessions::EACH
+            .iter()
+            .map(|(name, of)| (*name, shared.total(|counts| of(&counts.tls_sessions))))
+            .collect(),
         tunnel_durations: totals.tunnel_durations,
         handshake_durations: totals.handshake_durations,
         processes: shared.processes().map(|slot| one_process(slot, snapshot)).collect(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
 
-use shared::{Ends, Fallbacks, Refusals, Slot};
+use shared::{Ends, Fallbacks, Refusals, Slot, TlsSessions};
 
 use crate::ffi::request::Request;
 use crate::processes::memory::shared;
@@ -51,6 +51,10 @@ fn figures() -> Vec<Figure> {
     for (name, of) in Fallbacks::EACH {
         let value = shared.total(|c| of(&c.fallen_back));
         add(&format!("Fallback-{name}"), &format!("Tunnels left in their thread: {name}"), value);
+    }
+    for (name, of) in TlsSessions::EACH {
+        let value = shared.total(|c| of(&c.tls_sessions));
+        add(&format!("Tls-{name}"), &format!("TLS sessions of relayed tunnels: {name}"), value);
     }
     for (name, of) in Refusals::EACH {
         let value = shared.total(|c| of(&c.refused));

@@ -126,6 +126,7 @@ fn overview(tunnels: &[Tunnel<'_>]) -> Overview {
             ("ended", 3),
             ("no-relay", 0),
         ],
+        tls_sessions: vec![("native", 24_000), ("off", 0), ("unproved", 2)],
         tunnel_durations: Histogram {
             bounds_micros: &[
                 1_000_000,
