@@ -14,7 +14,7 @@ TIME, ABOVE_0 = "a time such as 30, 30s, 500ms or 5min", "a time above 0 such as
 KEEP_ALIVE = "Off, or three numbers such as 60 20 3"
 SECONDS, COUNT = "a number from 1 to 32767", "a number from 1 to 127"
 TUNNELS, THREADS = "a number from 0 to 4294967295", "a number from 1 to 64"
-CHECK, CLOSE_CODE = "strict, lenient or off", "1001 or 1012"
+CHECK, CLOSE_CODE, TLS = "strict, lenient or off", "1001 or 1012", "openssl or native"
 EXTENSIONS = "any, none, or names of extensions such as permessage-deflate"
 LIFETIME = "a time such as 8h, and a percentage from 0% to 100%"
 ORIGIN = "any, or of same, required, null and origins such as https://example.com or https://*.example.com"
@@ -149,6 +149,9 @@ WRONG = [
     ("WSForwardRelayThreads 0", "0", THREADS),
     ("WSForwardRelayThreads 65", "65", THREADS),
     ("WSForwardRelayThreads two", "two", THREADS),
+    ("WSForwardTLS", None, TLS),
+    ("WSForwardTLS On", "On", TLS),
+    ("WSForwardTLS native openssl", "native openssl", TLS),
     ("WSForwardBufferSize", None, BYTES),
     ("WSForwardBufferSize 4095", "4095", BYTES),
     ("WSForwardBufferSize 1048577", "1048577", BYTES),

@@ -191,6 +191,11 @@ def test_every_reason_is_documented():
         assert len(reasons(reason)) >= 4
         for name in reasons(reason):
             assert re.search(rf"[ (]{name}[,) ]", page), name
+    assert len(reasons("TlsSession")) >= 4
+    for name in reasons("TlsSession"):
+        assert re.search(rf" {name}[,; ]", reference.split("| WSForwardTls-")[1].split("\n")[0]), name
+    for name in set(reasons("TlsSession")) - {"native"}:
+        assert re.search(rf" \| {name} \|$", section("WSForwardTLS"), re.M), name
     assert len(reasons("Why")) >= 10
     for name in reasons("Why"):
         assert re.search(rf"^\| {name}(: \.\.\.)? \| ", messages, re.M), name

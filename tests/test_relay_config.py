@@ -15,6 +15,7 @@ from harness.sockets import option, relayed_sockets
     "WSForwardRelay off", "WSForwardMaxTunnels 0", "WSForwardMaxTunnels 4294967295", "WSForwardMaxTunnelsPerClient 0",
     "WSForwardMaxTunnelsPerBackend 0", "WSForwardMaxTunnelsPerBackend 4294967295",
     "WSForwardRelayThreads 1", "WSForwardRelayThreads 64", "WSForwardBufferSize 4096", "WSForwardBufferSize 1048576",
+    "WSForwardTLS openssl", "WSForwardTLS Native",
     "WSForwardKeepAlive off", "WSForwardKeepAlive 1 1 1", "WSForwardKeepAlive 32767 32767 127",
 ])  # fmt: skip
 def test_right_value_passes_configtest(httpd, line):
@@ -25,7 +26,8 @@ def test_right_value_passes_configtest(httpd, line):
 
 
 SERVER_ONLY = ["WSForwardMaxTunnels 1", "WSForwardMaxTunnelsPerBackend 1", "WSForwardMaxTunnelsPerClient 1",
-               "WSForwardRelayThreads 1", "WSForwardBufferSize 4096", "WSForwardKeepAlive Off"]  # fmt: skip
+               "WSForwardRelayThreads 1", "WSForwardBufferSize 4096", "WSForwardKeepAlive Off",
+               "WSForwardTLS native"]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", SERVER_ONLY)

@@ -101,6 +101,7 @@ DefaultRuntimeDir {directory}
 PidFile {directory}/httpd.pid
 ServerName site.test
 {modules}
+{tls(modules)}
 {user()}
 {MPM[mpm]}
 Timeout 20
@@ -154,6 +155,15 @@ def check_known(text):
     for directive, module in NEWER.items():
         if directive in text and not has_directive(module, directive):
             raise NotInThisHttpd(f"mod_{module} of this httpd has no {directive}")
+
+
+def tls(modules):
+    """`WSF_TLS=native` in the environment has the TLS sessions of every server leave OpenSSL, where a test says nothing
+    else. An older module that a test compares with does without."""
+    wanted = os.environ.get("WSF_TLS")
+    if not wanted or "wsforward_module" not in modules:
+        return ""
+    return f"<IfDirective WSForwardTLS>\nWSForwardTLS {wanted}\n</IfDirective>"
 
 
 def directives_loglevel(modules):
