@@ -17,6 +17,7 @@ mod context;
 mod derive;
 mod evp;
 mod follower;
+mod frozen;
 mod leave;
 mod library;
 mod native;

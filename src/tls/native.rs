@@ -31,9 +31,20 @@ pub struct Native {
     /// What a read came upon behind bytes, for the next read to say.
     pub(crate) found: Option<io::Result<usize>>,
     /// The socket was found empty and not asked again since.
-    empty: bool,
+    pub(crate) empty: bool,
     pub(crate) clean: bool,
     pub(crate) closed: bool,
+    pub(crate) _in_contexts: InContexts,
+}
+
+/// Has no keys of a session in its thread's contexts once it is gone.
+#[derive(Debug)]
+pub(crate) struct InContexts;
+
+impl Drop for InContexts {
+    fn drop(&mut self) {
+        thread::forget_keys();
+    }
 }
 
 /// How far a read came.
@@ -88,6 +99,7 @@ impl Native {
             empty: false,
             clean: false,
             closed: false,
+            _in_contexts: InContexts,
         }
     }
 
@@ -320,11 +332,5 @@ impl Tls for Native {
             // A FIN follows.
             self.outgoing.send(outbox, true)
         })
-    }
-}
-
-impl Drop for Native {
-    fn drop(&mut self) {
-        thread::forget_keys();
     }
 }

@@ -19,7 +19,12 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(fd: RawFd) -> Self {
-        Outgoing { fd, kept: Vec::new(), sent: 0, more: false, errno: None }
+        Self::with_kept(fd, Vec::new())
+    }
+
+    /// One that has something to send.
+    pub(crate) fn with_kept(fd: RawFd, kept: Vec<u8>) -> Self {
+        Outgoing { fd, kept, sent: 0, more: false, errno: None }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

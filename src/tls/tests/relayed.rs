@@ -445,7 +445,9 @@ fn a_back_ends_bare_end_behind_its_close_frame_is_no_truncation() {
 fn a_failure_of_tls_is_named_and_resets_the_other_side() {
     let relay = start(65_536);
     let (client, mut backend, ends) = tls_tunnel(&relay, SslVersion::TLS1_3, None);
-    client.socket().write_all(&[0x17; 300]).expect("write");
+    // A record that nobody has sealed.
+    let record = [&[0x17, 3, 3, 1, 0x27][..], &[0x17; 0x127]].concat();
+    client.socket().write_all(&record).expect("write");
     let end = wait(&ends);
     assert_eq!(end.by, By::Client);
     let Why::Tls(reason) = end.why else { panic!("{:?}", end.why) };

@@ -3,12 +3,12 @@
 mod common;
 
 use std::ffi::c_void;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::*;
 use openssl::ssl::{SslRef, SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion};
@@ -23,44 +23,6 @@ fn pair(version: SslVersion, ours_is_server: bool) -> (SslStream<TcpStream>, Ses
     let (peer, ours) = connect(&context, &context, ours_is_server);
     let (session, socket) = take_over(ours);
     (peer, session, socket)
-}
-
-/// Reads as the relay does, but polling. `None` is the end.
-fn read(session: &mut Session, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        session.recheck();
-        match session.read(buffer, &mut Budget::default()) {
-            Ok(0) => return Ok(None),
-            Ok(n) => return Ok(Some(n)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                assert!(Instant::now() < deadline, "nothing to read");
-                thread::sleep(Duration::from_micros(200));
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn read_exact(session: &mut Session, expected: &[u8]) {
-    let mut got = vec![0; expected.len()];
-    let mut at = 0;
-    while at < got.len() {
-        at += read(session, &mut got[at..]).expect("read").expect("no end yet");
-    }
-    assert!(got == expected, "wrong bytes");
-}
-
-fn flush(session: &mut Session) {
-    until("all is flushed", || match session.flush() {
-        Ok(()) => true,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::WouldBlock);
-            false
-        }
-    });
-    assert_eq!(session.kept(), 0);
 }
 
 #[test]

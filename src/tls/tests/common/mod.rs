@@ -129,9 +129,21 @@ pub(crate) fn connect_over(
     ours: &SslContext,
     ours_is_server: bool,
 ) -> (SslStream<TcpStream>, SslStream<TcpStream>) {
-    let ours = traced(ours);
+    let mut both = shake_hands(one, two, peer, traced(ours), ours_is_server);
+    greet(&mut both.0, &mut both.1);
+    both
+}
+
+/// The handshake alone.
+pub(crate) fn shake_hands(
+    one: TcpStream,
+    two: TcpStream,
+    peer: &SslContext,
+    ours: Ssl,
+    ours_is_server: bool,
+) -> (SslStream<TcpStream>, SslStream<TcpStream>) {
     let peer = Ssl::new(peer).expect("ssl");
-    let mut both = thread::scope(|scope| {
+    thread::scope(|scope| {
         let ours = scope.spawn(move || {
             let mut stream = SslStream::new(ours, two).expect("stream");
             if ours_is_server {
@@ -150,9 +162,7 @@ pub(crate) fn connect_over(
             stream.accept().expect("accept");
         }
         (stream, ours.join().expect("handshake"))
-    });
-    greet(&mut both.0, &mut both.1);
-    both
+    })
 }
 
 /// An SSL whose session is followed from now on, where sessions are native.
@@ -278,4 +288,42 @@ pub(crate) fn masked_frame(size: u16) -> Vec<u8> {
     let mut frame = vec![0x82, 0x80 | 126, high, low, 1, 2, 3, 4];
     frame.resize(8 + usize::from(size), 7);
     frame
+}
+
+/// Reads as the relay does, but polling. `None` is the end.
+pub(crate) fn read(session: &mut Session, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        session.recheck();
+        match session.read(buffer, &mut relay::Budget::default()) {
+            Ok(0) => return Ok(None),
+            Ok(n) => return Ok(Some(n)),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(Instant::now() < deadline, "nothing to read");
+                thread::sleep(Duration::from_micros(200));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(crate) fn read_exact(session: &mut Session, expected: &[u8]) {
+    let mut got = vec![0; expected.len()];
+    let mut at = 0;
+    while at < got.len() {
+        at += read(session, &mut got[at..]).expect("read").expect("no end yet");
+    }
+    assert!(got == expected, "wrong bytes");
+}
+
+pub(crate) fn flush(session: &mut Session) {
+    until("all is flushed", || match session.flush() {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+            false
+        }
+    });
+    assert_eq!(session.kept(), 0);
 }

@@ -1,0 +1,103 @@
+//! A native session as bytes, for another process.
+
+use std::os::fd::RawFd;
+
+use records::{Receiver, Sender};
+
+use crate::context::Context;
+use crate::native::Native;
+use crate::outgoing::Outgoing;
+
+/// Of the encoding: a build of the module may get sessions from another one. Whoever changes what
+/// [`Native::freeze`] writes, or the records crate does for it, raises this.
+const FROZEN_VERSION: u8 = 1;
+
+/// What a frozen session takes when nothing is on its way.
+const FROZEN_BYTES: usize = 1 + Sender::FROZEN_BYTES + Receiver::FROZEN_BYTES + 3 + 3 * 8;
+
+impl Native {
+    /// How many bytes [`freeze`](Self::freeze) appends.
+    pub fn frozen_bytes(&self) -> usize {
+        FROZEN_BYTES + self.ahead.len() + self.opened.len() + self.outgoing.kept()
+    }
+
+    /// Appends its state, secrets included: it is gone here. For [`thaw`](Self::thaw) in a process
+    /// that gets a copy of its descriptor. What of `out` moves because it has not the room is not
+    /// wiped: reserve [`frozen_bytes`](Self::frozen_bytes) before, and wipe ([`crate::wipe`]) the
+    /// bytes as soon as they are sent.
+    ///
+    /// # Errors
+    /// The session, if it has failed: there is nothing to go on with.
+    pub fn freeze(self, out: &mut Vec<u8>) -> Result<(), Self> {
+        if matches!(self.found, Some(Err(_))) || self.outgoing.check().is_err() {
+            return Err(self);
+        }
+        out.reserve(self.frozen_bytes());
+        let Native {
+            ciphers: _,
+            receiver,
+            sender,
+            outgoing,
+            ahead,
+            opened,
+            found,
+            empty: _,
+            clean,
+            closed,
+            _in_contexts: _,
+        } = self;
+        out.push(FROZEN_VERSION);
+        sender.freeze(out);
+        receiver.freeze(out);
+        out.extend([found.is_some(), clean, closed].map(u8::from));
+        for bytes in [&ahead[..], &opened, outgoing.kept_bytes()] {
+            out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            out.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// The session that [`freeze`](Self::freeze) consumed, of the front of `frozen`, which is what
+    /// remains; the bytes are to be wiped. `None` if these are not its bytes, or sessions of this
+    /// context cannot be native.
+    ///
+    /// # Safety
+    /// `fd` is a copy of its descriptor, and open for as long as the session lives.
+    pub unsafe fn thaw(context: &'static Context, frozen: &mut &[u8], fd: RawFd) -> Option<Self> {
+        let ciphers = context.native.as_ref().ok()?;
+        let mut from = *frozen;
+        if take(&mut from, 1)? != [FROZEN_VERSION] {
+            return None;
+        }
+        let sender = Sender::thaw(&mut from)?;
+        let receiver = Receiver::thaw(&mut from)?;
+        let mut flags = [false; 3];
+        for flag in &mut flags {
+            *flag = match take(&mut from, 1)? {
+                [0] => false,
+                [1] => true,
+                _ => return None,
+            };
+        }
+        let mut bytes = || {
+            let length = u64::from_le_bytes(take(&mut from, 8)?.try_into().ok()?);
+            Some(take(&mut from, usize::try_from(length).ok()?)?.to_vec())
+        };
+        let (ahead, opened, kept) = (bytes()?, bytes()?, bytes()?);
+        *frozen = from;
+        let mut native = Native::new(ciphers, fd, (receiver, sender), ahead);
+        let [has_ended, clean, closed] = flags;
+        native.found = has_ended.then_some(Ok(0));
+        (native.clean, native.closed) = (clean, closed);
+        native.opened = opened;
+        native.outgoing = Outgoing::with_kept(fd, kept);
+        Some(native)
+    }
+}
+
+/// The first bytes of `from`, which is what remains.
+fn take<'a>(from: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = from.split_at_checked(count)?;
+    *from = rest;
+    Some(taken)
+}

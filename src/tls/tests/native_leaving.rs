@@ -1,0 +1,296 @@
+//! Which sessions leave OpenSSL, and which stay in it for what reason.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use common::*;
+use openssl::ssl::{Ssl, SslContextBuilder, SslStream, SslVersion};
+use tls::{Native, Reason, Taken};
+
+const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+
+/// A context with one cipher suite.
+fn with_suite(version: SslVersion, suite: &str) -> SslContextBuilder {
+    let mut context = builder(version);
+    if version == SslVersion::TLS1_3 {
+        context.set_ciphersuites(suite).expect("suite");
+    } else {
+        context.set_cipher_list(suite).expect("suite");
+    }
+    context
+}
+
+fn exchange(peer: &mut SslStream<TcpStream>, session: &mut Session) {
+    for size in [1, 100, 16_384, 16_385, 70_000] {
+        let bytes: Vec<u8> = (0..size).map(|n: usize| (n * 7 % 251) as u8).collect();
+        let mut got = vec![0; size];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                peer.write_all(&bytes).expect("write");
+                peer.read_exact(&mut got).expect("read");
+            });
+            read_exact(session, &bytes);
+            session.write(&bytes, false).expect("write");
+            flush(session);
+        });
+        assert!(got == bytes);
+    }
+}
+
+#[test]
+fn sessions_with_aead_suites_leave() {
+    for (version, suite) in [
+        (SslVersion::TLS1_3, "TLS_AES_128_GCM_SHA256"),
+        (SslVersion::TLS1_3, "TLS_AES_256_GCM_SHA384"),
+        (SslVersion::TLS1_3, "TLS_CHACHA20_POLY1305_SHA256"),
+        (SslVersion::TLS1_2, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (SslVersion::TLS1_2, "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        (SslVersion::TLS1_2, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ] {
+        for ours_is_server in [true, false] {
+            let context = with_suite(version, suite).build();
+            let (mut peer, ours) = connect(&context, &context, ours_is_server);
+            assert_eq!(peer.ssl().version2(), Some(version));
+            let (taken, _socket) = taken(ours, Vec::new());
+            assert_eq!(taken.reason(), None, "{suite}, {ours_is_server}");
+            let mut session = taken.into_tls();
+            exchange(&mut peer, &mut session);
+            if version == SslVersion::TLS1_3 {
+                key_update(&peer, KEY_UPDATE_REQUESTED);
+                exchange(&mut peer, &mut session);
+                key_update(&peer, KEY_UPDATE_NOT_REQUESTED);
+                exchange(&mut peer, &mut session);
+            }
+            session.close().expect("close_notify");
+            assert_eq!(peer.read(&mut [0]).expect("close_notify"), 0);
+        }
+    }
+}
+
+/// However many records went before, and however large they were.
+#[test]
+fn sessions_that_were_used_for_long_leave() {
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            let context = builder(version).build();
+            let (mut peer, mut ours) = connect(&context, &context, ours_is_server);
+            for size in (0..300).map(|round| [1, 5000, 16_384][round % 3]) {
+                let mut bytes = vec![7; size];
+                peer.write_all(&bytes).expect("write");
+                ours.read_exact(&mut bytes).expect("read");
+                ours.write_all(&bytes).expect("write");
+                peer.read_exact(&mut bytes).expect("read");
+            }
+            greet(&mut peer, &mut ours);
+            let (mut session, _socket) = take_over(ours);
+            exchange(&mut peer, &mut session);
+        }
+    }
+}
+
+/// What stays says why, and works.
+fn stays(reason: Reason, mut peer: SslStream<TcpStream>, ours: SslStream<TcpStream>) {
+    let (taken, _socket) = taken(ours, Vec::new());
+    assert_eq!(taken.reason(), Some(reason));
+    let mut session = taken.into_tls();
+    exchange(&mut peer, &mut session);
+}
+
+#[test]
+fn other_sessions_stay_and_say_why() {
+    for ours_is_server in [true, false] {
+        // CBC.
+        let suite = "ECDHE-ECDSA-AES128-SHA256";
+        let context = with_suite(SslVersion::TLS1_2, suite).build();
+        let (peer, ours) = connect(&context, &context, ours_is_server);
+        stays(Reason::Suite, peer, ours);
+        for version in VERSIONS {
+            // Nobody has followed it.
+            let context = builder(version).build();
+            let (one, two) = tcp_pair();
+            let ours = Ssl::new(&context).expect("ssl");
+            let (peer, ours) = shake_hands(one, two, &context, ours, ours_is_server);
+            stays(Reason::Untraced, peer, ours);
+            // The last record of a direction is large.
+            let mut large = vec![1; 16_384];
+            let (mut peer, mut ours) = connect(&context, &context, ours_is_server);
+            peer.write_all(&large).expect("write");
+            ours.read_exact(&mut large).expect("read");
+            stays(Reason::LargeRecord, peer, ours);
+            let (mut peer, mut ours) = connect(&context, &context, ours_is_server);
+            ours.write_all(&large).expect("write");
+            peer.read_exact(&mut large).expect("read");
+            stays(Reason::LargeRecord, peer, ours);
+        }
+        // The peer has ended it.
+        let context = builder(SslVersion::TLS1_3).build();
+        let (mut peer, mut ours) = connect(&context, &context, ours_is_server);
+        peer.shutdown().expect("close_notify");
+        assert_eq!(ours.read(&mut [0]).expect("the end"), 0);
+        let (taken, _socket) = taken(ours, Vec::new());
+        let reason = taken.reason().expect("it stays");
+        assert!(matches!(reason, Reason::Ended | Reason::Unfinished), "{reason}");
+        assert_eq!(read(&mut taken.into_tls(), &mut [0]).expect("the end"), None);
+    }
+    // A client that has sent nothing with its keys of data.
+    let context = builder(SslVersion::TLS1_3).build();
+    let (one, two) = tcp_pair();
+    let (peer, ours) = shake_hands(one, two, &context, traced(&context), true);
+    stays(Reason::NoRecord, peer, ours);
+}
+
+/// Secrets of KeyUpdates are noted too. Where it is the last record that brought new keys, nothing
+/// proves those.
+#[test]
+fn keys_of_key_updates_are_known_once_they_are_used() {
+    for ours_is_server in [true, false] {
+        for kind in [KEY_UPDATE_NOT_REQUESTED, KEY_UPDATE_REQUESTED] {
+            let context = builder(SslVersion::TLS1_3).build();
+            let (mut peer, mut ours) = connect(&context, &context, ours_is_server);
+            for _ in 0..3 {
+                key_update(&peer, kind);
+                greet(&mut peer, &mut ours);
+            }
+            let (mut session, _socket) = take_over(ours);
+            exchange(&mut peer, &mut session);
+        }
+        let context = builder(SslVersion::TLS1_3).build();
+        let (peer, mut ours) = connect(&context, &context, ours_is_server);
+        key_update(&peer, KEY_UPDATE_NOT_REQUESTED);
+        ours.get_ref().set_nonblocking(true).expect("nonblocking");
+        until("it has arrived", || ours.get_ref().peek(&mut [0]).is_ok());
+        assert!(ours.ssl_read(&mut [0]).is_err());
+        stays(Reason::NoRecord, peer, ours);
+    }
+}
+
+/// SSLKEYLOGFILE goes on working, with the same lines.
+#[test]
+fn a_keylog_callback_goes_on_being_called() {
+    for version in VERSIONS {
+        let lines = [(); 2].map(|()| Arc::new(Mutex::new(Vec::new())));
+        let [ours, peers] = lines.each_ref().map(|lines| {
+            let (mut context, lines) = (builder(version), Arc::clone(lines));
+            context.set_keylog_callback(move |_, line| {
+                lines.lock().expect("lines").push(line.to_owned());
+            });
+            context.build()
+        });
+        let (mut peer, stream) = connect(&peers, &ours, true);
+        let [mut of_ours, mut of_peer] =
+            lines.each_ref().map(|lines| lines.lock().expect("lines").clone());
+        of_ours.sort();
+        of_peer.sort();
+        assert!(!of_peer.is_empty() && of_ours == of_peer, "{of_ours:?} {of_peer:?}");
+        let (mut session, _socket) = take_over(stream);
+        exchange(&mut peer, &mut session);
+    }
+}
+
+/// The owner has read a part of a record.
+#[test]
+fn a_session_within_a_record_stays() {
+    for version in VERSIONS {
+        for part in [1, 4, 5, 6, 300] {
+            // The wire from the peer to us lets so many bytes pass.
+            let allowed = Arc::new(AtomicUsize::new(usize::MAX));
+            let (far, inlet) = tcp_pair();
+            let (outlet, near) = tcp_pair();
+            let (mut one, mut two) =
+                (inlet.try_clone().expect("dup"), outlet.try_clone().expect("dup"));
+            let may = Arc::clone(&allowed);
+            thread::spawn(move || {
+                let mut byte = [0];
+                while matches!(one.read(&mut byte), Ok(1)) {
+                    until("a byte may pass", || may.load(Relaxed) > 0);
+                    may.fetch_sub(1, Relaxed);
+                    if two.write_all(&byte).is_err() {
+                        break;
+                    }
+                }
+            });
+            let (mut back_in, mut back_out) = (outlet, inlet);
+            thread::spawn(move || std::io::copy(&mut back_in, &mut back_out));
+            let context = builder(version).build();
+            let (mut peer, mut ours) = connect_over(far, near, &context, &context, true);
+            ours.get_ref().set_nonblocking(true).expect("nonblocking");
+            allowed.store(part, Relaxed);
+            peer.write_all(&[9; 500]).expect("write");
+            until("it has arrived", || ours.get_ref().peek(&mut [0; 500]).is_ok_and(|n| n == part));
+            assert!(ours.ssl_read(&mut [0; 500]).is_err());
+            let (taken, _socket) = taken(ours, Vec::new());
+            assert_eq!(taken.reason(), Some(Reason::Unfinished), "{part}");
+            allowed.store(usize::MAX, Relaxed);
+            read_exact(&mut taken.into_tls(), &[9; 500]);
+        }
+    }
+}
+
+fn native(ours: SslStream<TcpStream>) -> (Native, TcpStream) {
+    let (taken, socket) = taken(ours, Vec::new());
+    match taken {
+        Taken::Native(native) => (native, socket),
+        Taken::OpenSsl(_, reason) => panic!("{reason}"),
+    }
+}
+
+/// With all that is on its way: a part of a record, what was not yet sent.
+#[test]
+fn a_frozen_session_goes_on() {
+    for version in VERSIONS {
+        for ours_is_server in [true, false] {
+            let contexts = builder(version).build();
+            let (mut peer, ours) = connect(&contexts, &contexts, ours_is_server);
+            let (native, socket) = native(ours);
+            let mut native: Session = Box::new(native);
+            exchange(&mut peer, &mut native);
+            drop(native);
+            drop(socket);
+
+            let (mut peer, ours) = connect(&contexts, &contexts, ours_is_server);
+            let (mut session, socket) = self::native(ours);
+            let much = vec![5; 12 << 20];
+            relay::Tls::write(&mut session, &much, false).expect("write");
+            assert!(relay::Tls::kept(&session) > 1 << 20);
+            // More is there than is asked for.
+            peer.write_all(&[3; 20_000]).expect("write");
+            until("it has arrived", || socket.peek(&mut [0; 20_000]).is_ok_and(|n| n == 20_000));
+            let mut buffer = [0; 1000];
+            let n = relay::Tls::read(&mut session, &mut buffer, &mut relay::Budget::default());
+            assert_eq!(n.expect("read"), 1000);
+            let mut frozen = vec![1, 2, 3];
+            let expected = session.frozen_bytes();
+            session.freeze(&mut frozen).expect("it has not failed");
+            assert_eq!(frozen.len(), 3 + expected);
+            frozen.push(4);
+            for cut in [0, 1, 100, expected - 1] {
+                // SAFETY: none is made.
+                let cut = unsafe { Native::thaw(context(), &mut &frozen[3..3 + cut], -1) };
+                assert!(cut.is_none());
+            }
+            let mut from = &frozen[3..];
+            // SAFETY: its descriptor, which is open.
+            let thawed = unsafe { Native::thaw(context(), &mut from, socket.as_raw_fd()) };
+            assert_eq!(from, [4]);
+            let mut session: Session = Box::new(thawed.expect("its bytes"));
+            read_exact(&mut session, &[3; 19_000]);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut got = vec![0; much.len()];
+                    peer.read_exact(&mut got).expect("read");
+                    assert!(got == much);
+                });
+                flush(&mut session);
+            });
+            exchange(&mut peer, &mut session);
+            session.close().expect("close_notify");
+            assert_eq!(peer.read(&mut [0]).expect("close_notify"), 0);
+        }
+    }
+}
