@@ -156,3 +156,12 @@ pub(crate) mod server {
         true
     }
 }
+
+/// `src/ffi/tls.rs`.
+pub(crate) mod tls {
+    use super::role::Parent;
+
+    pub(crate) fn why_not_native(_: &Parent) -> Option<String> {
+        None
+    }
+}

@@ -11,14 +11,17 @@ pub mod freeze;
 pub mod handshake;
 pub mod head;
 pub mod origin;
+pub mod records;
 pub mod shared;
 pub mod status;
 pub mod thaw;
 pub mod upgrade;
 
 mod carry;
+mod direction;
 mod input;
 mod rules;
+mod toy;
 
 #[allow(dead_code, reason = "no request is served, and each target uses a part")]
 mod ffi;
@@ -34,13 +37,14 @@ use module::config;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 10] = [
+pub const ALL: [(&str, Target); 11] = [
     ("directives", directives::run),
     ("frames", frames::run),
     ("freeze", freeze::run),
     ("handshake", handshake::run),
     ("head", head::run),
     ("origin", origin::run),
+    ("records", records::run),
     ("shared", shared::run),
     ("status", status::run),
     ("thaw", thaw::run),

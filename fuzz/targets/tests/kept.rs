@@ -53,4 +53,6 @@ macro_rules! replays {
     };
 }
 
-replays!(directives, frames, freeze, handshake, head, origin, shared, status, thaw, upgrade);
+replays!(
+    directives, frames, freeze, handshake, head, origin, records, shared, status, thaw, upgrade
+);
