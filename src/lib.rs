@@ -38,9 +38,10 @@ use ffi::request::Request;
 use ffi::role::Parent;
 use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
+use ffi::tls_contexts::TlsHooks;
 use messages::{
-    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoNativeTls, NoProxy,
-    NoSharedMemory, UselessRelay,
+    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoNativeTls,
+    NoProxy, NoSharedMemory, UselessRelay,
 };
 use processes::{access_line, child, graceful_stop, memory, parent, registry};
 use request::{admission, backends, decision, handler, head, origin, worker_tunnel};
@@ -106,10 +107,6 @@ impl module::Hooks for Hooks {
             .chain(config::advice::itk().map(|text| (MpmItk::ID, text)))
             .chain(config::advice::native_tls(parent).map(|text| (NoNativeTls::ID, text)))
             .collect()
-    }
-
-    fn has_native_tls() -> bool {
-        config::uses_native_tls()
     }
 
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String> {
@@ -226,6 +223,12 @@ impl ContentHooks for Hooks {
 
     fn content(r: Request<'_>, method: Method) -> Reply {
         status::handler::content(r, method)
+    }
+}
+
+impl TlsHooks for Hooks {
+    fn has_native_tls() -> bool {
+        config::uses_native_tls()
     }
 }
 

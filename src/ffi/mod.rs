@@ -58,4 +58,4 @@ pub(crate) mod server;
 pub(crate) mod slots;
 pub(crate) mod table;
 pub(crate) mod tls;
-mod tls_contexts;
+pub(crate) mod tls_contexts;

@@ -24,7 +24,8 @@ use super::role::Parent;
 use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
-use super::{http2, sys, tls, tls_contexts};
+use super::tls_contexts::{self, TlsHooks};
+use super::{http2, sys, tls};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
@@ -36,6 +37,7 @@ pub(crate) trait Hooks:
     + OrphanHooks
     + ProxyHooks
     + StatusHooks
+    + TlsHooks
 {
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
@@ -55,8 +57,6 @@ pub(crate) trait Hooks:
     /// Another one is about to be read, or the server ends: what is kept on the heap for this one would
     /// stay there when the library is unloaded.
     fn config_ends();
-    /// Whether the configuration wants TLS sessions of relayed tunnels to leave OpenSSL.
-    fn has_native_tls() -> bool;
     /// The configuration is final. `Err` ends the start.
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
     /// A request's section is known, and no other module has changed its headers for that.

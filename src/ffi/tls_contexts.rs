@@ -12,10 +12,15 @@ use std::sync::{Mutex, PoisonError};
 use tls::SslCtx;
 
 use super::guard::guard;
-use super::module::Hooks;
 use super::pool::Pool;
 use super::server::Process;
 use super::{optional, sys};
+
+/// What the module does with TLS.
+pub(crate) trait TlsHooks: 'static {
+    /// Whether the configuration wants the TLS sessions of relayed tunnels to leave OpenSSL.
+    fn has_native_tls() -> bool;
+}
 
 /// One of them.
 #[derive(Clone, Copy)]
@@ -28,7 +33,7 @@ unsafe impl Send for Noted {}
 static NOTED: Mutex<Vec<Noted>> = Mutex::new(Vec::new());
 
 /// Asks mod_ssl, if it is loaded, to show us each.
-pub(super) fn register<H: Hooks>() {
+pub(super) fn register<H: TlsHooks>() {
     type Hook = unsafe extern "C" fn(
         *mut sys::server_rec,
         *mut sys::apr_pool_t,
@@ -47,7 +52,7 @@ pub(super) fn register<H: Hooks>() {
     }
 }
 
-unsafe extern "C" fn init_server<H: Hooks>(
+unsafe extern "C" fn init_server<H: TlsHooks>(
     _server: *mut sys::server_rec,
     pool: *mut sys::apr_pool_t,
     _is_proxy: c_int,
