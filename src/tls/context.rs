@@ -3,10 +3,11 @@
 use std::io;
 use std::ptr;
 
-use crate::evp::Ciphers;
+use crate::algorithms::Algorithms;
+use crate::callbacks::Tracing;
 use crate::library::Library;
+use crate::self_test;
 use crate::symbols::{BioMethod, CTRL_SET_SESS_CACHE_MODE, OP_NO_RENEGOTIATION, SslCtx};
-use crate::trace::Tracing;
 use crate::wire;
 
 /// What [`Session`](crate::Session)s are made with: an SSL_CTX without callbacks, session cache
@@ -18,7 +19,7 @@ pub struct Context {
     pub(crate) neutral: *mut SslCtx,
     pub(crate) method: *mut BioMethod,
     /// What sessions need to leave OpenSSL, or why they cannot.
-    pub(crate) native: Result<Ciphers, String>,
+    pub(crate) native: Result<Algorithms, String>,
 }
 
 // SAFETY: nothing in it changes after it is made; SSL_CTX counts its references atomically.
@@ -44,10 +45,10 @@ impl Context {
     pub fn with_native(library: Library) -> io::Result<&'static Self> {
         let native = library.native.map_err(|name| format!("its OpenSSL has no {name}"));
         let native = native.and_then(|table| {
-            let ciphers = Ciphers::new(&table)?;
+            let algorithms = self_test::tried(&table)?;
             Tracing::start(&library, table.functions)
                 .ok_or("its OpenSSL has no room for what is noted of sessions")?;
-            Ok(ciphers)
+            Ok(algorithms)
         });
         Self::make(library, native)
     }
@@ -57,7 +58,7 @@ impl Context {
         self.native.as_ref().err().map(String::as_str)
     }
 
-    fn make(library: Library, native: Result<Ciphers, String>) -> io::Result<&'static Self> {
+    fn make(library: Library, native: Result<Algorithms, String>) -> io::Result<&'static Self> {
         let context: &'static mut Context = Box::leak(Box::new(Context {
             library,
             neutral: ptr::null_mut(),

@@ -1,77 +1,15 @@
 //! Ciphers and key derivation by libcrypto's EVP.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::fmt;
 use std::ptr;
 
 use records::{Crypto, CryptoError, IV_BYTES, Keys, OpenError, Suite, TAG_BYTES};
 
+use crate::algorithms::{Algorithms, SUITES};
 use crate::derive;
-use crate::native_symbols::{
-    AEAD_GET_TAG, AEAD_SET_TAG, EvpCipher, EvpCipherCtx, NativeFunctions, NativeTable,
-};
-use crate::self_test;
-
-const SUITES: [Suite; 3] = [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::Chacha20Poly1305];
-
-/// The ciphers of a libcrypto, looked for once per process.
-#[derive(Debug)]
-pub(crate) struct Ciphers {
-    pub functions: NativeFunctions,
-    of_suites: [*const EvpCipher; SUITES.len()],
-}
-
-// SAFETY: addresses of functions and of ciphers that nothing changes or frees.
-unsafe impl Sync for Ciphers {}
-// SAFETY: as above.
-unsafe impl Send for Ciphers {}
-
-impl Ciphers {
-    /// Looks for them, and tries them. A cipher that the library's configuration does not allow is
-    /// missing.
-    ///
-    /// # Errors
-    /// What does not work, as a text.
-    pub(crate) fn new(table: &NativeTable) -> Result<Self, &'static str> {
-        let functions = table.functions;
-        let of_suites = SUITES.map(|suite| {
-            let (name, old): (&CStr, unsafe extern "C" fn() -> *const EvpCipher) = match suite {
-                Suite::Aes128Gcm => (c"AES-128-GCM", functions.EVP_aes_128_gcm),
-                Suite::Aes256Gcm => (c"AES-256-GCM", functions.EVP_aes_256_gcm),
-                Suite::Chacha20Poly1305 => (c"ChaCha20-Poly1305", functions.EVP_chacha20_poly1305),
-            };
-            match table.fetch {
-                // SAFETY: the default library context and properties; the name is a C string. The
-                // reference is kept for as long as the process lives.
-                Some(fetch) => unsafe { fetch(ptr::null_mut(), name.as_ptr(), ptr::null()) },
-                // SAFETY: takes nothing, returns a static.
-                None => unsafe { old() },
-            }
-        });
-        self_test::derivation(&functions)?;
-        let mut ciphers = Ciphers { functions, of_suites };
-        let works = SUITES.map(|suite| self_test::cipher(&Evp::new(&ciphers), suite));
-        for (of, works) in ciphers.of_suites.iter_mut().zip(works) {
-            if !works {
-                *of = ptr::null();
-            }
-        }
-        if !works.contains(&true) {
-            return Err("no cipher of its libcrypto works");
-        }
-        Ok(ciphers)
-    }
-
-    /// Whether a cipher can be used.
-    pub(crate) fn has(&self, suite: Suite) -> bool {
-        !self.of(suite).is_null()
-    }
-
-    fn of(&self, suite: Suite) -> *const EvpCipher {
-        self.of_suites[suite as usize]
-    }
-}
+use crate::native_symbols::{AEAD_GET_TAG, AEAD_SET_TAG, EvpCipherCtx};
 
 /// A cipher context, and whose keys are in it.
 struct Slot {
@@ -86,7 +24,7 @@ const OPEN: usize = 0;
 /// Contexts for the use of one thread: one for each cipher and direction. It keeps the keys that it
 /// was used with last, so that they need not be expanded for each record.
 pub(crate) struct Evp<'a> {
-    ciphers: &'a Ciphers,
+    algorithms: &'a Algorithms,
     slots: RefCell<[[Slot; 2]; SUITES.len()]>,
     /// Whether anything is in the slots.
     is_used: Cell<bool>,
@@ -99,10 +37,10 @@ impl fmt::Debug for Evp<'_> {
 }
 
 impl<'a> Evp<'a> {
-    pub(crate) fn new(ciphers: &'a Ciphers) -> Self {
+    pub(crate) fn new(algorithms: &'a Algorithms) -> Self {
         let slot = || Slot { context: ptr::null_mut(), id: 0 };
         let slots = RefCell::new(SUITES.map(|_| [slot(), slot()]));
-        Evp { ciphers, slots, is_used: Cell::new(false) }
+        Evp { algorithms, slots, is_used: Cell::new(false) }
     }
 
     /// Has no keys in any context any more.
@@ -112,7 +50,7 @@ impl<'a> Evp<'a> {
         }
         for slot in self.slots.borrow_mut().iter_mut().flatten() {
             // SAFETY: null, or a context of ours; that overwrites the keys in it.
-            unsafe { (self.ciphers.functions.EVP_CIPHER_CTX_free)(slot.context) };
+            unsafe { (self.algorithms.functions.EVP_CIPHER_CTX_free)(slot.context) };
             *slot = Slot { context: ptr::null_mut(), id: 0 };
         }
     }
@@ -126,9 +64,9 @@ impl<'a> Evp<'a> {
         nonce: &[u8; IV_BYTES],
         direction: usize,
     ) -> Result<*mut EvpCipherCtx, CryptoError> {
-        let functions = &self.ciphers.functions;
+        let functions = &self.algorithms.functions;
         let slot = &mut self.slots.borrow_mut()[suite as usize][direction];
-        let cipher = self.ciphers.of(suite);
+        let cipher = self.algorithms.cipher(suite);
         if cipher.is_null() {
             return Err(CryptoError);
         }
@@ -172,7 +110,7 @@ impl<'a> Evp<'a> {
         aad: &[u8],
         text: &mut [u8],
     ) -> Result<(), CryptoError> {
-        let functions = &self.ciphers.functions;
+        let functions = &self.algorithms.functions;
         let length = |bytes: &[u8]| c_int::try_from(bytes.len()).map_err(|_| CryptoError);
         let mut written = 0;
         // SAFETY: a context of ours that was given key and nonce; aad is only read. Without a place
@@ -206,7 +144,11 @@ impl<'a> Evp<'a> {
         // SAFETY: a context of ours; these modes write nothing at the end, and no cipher more than
         // a block.
         let done = unsafe {
-            (self.ciphers.functions.EVP_CipherFinal_ex)(context, nothing.as_mut_ptr(), &mut written)
+            (self.algorithms.functions.EVP_CipherFinal_ex)(
+                context,
+                nothing.as_mut_ptr(),
+                &mut written,
+            )
         };
         done == 1 && written == 0
     }
@@ -220,7 +162,7 @@ impl<'a> Evp<'a> {
     ) -> Result<(), CryptoError> {
         // SAFETY: a context of ours; the tag has the length that is said.
         let done = unsafe {
-            (self.ciphers.functions.EVP_CIPHER_CTX_ctrl)(
+            (self.algorithms.functions.EVP_CIPHER_CTX_ctrl)(
                 context,
                 what,
                 16,
@@ -276,7 +218,7 @@ impl Crypto for Evp<'_> {
             // What was sealed or opened with the keys before must not be any more.
             self.forget_keys();
         }
-        derive::expand_label(&self.ciphers.functions, suite, secret, label, out)
+        derive::expand_label(self.algorithms, suite, secret, label, out)
     }
 }
 

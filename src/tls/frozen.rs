@@ -28,13 +28,13 @@ impl Native {
     ///
     /// # Errors
     /// The session, if it has failed: there is nothing to go on with.
-    pub fn freeze(self, out: &mut Vec<u8>) -> Result<(), Self> {
+    pub fn freeze(self: Box<Self>, out: &mut Vec<u8>) -> Result<(), Box<Self>> {
         if matches!(self.found, Some(Err(_))) || self.outgoing.check().is_err() {
             return Err(self);
         }
         out.reserve(self.frozen_bytes());
         let Native {
-            ciphers: _,
+            algorithms: _,
             receiver,
             sender,
             outgoing,
@@ -45,7 +45,7 @@ impl Native {
             clean,
             closed,
             _in_contexts: _,
-        } = self;
+        } = *self;
         out.push(FROZEN_VERSION);
         sender.freeze(out);
         receiver.freeze(out);
@@ -64,7 +64,7 @@ impl Native {
     /// # Safety
     /// `fd` is a copy of its descriptor, and open for as long as the session lives.
     pub unsafe fn thaw(context: &'static Context, frozen: &mut &[u8], fd: RawFd) -> Option<Self> {
-        let ciphers = context.native.as_ref().ok()?;
+        let algorithms = context.native.as_ref().ok()?;
         let mut from = *frozen;
         if take(&mut from, 1)? != [FROZEN_VERSION] {
             return None;
@@ -85,7 +85,7 @@ impl Native {
         };
         let (ahead, opened, kept) = (bytes()?, bytes()?, bytes()?);
         *frozen = from;
-        let mut native = Native::new(ciphers, fd, (receiver, sender), ahead);
+        let mut native = Native::new(algorithms, fd, (receiver, sender), ahead);
         let [has_ended, clean, closed] = flags;
         native.found = has_ended.then_some(Ok(0));
         (native.clean, native.closed) = (clean, closed);

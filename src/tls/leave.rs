@@ -11,9 +11,10 @@ use std::os::fd::RawFd;
 use records::{Keys, Receiver, Role, Secret, Sender, Suite, TrafficKeys, Version, wipe};
 use relay::Tls;
 
+use crate::algorithms::Algorithms;
 use crate::context::Context;
 use crate::derive;
-use crate::evp::{Ciphers, Evp};
+use crate::evp::Evp;
 use crate::native::Native;
 use crate::native_symbols::WANT_WRITING;
 use crate::proof::{self, Direction};
@@ -30,7 +31,7 @@ const RANDOM_BYTES: usize = 32;
 #[derive(Debug)]
 pub enum Taken {
     /// Its SSL is freed.
-    Native(Native),
+    Native(Box<Native>),
     /// It goes on in OpenSSL, for that reason.
     OpenSsl(Session, Reason),
 }
@@ -47,7 +48,7 @@ impl Taken {
     /// The session.
     pub fn into_tls(self) -> Box<dyn Tls> {
         match self {
-            Taken::Native(native) => Box::new(native),
+            Taken::Native(native) => native,
             Taken::OpenSsl(session, _) => Box::new(session),
         }
     }
@@ -73,15 +74,15 @@ pub unsafe fn take_over(
     // SAFETY: the caller's promises are those that are asked for.
     let session = unsafe { Session::take_over(context, ssl, fd, ciphertext, app_data) }?;
     let left = trace.and_then(|trace| {
-        let ciphers = context.native.as_ref().map_err(|_| Reason::Off)?;
-        let (receiver, sender) = prove(&session, &trace, ciphers)?;
-        Ok((ciphers, receiver, sender))
+        let algorithms = context.native.as_ref().map_err(|_| Reason::Off)?;
+        let (receiver, sender) = prove(&session, &trace, algorithms)?;
+        Ok((algorithms, receiver, sender))
     });
     Ok(match left {
-        Ok((ciphers, receiver, sender)) => {
+        Ok((algorithms, receiver, sender)) => {
             // The session goes, with its SSL; the descriptor stays the caller's.
             let ciphertext = session.into_ahead();
-            Taken::Native(Native::new(ciphers, fd, (receiver, sender), ciphertext))
+            Taken::Native(Box::new(Native::new(algorithms, fd, (receiver, sender), ciphertext)))
         }
         Err(reason) => Taken::OpenSsl(session, reason),
     })
@@ -91,11 +92,11 @@ pub unsafe fn take_over(
 fn prove(
     session: &Session,
     trace: &Trace,
-    ciphers: &'static Ciphers,
+    algorithms: &'static Algorithms,
 ) -> Result<(Receiver, Sender), Reason> {
-    let facts = Facts::of(session, ciphers)?;
+    let facts = Facts::of(session, algorithms)?;
     // Not the thread's: these contexts go with what they know.
-    let evp = Evp::new(ciphers);
+    let evp = Evp::new(algorithms);
     let [received, sent] = match facts.version {
         Version::Tls13 => {
             let keys = |way: &Way| {
@@ -104,7 +105,7 @@ fn prove(
             };
             [keys(&trace.received)?, keys(&trace.sent)?]
         }
-        Version::Tls12 => facts.key_block(session, ciphers)?,
+        Version::Tls12 => facts.key_block(session, algorithms)?,
     };
     let prove = |direction, keys, way: &Way| {
         proof::prove(&evp, facts.version, keys, (direction, &way.follower))
@@ -122,9 +123,9 @@ struct Facts {
 }
 
 impl Facts {
-    fn of(session: &Session, ciphers: &Ciphers) -> Result<Self, Reason> {
+    fn of(session: &Session, algorithms: &Algorithms) -> Result<Self, Reason> {
         let (ssl, library) = (session.ssl(), session.library());
-        let (functions, native) = (&library.functions, &ciphers.functions);
+        let (functions, native) = (&library.functions, &algorithms.functions);
         // SAFETY: a live SSL, which the session has alone; what it returns is its own.
         unsafe {
             if !library.is_init_finished(ssl)
@@ -152,7 +153,7 @@ impl Facts {
             if of.is_null()
                 || !(native.SSL_get_current_compression)(ssl).is_null()
                 || (native.SSL_SESSION_get_max_fragment_length)(of) != 0
-                || !ciphers.has(suite)
+                || !algorithms.has(suite)
             {
                 return Err(Reason::Suite);
             }
@@ -162,10 +163,14 @@ impl Facts {
     }
 
     /// TLS 1.2: the keys of what is received and of what is sent (RFC 5246 6.3).
-    fn key_block(&self, session: &Session, ciphers: &Ciphers) -> Result<[TrafficKeys; 2], Reason> {
+    fn key_block(
+        &self,
+        session: &Session,
+        algorithms: &Algorithms,
+    ) -> Result<[TrafficKeys; 2], Reason> {
         const MAX_BYTES: usize = 2 * (32 + 12);
         let (ssl, functions, native) =
-            (session.ssl(), &session.library().functions, &ciphers.functions);
+            (session.ssl(), &session.library().functions, &algorithms.functions);
         let mut master = [0; MASTER_SECRET_BYTES];
         let mut randoms = [[0; RANDOM_BYTES]; 2];
         let [client, server] = &mut randoms;
@@ -186,7 +191,7 @@ impl Facts {
         let (key_bytes, iv_bytes) = (self.suite.key_bytes(), self.suite.tls12_iv_bytes());
         let block_bytes = &mut block[..2 * (key_bytes + iv_bytes)];
         let derived = if lengths == [MASTER_SECRET_BYTES, RANDOM_BYTES, RANDOM_BYTES] {
-            derive::key_block(native, self.suite, &master, [&*client, &*server], block_bytes)
+            derive::key_block(algorithms, self.suite, &master, [&*client, &*server], block_bytes)
                 .map_err(|_| Reason::Failed)
         } else {
             Err(Reason::Failed)

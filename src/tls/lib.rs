@@ -13,16 +13,21 @@
     warn(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)
 )]
 
+mod algorithms;
+mod callbacks;
 mod context;
 mod derive;
 mod evp;
 mod follower;
 mod frozen;
+mod kdf;
+mod keylog;
 mod leave;
 mod library;
 mod native;
 mod native_symbols;
 mod outgoing;
+mod pkey;
 mod proof;
 mod reason;
 mod self_test;
@@ -30,6 +35,7 @@ mod session;
 mod symbols;
 mod thread;
 mod trace;
+mod tracing;
 mod wire;
 
 pub use context::Context;

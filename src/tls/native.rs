@@ -6,7 +6,8 @@ use std::os::fd::RawFd;
 use records::{Content, Fatal, HEADER_BYTES, MAX_RECORD_BYTES, Receiver, Sender, TAG_BYTES};
 use relay::{Budget, Tls};
 
-use crate::evp::{Ciphers, Evp};
+use crate::algorithms::Algorithms;
+use crate::evp::Evp;
 use crate::outgoing::Outgoing;
 use crate::thread::{self, INBOX_BYTES, OUTBOX_TEXT_BYTES, Scratch};
 
@@ -20,7 +21,7 @@ const SILENT_COST: usize = 32 * 1024;
 /// relay's. While nothing is on its way it has its secrets and no buffer.
 #[derive(Debug)]
 pub struct Native {
-    pub(crate) ciphers: &'static Ciphers,
+    pub(crate) algorithms: &'static Algorithms,
     pub(crate) receiver: Receiver,
     pub(crate) sender: Sender,
     pub(crate) outgoing: Outgoing,
@@ -83,13 +84,13 @@ enum Stop {
 
 impl Native {
     pub(crate) fn new(
-        ciphers: &'static Ciphers,
+        algorithms: &'static Algorithms,
         fd: RawFd,
         (receiver, sender): (Receiver, Sender),
         ahead: Vec<u8>,
     ) -> Self {
         Native {
-            ciphers,
+            algorithms,
             receiver,
             sender,
             outgoing: Outgoing::new(fd),
@@ -283,7 +284,7 @@ impl Tls for Native {
         if self.clean {
             return Ok(0);
         }
-        thread::with(self.ciphers, |scratch| self.read_with(scratch, &mut reading, budget))?;
+        thread::with(self.algorithms, |scratch| self.read_with(scratch, &mut reading, budget))?;
         Ok(reading.filled)
     }
 
@@ -297,7 +298,7 @@ impl Tls for Native {
 
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {
         self.outgoing.check()?;
-        thread::with(self.ciphers, |Scratch { evp, outbox, .. }| {
+        thread::with(self.algorithms, |Scratch { evp, outbox, .. }| {
             let mut parts = bytes.chunks(OUTBOX_TEXT_BYTES).peekable();
             while let Some(part) = parts.next() {
                 outbox.clear();
@@ -313,7 +314,7 @@ impl Tls for Native {
         if self.closed || !self.sender.owes() {
             return Ok(());
         }
-        thread::with(self.ciphers, |Scratch { evp, outbox, .. }| self.answer(evp, outbox))?;
+        thread::with(self.algorithms, |Scratch { evp, outbox, .. }| self.answer(evp, outbox))?;
         self.outgoing.flush()
     }
 
@@ -326,7 +327,7 @@ impl Tls for Native {
             return Ok(());
         }
         self.closed = true;
-        thread::with(self.ciphers, |Scratch { evp, outbox, .. }| {
+        thread::with(self.algorithms, |Scratch { evp, outbox, .. }| {
             outbox.clear();
             self.sender.seal_close_notify(evp, outbox).map_err(io::Error::other)?;
             // A FIN follows.

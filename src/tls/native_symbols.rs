@@ -2,7 +2,7 @@
 //! of openssl/{bio,crypto,evp,kdf}.h, the same in 1.1.1 and 3.x.
 #![allow(non_snake_case, reason = "functions keep the names they have in OpenSSL")]
 
-use std::ffi::{CStr, c_char, c_int, c_long, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 
 use crate::symbols::{Bio, InfoCallback, Ssl, SslCtx, SslSession, functions};
 
@@ -24,6 +24,8 @@ opaque! {
     "`EVP_CIPHER_CTX`" EvpCipherCtx;
     "`EVP_MD`" EvpMd;
     "`EVP_PKEY_CTX`" EvpPkeyCtx;
+    "`EVP_KDF`" EvpKdf;
+    "`EVP_KDF_CTX`" EvpKdfCtx;
 }
 
 /// `SSL_CTX_keylog_cb_func`
@@ -42,6 +44,17 @@ pub(crate) type BioCallback = unsafe extern "C" fn(
 /// `CRYPTO_EX_free`
 pub(crate) type ExFree =
     unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, c_int, c_long, *mut c_void);
+/// `OSSL_PARAM`
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OsslParam {
+    pub key: *const c_char,
+    pub data_type: c_uint,
+    pub data: *mut c_void,
+    pub data_size: usize,
+    pub return_size: usize,
+}
+
 /// `EVP_CIPHER_fetch`
 pub(crate) type CipherFetch =
     unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut EvpCipher;
@@ -59,6 +72,9 @@ pub(crate) const EX_INDEX_BIO: c_int = 12;
 
 pub(crate) const AEAD_GET_TAG: c_int = 0x10;
 pub(crate) const AEAD_SET_TAG: c_int = 0x11;
+
+pub(crate) const PARAM_TEXT: c_uint = 4;
+pub(crate) const PARAM_OCTETS: c_uint = 5;
 
 pub(crate) const PKEY_TLS1_PRF: c_int = 1021;
 pub(crate) const PKEY_HKDF: c_int = 1036;
@@ -135,11 +151,22 @@ functions! {
     EVP_PKEY_derive(*mut EvpPkeyCtx, *mut u8, *mut usize) -> c_int;
 }
 
-/// What [`NativeFunctions`] are looked up with, and what only 3.x has.
+functions! {
+    /// Key derivation of 3.x. Valid as [`Functions`](crate::symbols::Functions) are.
+    KdfFunctions:
+
+    EVP_KDF_fetch(*mut c_void, *const c_char, *const c_char) -> *mut EvpKdf;
+    EVP_KDF_CTX_new(*mut EvpKdf) -> *mut EvpKdfCtx;
+    EVP_KDF_CTX_free(*mut EvpKdfCtx);
+    EVP_KDF_derive(*mut EvpKdfCtx, *mut u8, usize, *const OsslParam) -> c_int;
+}
+
+/// [`NativeFunctions`], and what only 3.x has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NativeTable {
     pub functions: NativeFunctions,
     pub fetch: Option<CipherFetch>,
+    pub kdf: Option<KdfFunctions>,
 }
 
 impl NativeTable {
@@ -158,6 +185,9 @@ impl NativeTable {
         // pointer is null where there is none.
         let fetch = unsafe { std::mem::transmute::<*mut c_void, Option<CipherFetch>>(fetch) };
         // SAFETY: by the caller.
-        Ok(NativeTable { functions: unsafe { NativeFunctions::resolve(look_up) }?, fetch })
+        let kdf = unsafe { KdfFunctions::resolve(&look_up) }.ok();
+        // SAFETY: by the caller.
+        let functions = unsafe { NativeFunctions::resolve(look_up) }?;
+        Ok(NativeTable { functions, fetch, kdf })
     }
 }

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use records::MAX_RECORD_BYTES;
 
-use crate::evp::{Ciphers, Evp};
+use crate::algorithms::Algorithms;
+use crate::evp::Evp;
 
 /// The most ciphertext that is received at once, in bytes: four full records.
 pub(crate) const INBOX_BYTES: usize = 4 * MAX_RECORD_BYTES;
@@ -26,11 +27,11 @@ thread_local! {
 }
 
 /// Calls `with` with the thread's, which is made at the first call. Not to be called within it.
-pub(crate) fn with<T>(ciphers: &'static Ciphers, with: impl FnOnce(&mut Scratch) -> T) -> T {
+pub(crate) fn with<T>(algorithms: &'static Algorithms, with: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         let scratch = scratch.get_or_insert_with(|| {
             Box::new(Scratch {
-                evp: Evp::new(ciphers),
+                evp: Evp::new(algorithms),
                 inbox: vec![0; INBOX_BYTES],
                 outbox: Vec::new(),
             })

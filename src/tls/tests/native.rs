@@ -1,4 +1,5 @@
 //! What is tested of sessions in OpenSSL, with those that have left it.
+#![allow(clippy::duplicate_mod, reason = "each file is a test of its own too")]
 
 #[path = "fair.rs"]
 mod fair;
