@@ -18,7 +18,8 @@ const FROZEN_BYTES: usize = 1 + Sender::FROZEN_BYTES + Receiver::FROZEN_BYTES + 
 impl Native {
     /// How many bytes [`freeze`](Self::freeze) appends.
     pub fn frozen_bytes(&self) -> usize {
-        FROZEN_BYTES + self.ahead.len() + self.opened.len() + self.outgoing.kept()
+        FROZEN_BYTES + self.ahead.len() + self.opened.len() - self.opened_read
+            + self.outgoing.kept()
     }
 
     /// Appends its state, secrets included: it is gone here. For [`thaw`](Self::thaw) in a process
@@ -40,6 +41,7 @@ impl Native {
             outgoing,
             ahead,
             opened,
+            opened_read,
             found,
             empty: _,
             clean,
@@ -50,7 +52,7 @@ impl Native {
         sender.freeze(out);
         receiver.freeze(out);
         out.extend([found.is_some(), clean, closed].map(u8::from));
-        for bytes in [&ahead[..], &opened, outgoing.kept_bytes()] {
+        for bytes in [&ahead[..], &opened[opened_read..], outgoing.kept_bytes()] {
             out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
             out.extend_from_slice(bytes);
         }

@@ -27,8 +27,9 @@ pub struct Native {
     pub(crate) outgoing: Outgoing,
     /// What was received and not yet opened.
     pub(crate) ahead: Vec<u8>,
-    /// What was opened and had no room.
+    /// What was opened and had no room, of which so many bytes were read since.
     pub(crate) opened: Vec<u8>,
+    pub(crate) opened_read: usize,
     /// What a read came upon behind bytes, for the next read to say.
     pub(crate) found: Option<io::Result<usize>>,
     /// The socket was found empty and not asked again since.
@@ -96,6 +97,7 @@ impl Native {
             outgoing: Outgoing::new(fd),
             ahead,
             opened: Vec::new(),
+            opened_read: 0,
             found: None,
             empty: false,
             clean: false,
@@ -274,8 +276,11 @@ impl Tls for Native {
     fn read(&mut self, buffer: &mut [u8], budget: &mut Budget) -> io::Result<usize> {
         let mut reading = Reading { buffer, filled: 0 };
         if !self.opened.is_empty() {
-            let opened = std::mem::take(&mut self.opened);
-            self.opened = reading.take(&opened).to_vec();
+            if reading.take(&self.opened[self.opened_read..]).is_empty() {
+                (self.opened, self.opened_read) = (Vec::new(), 0);
+            } else {
+                self.opened_read += reading.filled;
+            }
             return Ok(reading.filled);
         }
         if let Some(found) = self.found.take() {

@@ -75,3 +75,35 @@ fn works(evp: &Evp<'_>, suite: Suite) -> bool {
         is_sealed && forged == Err(OpenError::Forged) && opened == Ok(()) && text == TEXT
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::Library;
+
+    /// With what 1.1.1 has too, and with what 3.x has besides.
+    #[test]
+    fn all_algorithms_work() {
+        // SAFETY: the libssl that the tests link, which stays loaded.
+        let library = unsafe { Library::used_at(openssl_sys::SSL_read as *const std::ffi::c_void) };
+        let table = library.expect("library").native.expect("all functions");
+        assert!(table.fetch.is_some() && table.kdf.is_some(), "it is not 3.x");
+        for table in [table, NativeTable { fetch: None, kdf: None, ..table }] {
+            let algorithms = tried(&table).expect("it works");
+            assert!(SUITES.iter().all(|suite| algorithms.has(*suite)));
+            let mut secret = [0; 48];
+            let derived = derive::expand_label(
+                &algorithms,
+                Suite::Aes256Gcm,
+                &[9; 48],
+                "traffic upd",
+                &mut secret,
+            );
+            assert_eq!(derived, Ok(()));
+            assert_eq!((secret[0], secret[47]), SHA384_ENDS);
+        }
+    }
+
+    /// Of HKDF-Expand-Label with SHA-384, by another implementation.
+    const SHA384_ENDS: (u8, u8) = (0xef, 0xee);
+}

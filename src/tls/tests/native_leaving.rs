@@ -240,6 +240,67 @@ fn native(ours: SslStream<TcpStream>) -> (Box<Native>, TcpStream) {
     }
 }
 
+/// However much a read has room for.
+#[test]
+fn records_are_read_in_any_pieces() {
+    let bytes: Vec<u8> = (0..60_000_u32).map(|n| (n * 7 % 251) as u8).collect();
+    for version in VERSIONS {
+        for room in [1, 7, 1000, 4096, 16_383, 16_384, 16_385, 65_536, 200_000] {
+            let context = builder(version).build();
+            let (mut peer, ours) = connect(&context, &context, true);
+            let (mut session, _socket) = take_over(ours);
+            let (mut got, mut buffer) = (Vec::new(), vec![0; room]);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for part in
+                        [&bytes[..1], &bytes[1..20_000], &bytes[20_000..20_100], &bytes[20_100..]]
+                    {
+                        peer.write_all(part).expect("write");
+                    }
+                });
+                while got.len() < bytes.len() {
+                    let n = read(&mut session, &mut buffer).expect("read").expect("no end yet");
+                    got.extend_from_slice(&buffer[..n]);
+                }
+            });
+            assert!(got == bytes, "{version:?}, {room}");
+            exchange(&mut peer, &mut session);
+        }
+    }
+}
+
+/// What peers with an error in their records, or none at all, are told.
+#[test]
+fn what_is_no_record_ends_the_session() {
+    for version in VERSIONS {
+        for (bytes, what) in [
+            (&[0x55; 200][..], "type"),
+            (&[23, 3, 3, 0xff, 0xff], "long"),
+            (&[20, 3, 3, 0, 1, 1], "ChangeCipherSpec"),
+            (
+                &[
+                    23, 3, 3, 0, 30, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                    1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                ],
+                "decrypt",
+            ),
+        ] {
+            let context = builder(version).build();
+            let (mut peer, ours) = connect(&context, &context, true);
+            let (mut session, _socket) = take_over(ours);
+            // What came before it is read.
+            peer.write_all(b"before").expect("write");
+            peer.get_ref().write_all(bytes).expect("write");
+            read_exact(&mut session, b"before");
+            let error = read(&mut session, &mut [0; 9]).expect_err("no record");
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(session.write(b"late", false).is_err());
+            let told = peer.ssl_read(&mut [0]).expect_err("an alert").to_string();
+            assert!(told.contains("alert"), "{told}");
+        }
+    }
+}
+
 /// With all that is on its way: a part of a record, what was not yet sent.
 #[test]
 fn a_frozen_session_goes_on() {
