@@ -194,3 +194,55 @@ fn other_bytes_are_refused() {
     }
     assert!(refused > 100);
 }
+
+/// A part of a message is thawed if it can have come.
+#[test]
+fn parts_of_messages_are_those_that_can_have_come() {
+    const HEAD: usize = Receiver::FROZEN_BYTES - 24;
+    let thaws = |version, role, head: [u8; 4], have: u64, body: u64| {
+        let peer = Direction::new(version, Suite::Aes128Gcm);
+        let mut frozen = Vec::new();
+        Receiver::new(peer.proved(), role).freeze(&mut frozen);
+        frozen[HEAD..HEAD + 4].copy_from_slice(&head);
+        frozen[HEAD + 4..HEAD + 12].copy_from_slice(&have.to_le_bytes());
+        frozen[HEAD + 12..HEAD + 20].copy_from_slice(&body.to_le_bytes());
+        let thawed = Receiver::thaw(&mut &frozen[..]);
+        // What is thawed can go on.
+        thawed
+            .map(|mut receiver| receiver.open(&Ring, &mut peer.clone().seal(HANDSHAKE, &[4])))
+            .is_some()
+    };
+    let (tls12, tls13) = (Version::Tls12, Version::Tls13);
+    let (client, server) = (Role::Client, Role::Server);
+    for (version, role, head, have, body) in [
+        (tls13, server, [0; 4], 0, 0),
+        (tls13, server, [24, 0, 0, 0], 1, 0),
+        (tls13, server, [24, 0, 0, 1], 4, 0),
+        (tls13, client, [4, 0, 0, 0], 3, 0),
+        (tls13, client, [4, 0, 1, 0], 4, 255),
+        (tls12, server, [1, 0, 1, 0], 4, 0),
+        (tls12, client, [0; 4], 3, 0),
+    ] {
+        assert!(thaws(version, role, head, have, body), "{head:?} {have} {body}");
+    }
+    for (version, role, head, have, body) in [
+        (tls13, server, [1, 0, 0, 0], 0, 0),
+        (tls13, server, [0; 4], 0, 1),
+        (tls13, server, [24, 0, 0, 0], 1, 1),
+        (tls13, server, [24, 1, 0, 0], 1, 0),
+        (tls13, server, [24, 0, 0, 1], 3, 0),
+        (tls13, server, [24, 0, 0, 1], 4, 1),
+        (tls13, server, [24, 0, 0, 2], 4, 0),
+        (tls13, server, [4, 0, 0, 1], 4, 0),
+        (tls13, client, [4, 0, 1, 0], 4, 256),
+        (tls13, client, [4, 0, 1, 0], 4, 257),
+        (tls13, client, [4, 0, 1, 0], 5, 0),
+        (tls13, client, [4, 0, 0, 0], 4, 0),
+        (tls12, client, [0; 4], 4, 0),
+        (tls12, client, [0; 4], u64::MAX, 0),
+        (tls12, server, [1, 0, 1, 0], 4, u64::MAX),
+        (tls12, server, [0; 4], 1, 0),
+    ] {
+        assert!(!thaws(version, role, head, have, body), "{head:?} {have} {body}");
+    }
+}
