@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use crate::keylog::pass_on;
 use crate::library::Library;
 use crate::native_symbols::{
-    BIO_CB_READ, BIO_CB_RETURN, BIO_CB_WRITE, BioCallback, CB_HANDSHAKE_START, EX_INDEX_BIO,
-    EX_INDEX_SSL, NativeFunctions,
+    BIO_CB_READ, BIO_CB_RETURN, BIO_CB_WRITE, BioCallback, CB_HANDSHAKE_START, CB_LOOP,
+    EX_INDEX_BIO, EX_INDEX_SSL, NativeFunctions,
 };
 use crate::reason::Reason;
 use crate::symbols::{Bio, Functions, Ssl};
@@ -108,8 +108,11 @@ impl Tracing {
                     return;
                 }
             }
-            let bytes_before = [(native.BIO_number_read)(rbio), (native.BIO_number_written)(wbio)];
-            let trace = Box::new(Trace::new(rbio, wbio, bytes_before));
+            // Not of a handshake that follows others.
+            if (native.BIO_number_read)(rbio) != 0 || (native.BIO_number_written)(wbio) != 0 {
+                return;
+            }
+            let trace = Box::new(Trace::new(rbio, wbio));
             let trace = Box::into_raw(trace).cast::<c_void>();
             if (self.functions.SSL_set_ex_data)(ssl, self.ssl_index, trace) != 1 {
                 drop(Box::from_raw(trace.cast::<Trace>()));
@@ -172,7 +175,8 @@ impl Tracing {
     }
 }
 
-/// The info callback of an SSL: does what that of the SSL_CTX does, and begins the trace.
+/// The info callback of an SSL: does what that of the SSL_CTX does, begins the trace, and notes
+/// what is awaited.
 unsafe extern "C" fn info(ssl: *const Ssl, place: c_int, value: c_int) {
     let Some(tracing) = Tracing::get() else { return };
     let native = &tracing.native;
@@ -180,8 +184,12 @@ unsafe extern "C" fn info(ssl: *const Ssl, place: c_int, value: c_int) {
     // gets it in the same callbacks of mod_ssl changes it too.
     unsafe {
         if place == CB_HANDSHAKE_START {
-            (tracing.functions.SSL_set_info_callback)(ssl.cast_mut(), None);
             tracing.begin(ssl.cast_mut());
+        }
+        if place & CB_LOOP != 0
+            && let Some(trace) = tracing.trace(ssl)
+        {
+            trace.note_state(CStr::from_ptr((native.SSL_state_string)(ssl)));
         }
         if let Some(of_ctx) = (native.SSL_CTX_get_info_callback)((native.SSL_get_SSL_CTX)(ssl)) {
             of_ctx(ssl, place, value);

@@ -59,6 +59,7 @@ pub(crate) struct OsslParam {
 pub(crate) type CipherFetch =
     unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut EvpCipher;
 
+pub(crate) const CB_LOOP: c_int = 0x01;
 pub(crate) const CB_HANDSHAKE_START: c_int = 0x10;
 /// `SSL_WRITING` of SSL_want.
 pub(crate) const WANT_WRITING: c_int = 2;
@@ -117,6 +118,7 @@ functions! {
     SSL_get_rbio(*const Ssl) -> *mut Bio;
     SSL_get_wbio(*const Ssl) -> *mut Bio;
     SSL_want(*const Ssl) -> c_int;
+    SSL_state_string(*const Ssl) -> *const c_char;
     SSL_get_current_cipher(*const Ssl) -> *const SslCipher;
     SSL_CIPHER_get_protocol_id(*const SslCipher) -> u16;
     SSL_get_current_compression(*const Ssl) -> *const c_void;

@@ -1,5 +1,7 @@
 //! What is noted of a session while it is its owner's, so that it can leave OpenSSL.
 
+use std::ffi::CStr;
+
 use crate::follower::Follower;
 use crate::reason::Reason;
 use crate::symbols::Bio;
@@ -63,10 +65,10 @@ pub(crate) struct Trace {
     /// The BIOs that are followed, which are the SSL's.
     pub rbio: *mut Bio,
     pub wbio: *mut Bio,
-    /// Of the BIOs when it began.
-    pub bytes_before: [u64; 2],
     /// A record that was sealed may not have gone.
     pub has_failed_writes: bool,
+    /// The peer was asked for a certificate, and has not answered.
+    awaits_certificate: bool,
 }
 
 impl Drop for Trace {
@@ -78,25 +80,34 @@ impl Drop for Trace {
 
 impl Trace {
     /// One of a session whose handshake begins.
-    pub(crate) fn new(rbio: *mut Bio, wbio: *mut Bio, bytes_before: [u64; 2]) -> Self {
+    pub(crate) fn new(rbio: *mut Bio, wbio: *mut Bio) -> Self {
         let (received, sent) = (Way::default(), Way::default());
-        Trace { received, sent, rbio, wbio, bytes_before, has_failed_writes: false }
+        Trace { received, sent, rbio, wbio, has_failed_writes: false, awaits_certificate: false }
     }
 
     /// Whether all that went was followed, which the BIOs' own counts tell, and nothing is half
     /// done.
     pub(crate) fn check(&self, read: u64, written: u64) -> Result<(), Reason> {
-        let [read_before, written_before] = self.bytes_before;
-        let counts = [read.wrapping_sub(read_before), written.wrapping_sub(written_before)];
-        if counts != [self.received.follower.bytes, self.sent.follower.bytes] {
+        if [read, written] != [self.received.follower.bytes, self.sent.follower.bytes] {
             return Err(Reason::Untraced);
         }
         let are_between =
             [&self.received, &self.sent].iter().all(|way| way.follower.is_between_records());
-        if self.has_failed_writes || !are_between {
+        if self.has_failed_writes || self.awaits_certificate || !are_between {
             return Err(Reason::Unfinished);
         }
         Ok(())
+    }
+
+    /// The state that a handshake is about to leave, as SSL_state_string has it. After the first
+    /// handshake too a server can ask for a certificate (RFC 8446 4.6.2); an answer ends with a
+    /// Finished.
+    pub(crate) fn note_state(&mut self, state: &CStr) {
+        match state.to_bytes() {
+            b"TWCR" => self.awaits_certificate = true,
+            b"TRFIN" => self.awaits_certificate = false,
+            _ => {}
+        }
     }
 
     /// A line of the keylog: label, client random and secret.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::*;
-use openssl::ssl::{Ssl, SslContextBuilder, SslStream, SslVersion};
+use openssl::ssl::{Ssl, SslContextBuilder, SslStream, SslVerifyMode, SslVersion};
 use tls::{Native, Reason, Taken};
 
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -143,6 +143,20 @@ fn other_sessions_stay_and_say_why() {
     let (one, two) = tcp_pair();
     let (peer, ours) = shake_hands(one, two, &context, traced(&context), true);
     stays(Reason::NoRecord, peer, ours);
+}
+
+/// A client that has answered what it was asked for is as any other.
+#[test]
+fn sessions_with_certificates_of_clients_leave() {
+    for version in VERSIONS {
+        let mut ours = builder(version);
+        ours.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+        let peers = builder(version).build();
+        let (mut peer, ours) = connect(&peers, &ours.build(), true);
+        assert!(ours.ssl().peer_certificate().is_some());
+        let (mut session, _socket) = take_over(ours);
+        exchange(&mut peer, &mut session);
+    }
 }
 
 /// Secrets of KeyUpdates are noted too. Where it is the last record that brought new keys, nothing

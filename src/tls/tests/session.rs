@@ -317,6 +317,8 @@ fn the_former_owners_verification_is_not_called() {
         VERIFIED.fetch_add(1, Relaxed);
         false
     });
+    // It is not the last that is sent.
+    ours.write_all(b"101").expect("write");
     let (taken, _socket) = taken(ours, Vec::new());
     // The answer is awaited.
     let reason = if NATIVE { Reason::Unfinished } else { Reason::Off };
@@ -326,9 +328,9 @@ fn the_former_owners_verification_is_not_called() {
     STORED.store(0, Relaxed);
     session.write(b"asked", false).expect("write");
     flush(&mut session);
-    let mut got = [0; 5];
+    let mut got = [0; 8];
     peer.read_exact(&mut got).expect("read");
-    assert_eq!(&got, b"asked");
+    assert_eq!(&got, b"101asked");
     peer.write_all(b"answered").expect("write");
     read_exact(&mut session, b"answered");
     let called = (VERIFIED.load(Relaxed), STORED.load(Relaxed));
