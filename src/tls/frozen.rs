@@ -15,11 +15,24 @@ const FROZEN_VERSION: u8 = 1;
 /// What a frozen session takes when nothing is on its way.
 const FROZEN_BYTES: usize = 1 + Sender::FROZEN_BYTES + Receiver::FROZEN_BYTES + 3 + 3 * 8;
 
+/// The most that may be on its way in a session that goes to another process, in bytes: what
+/// carries it there has a bound.
+const MAX_ON_ITS_WAY_BYTES: usize = 32 * 1024;
+
 impl Native {
+    /// Whether [`freeze`](Self::freeze) succeeds: it has not failed, and little is on its way.
+    pub fn is_movable(&self) -> bool {
+        let has_failed = matches!(self.found, Some(Err(_))) || self.outgoing.check().is_err();
+        !has_failed && self.on_its_way() <= MAX_ON_ITS_WAY_BYTES
+    }
+
+    fn on_its_way(&self) -> usize {
+        self.ahead.len() + self.opened.len() - self.opened_read + self.outgoing.kept()
+    }
+
     /// How many bytes [`freeze`](Self::freeze) appends.
     pub fn frozen_bytes(&self) -> usize {
-        FROZEN_BYTES + self.ahead.len() + self.opened.len() - self.opened_read
-            + self.outgoing.kept()
+        FROZEN_BYTES + self.on_its_way()
     }
 
     /// Appends its state, secrets included: it is gone here. For [`thaw`](Self::thaw) in a process
@@ -28,9 +41,9 @@ impl Native {
     /// bytes as soon as they are sent.
     ///
     /// # Errors
-    /// The session, if it has failed: there is nothing to go on with.
+    /// The session, if it is not [movable](Self::is_movable).
     pub fn freeze(self: Box<Self>, out: &mut Vec<u8>) -> Result<(), Box<Self>> {
-        if matches!(self.found, Some(Err(_))) || self.outgoing.check().is_err() {
+        if !self.is_movable() {
             return Err(self);
         }
         out.reserve(self.frozen_bytes());

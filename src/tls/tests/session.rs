@@ -173,7 +173,8 @@ fn a_flood_of_key_updates_is_bounded() {
     let kept = session.kept();
     assert!(kept > 1 << 20);
     let mut error = None;
-    for _ in 0..100_000 {
+    // Until it is stopped, or what could be has long been.
+    for _ in 0..if NATIVE { 5_000 } else { 100_000 } {
         // SAFETY: a live SSL that this thread alone uses. That it cannot write is no matter.
         unsafe {
             raw::SSL_key_update(peer.ssl().as_raw(), KEY_UPDATE_REQUESTED);
