@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::ffi::c_int;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
@@ -143,6 +144,43 @@ fn other_sessions_stay_and_say_why() {
     let (one, two) = tcp_pair();
     let (peer, ours) = shake_hands(one, two, &context, traced(&context), true);
     stays(Reason::NoRecord, peer, ours);
+}
+
+/// What is set for records goes on being so: of the padding of TLS 1.3 (RFC 8446 5.4), and of small
+/// fragments (RFC 6066 4), native sessions know nothing.
+#[test]
+fn sessions_with_records_of_their_own_kind_stay() {
+    use foreign_types_shared::ForeignType as _;
+    unsafe extern "C" {
+        fn SSL_CTX_set_block_padding(ctx: *mut openssl_sys::SSL_CTX, size: usize) -> c_int;
+        fn SSL_CTX_set_tlsext_max_fragment_length(
+            ctx: *mut openssl_sys::SSL_CTX,
+            mode: u8,
+        ) -> c_int;
+    }
+    const FRAGMENTS_OF_4096_BYTES: u8 = 4;
+    for ours_is_server in [true, false] {
+        let ours = builder(SslVersion::TLS1_3).build();
+        // SAFETY: a live context that nobody else uses yet.
+        assert_eq!(unsafe { SSL_CTX_set_block_padding(ours.as_ptr(), 512) }, 1);
+        let peers = builder(SslVersion::TLS1_3).build();
+        let (peer, stream) = connect(&peers, &ours, ours_is_server);
+        stays(Reason::Unfinished, peer, stream);
+        // What the peer pads is read.
+        let (mut peer, stream) = connect(&ours, &peers, ours_is_server);
+        let (mut session, _socket) = take_over(stream);
+        exchange(&mut peer, &mut session);
+        for version in VERSIONS {
+            let context = builder(version).build();
+            // SAFETY: as above. It is the client that asks for it.
+            let done = unsafe {
+                SSL_CTX_set_tlsext_max_fragment_length(context.as_ptr(), FRAGMENTS_OF_4096_BYTES)
+            };
+            assert_eq!(done, 1);
+            let (peer, stream) = connect(&context, &context, ours_is_server);
+            stays(Reason::Suite, peer, stream);
+        }
+    }
 }
 
 /// A client that has answered what it was asked for is as any other.
