@@ -60,9 +60,10 @@ fn a_receiver_goes_on() {
     ];
     // Refused with a part of a message there.
     let interrupted = [(HANDSHAKE, vec![4, 0]), (DATA, vec![1]), (DATA, vec![2])];
+    let wrong = [(HANDSHAKE, vec![9]), (DATA, vec![1])];
     let lists = |version| match version {
-        Version::Tls12 => vec![&tls12[..]],
-        Version::Tls13 => vec![&tls13[..], &interrupted[..]],
+        Version::Tls12 => vec![&tls12[..], &wrong[..]],
+        Version::Tls13 => vec![&tls13[..], &interrupted[..], &wrong[..]],
     };
     for (version, suite, records) in common::sessions()
         .flat_map(|(version, suite)| lists(version).into_iter().map(move |l| (version, suite, l)))
@@ -244,5 +245,21 @@ fn parts_of_messages_are_those_that_can_have_come() {
         (tls12, server, [0; 4], 1, 0),
     ] {
         assert!(!thaws(version, role, head, have, body), "{head:?} {have} {body}");
+    }
+}
+
+#[test]
+fn counts_are_those_that_can_be() {
+    const COUNTS: usize = Receiver::FROZEN_BYTES - 4;
+    let thaws = |at: usize, count: u8| {
+        let peer = Direction::new(Version::Tls12, Suite::Aes128Gcm);
+        let mut frozen = Vec::new();
+        Receiver::new(peer.proved(), Role::Server).freeze(&mut frozen);
+        frozen[COUNTS + at] = count;
+        Receiver::thaw(&mut &frozen[..]).is_some()
+    };
+    for (at, most) in [32, 4, 4].into_iter().enumerate() {
+        assert!(thaws(at, most));
+        assert!(!thaws(at, most + 1) && !thaws(at, 255));
     }
 }
