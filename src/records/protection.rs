@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::crypto::{Crypto, CryptoError, OpenError};
 use crate::keys::{Keys, Secret};
-use crate::record::{DATA, HEADER_BYTES, VERSION, header};
+use crate::record::{DATA, HEADER_BYTES, header};
 use crate::suite::{IV_BYTES, Suite, TAG_BYTES, Version};
 
 /// The keys of one direction, and the number of the next record.
@@ -72,7 +72,6 @@ impl Protection {
         let mut aad = [0; 13];
         aad[..8].copy_from_slice(&number.to_be_bytes());
         aad[8..].copy_from_slice(&header(kind, length));
-        aad[9..11].copy_from_slice(&VERSION);
         aad
     }
 
