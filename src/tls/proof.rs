@@ -11,9 +11,9 @@ use crate::evp::Evp;
 use crate::follower::Follower;
 use crate::reason::Reason;
 
-/// How many records of earlier keys may be among those that were counted: what is on its way through
-/// OpenSSL's buffer (4096 bytes) when the keys of data are made.
-const MAX_MISCOUNTED: u64 = 32;
+/// How many records of earlier keys may be among those that were counted. With OpenSSL 3.0 there are
+/// none: it has sent all that has the old keys before it tells the new secret.
+const MAX_MISCOUNTED: u64 = 8;
 
 const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
