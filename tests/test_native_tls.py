@@ -304,7 +304,7 @@ def test_keys_are_logged(httpd, origins, client, certificate, monkeypatch, mpm):
 
 
 @pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
-def test_tunnels_outlive_their_children(site, client, certificate, mpm):  # noqa: F811
+def test_tunnels_outlive_their_children(site, client, certificate, mpm):
     one = site(mpm, NATIVE)
     before = relayed.figures(one.server)
     tunnels = []
@@ -329,7 +329,7 @@ def test_tunnels_outlive_their_children(site, client, certificate, mpm):  # noqa
 
 
 @pytest.mark.parametrize("mpm", ["event", "prefork"])
-def test_a_reload_changes_it_for_new_tunnels(site, client, certificate, monkeypatch, mpm):  # noqa: F811
+def test_a_reload_changes_it_for_new_tunnels(site, client, certificate, monkeypatch, mpm):
     monkeypatch.delenv("WSF_TLS", raising=False)
     one = site(mpm, NATIVE)
     server, talks = one.server, []

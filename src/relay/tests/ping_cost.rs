@@ -74,7 +74,7 @@ fn answer(mut peers: Vec<[TcpStream; 2]>) {
         let came = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), 64, -1) };
         for event in &events[..came.max(0) as usize] {
             let at = event.u64 as usize;
-            let (socket, is_client) = (&mut peers[at / 2][at % 2], at % 2 == 0);
+            let (socket, is_client) = (&mut peers[at / 2][at % 2], at.is_multiple_of(2));
             let mut buffer = [0; 64];
             let Ok(n) = socket.read(&mut buffer) else { return };
             if n == 0 {
