@@ -360,3 +360,60 @@ def test_back_end_that_goes_on_with_a_key_of_its_own(server, origins, client, ce
     talk.close()
 
 
+
+
+class Https:
+    """A TLS back end where a plain one is expected."""
+
+    def __init__(self, origin):
+        self.origin = origin
+
+    def url(self, _scheme):
+        return self.origin.url("https")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("count", [24, pytest.param(300, marks=pytest.mark.slow)])
+def test_children_of_prefork_share_a_process(site, backend, client, certificate, count):
+    """Their tunnels are sent to it, those with TLS on either side too."""
+    one = site("prefork", NATIVE, "SSLProxyEngine on", origin=Https(backend(tls=True)))
+    tunnels = []
+    for number in range(count):
+        talk = client(one.tls, certificate.client_context(VERSIONS[number % 2]))
+        assert talk.ask(http.handshake()).status == 101
+        talk.echoes()
+        tunnels.append(talk)
+    wait.until(lambda: one.count("Tunnels") == count, "they are relayed")
+    traffic = Traffic(tunnels[:8])
+    for _ in range(20):
+        one.server.reload()
+    wait.until(lambda: len(one.drains()) == 1, lambda: f"one drain process: {one.drains()}")
+    traffic.end()
+    for talk in tunnels:
+        talk.echoes(b"x" * 20_000)
+        talk.half_close()
+        assert talk.end() == "close_notify"
+        talk.close()
+    wait.until(lambda: not one.drains(), "it ends with its tunnels")
+    relayed.wait_figure(one.server, "Ended-closed", count)
+
+
+@pytest.mark.timeout(180)
+def test_what_stays_in_openssl_keeps_a_process_of_its_own(site, client, certificate):
+    """Beside those that are sent: nothing is lost where a child has both."""
+    one = site("event", f"{NATIVE}\nMaxConnectionsPerChild 8", "SSLCipherSuite ALL")
+    before, tunnels = relayed.figures(one.server), []
+    for number in range(24):
+        context = certificate.client_context("tls1.2")
+        context.set_ciphers(CBC if number % 3 else SUITES["tls1.2"][0])
+        talk = client(one.tls, context)
+        assert talk.ask(http.handshake()).status == 101
+        tunnels.append(talk.echoes())
+    wait.until(lambda: one.count("Tunnels") == len(tunnels), "they are relayed")
+    assert sessions(before, one.server) == {"native": 8, "suite": 16}
+    one.server.reload()
+    wait.until(lambda: len(one.drains()) >= 2, one.drains)
+    for talk in tunnels:
+        talk.echoes(b"x" * 20_000)
+        talk.close()
+    wait.until(lambda: not one.drains(), "drain processes end with their tunnels")

@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
     /// The tunnel, frozen at once.
     pub(crate) fn frozen(&self) -> Vec<u8> {
         let tunnel = self.make([nothing(), nothing()], Told::nobody());
-        tunnel.freeze().expect("it is plain, and not being ended")
+        tunnel.freeze().expect("it is plain, and not being ended").bytes().to_vec()
     }
 }
 

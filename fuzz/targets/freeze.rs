@@ -15,7 +15,7 @@ pub fn run(mut data: &[u8]) {
         Tunnel::thaw(&frozen, client, backend, Box::new(record)).expect("what was frozen")
     };
     let again = thawed([nothing(), nothing()], Told::nobody()).freeze().expect("as before");
-    assert!(same_state(&again, &frozen), "it is frozen as it was");
+    assert!(same_state(again.bytes(), &frozen), "it is frozen as it was");
 
     let later = if is_of_client { [data, b""] } else { [b"", data] };
     let gone_on = carry(later, thawed);

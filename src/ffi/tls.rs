@@ -4,12 +4,13 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 
 use messages::LacksFunction;
 use once_cell::sync::OnceCell;
-use tls::{Context, Library, Ssl, Taken};
+use relay::Tls;
+use tls::{Context, Library, Native, Ssl, Taken};
 
 use super::connection::Connection;
 use super::guard::guard;
@@ -198,6 +199,24 @@ pub(super) fn let_go(c: Connection<'_>) {
             });
         }
     }
+}
+
+/// The session that another process froze, which had left OpenSSL there, of the front of `frozen`, which is
+/// what remains. `None` if these are not its bytes. Asks nothing of httpd.
+///
+/// # Safety
+/// `fd` is a copy of its descriptor, and open for as long as the session lives.
+pub(crate) unsafe fn thaw(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<dyn Tls>> {
+    /// Where the configuration has changed, and this process's own sessions stay in OpenSSL.
+    static OF_OTHERS: OnceCell<Option<&'static Context>> = OnceCell::new();
+    let openssl = openssl()?;
+    let context = match openssl.context.why_not_native() {
+        None => Some(openssl.context),
+        Some(_) => *OF_OTHERS.get_or_init(|| Context::with_native(openssl.library).ok()),
+    };
+    // SAFETY: by the caller.
+    let session = unsafe { Native::thaw(context?, frozen, fd.as_raw_fd()) }?;
+    Some(Box::new(session))
 }
 
 /// A reference to an SSL that keeps it alive when its connection is closed.

@@ -1,21 +1,22 @@
 //! Where children leave few tunnels each, as those of prefork do, one drain process of their
-//! generation collects the plain ones: they come to it through a queue that the parent made. Who
-//! that is, and that none is left in the queue, is settled in src/shared/role.rs.
+//! generation collects those that can be sent, which are all but those with a TLS session in
+//! OpenSSL: they come to it through a queue that the parent made. Who that is, and that none is
+//! left in the queue, is settled in src/shared/role.rs.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use messages::{NoRoom, OtherVersion};
+use messages::{NoRoom, NotReleased, OtherVersion};
 use os::fdpass::{self, MESSAGE};
 use os::{descriptors, poll};
-use relay::Tunnel;
+use relay::{Frozen, Record, Tls, Tunnel};
 use shared::{Message, Sent, Slot};
 
 use crate::processes::memory::{self, shared};
 use crate::processes::record::TunnelRecord;
 
-/// A child with more plain tunnels than this keeps them together, in a process of their own.
+/// A child with more such tunnels than this keeps them together, in a process of their own.
 const MAX_TUNNELS_TO_SEND: usize = 128;
 /// How long a child waits for room in the queue, in all.
 const QUEUE_WAIT: Duration = Duration::from_secs(1);
@@ -60,18 +61,18 @@ pub(super) fn most() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(MAX_QUEUED)
 }
 
-/// Leaves the plain tunnels of a child that ends to the process that collects. Returns the
+/// Leaves the tunnels that can be sent of a child that ends to the process that collects. Returns the
 /// tunnels that need a process of their own, and the claim if that process is to collect.
 pub(super) fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) {
     let usable = shared().filter(|_| slot.is_shared() && most() > 0);
     let queue = usable.and_then(|shared| Some((shared, memory::queue()?)));
     let Some((shared, [receive, send])) = queue else { return (tunnels, None) };
-    let plain = tunnels.iter().filter(|tunnel| tunnel.is_plain()).count();
-    if plain == 0 {
+    let movable = tunnels.iter().filter(|tunnel| tunnel.is_movable()).count();
+    if movable == 0 {
         return (tunnels, None);
     }
     let mut tunnels = tunnels;
-    let role = shared.leave(plain <= MAX_TUNNELS_TO_SEND, |pid| {
+    let role = shared.leave(movable <= MAX_TUNNELS_TO_SEND, |pid| {
         let before = tunnels.len();
         let to = shared.slot_of(pid).unwrap_or(slot);
         tunnels = send_all(send, std::mem::take(&mut tunnels), slot, to);
@@ -89,18 +90,57 @@ fn send_all(queue: BorrowedFd<'_>, tunnels: Vec<Tunnel>, from: &Slot, to: &Slot)
         // This process may end before the other has the message, and what is counted in its slot
         // ends with it.
         count_in(&mut tunnel, to);
-        let message = if room { message(&mut tunnel) } else { None };
-        let sent = message.is_some_and(|message| {
-            room = send(queue, &message, &tunnel, until).is_ok();
-            failpoint::step!("collector.sent");
-            room
-        });
-        if !sent {
+        let left = match freeze(tunnel, room) {
+            Ok(frozen) => send_one(queue, frozen, until, &mut room),
+            Err(tunnel) => Some(tunnel),
+        };
+        if let Some(mut tunnel) = left {
             count_in(&mut tunnel, from);
             rest.push(tunnel);
         }
     }
     rest
+}
+
+/// The tunnel as it can go, if there is `room` for it.
+#[expect(clippy::result_large_err, reason = "the tunnel is given back, not lost")]
+fn freeze(tunnel: Tunnel, room: bool) -> Result<Frozen, Tunnel> {
+    if !room || failpoint::check!("collector.freeze").is_err() {
+        return Err(tunnel);
+    }
+    tunnel.freeze()
+}
+
+/// Sends one. Returns the tunnel if it did not go.
+fn send_one(
+    queue: BorrowedFd<'_>,
+    frozen: Frozen,
+    until: Instant,
+    room: &mut bool,
+) -> Option<Tunnel> {
+    if let Some(mut message) = message(&frozen) {
+        *room = send(queue, &message, &frozen, until).is_ok();
+        tls::wipe(&mut message);
+        failpoint::step!("collector.sent");
+        if *room {
+            return None;
+        }
+    }
+    frozen.thaw(&thaw_tls).map_err(lost).ok()
+}
+
+/// The session of a side that was frozen.
+fn thaw_tls(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<dyn Tls>> {
+    // SAFETY: whoever thaws a tunnel has copies of its descriptors, which it keeps open for as long as
+    // the sessions.
+    unsafe { crate::ffi::tls::thaw(frozen, fd) }
+}
+
+/// It has neither gone nor can it go on. A fault of the program.
+fn lost(mut record: Box<dyn Record>) {
+    if let Some(record) = (*record).as_any_mut().downcast_mut::<TunnelRecord>() {
+        record.lost(&NotReleased);
+    }
 }
 
 fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
@@ -109,7 +149,7 @@ fn count_in(tunnel: &mut Tunnel, slot: &Slot) {
     }
 }
 
-fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Tunnel, until: Instant) -> io::Result<()> {
+fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Frozen, until: Instant) -> io::Result<()> {
     failpoint::check!("collector.send")?;
     loop {
         match fdpass::send(queue, message, tunnel.descriptors()) {
@@ -125,12 +165,14 @@ fn send(queue: BorrowedFd<'_>, message: &[u8], tunnel: &Tunnel, until: Instant) 
     }
 }
 
-/// A tunnel as a message. `None` if it cannot go like that.
-fn message(tunnel: &mut Tunnel) -> Option<Vec<u8>> {
-    failpoint::check!("collector.freeze").ok()?;
-    let frozen = tunnel.freeze()?;
-    let message = tunnel.record::<TunnelRecord>()?.message(&frozen).encode()?;
-    (message.len() <= MESSAGE).then_some(message)
+/// A tunnel as a message, which has the secrets of its TLS. `None` if it is too long.
+fn message(frozen: &Frozen) -> Option<Vec<u8>> {
+    let mut message = frozen.record::<TunnelRecord>()?.message(frozen.bytes()).encode()?;
+    if message.len() > MESSAGE {
+        tls::wipe(&mut message);
+        return None;
+    }
+    Some(message)
 }
 
 /// What came through the queue.
@@ -159,9 +201,10 @@ pub(super) fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item
         let is_whole = failpoint::check!("collector.thaw").is_ok();
         let came = buffer.get(..length).filter(|_| is_whole);
         let tunnel = came.and_then(Message::decode).and_then(|message| {
-            let record = TunnelRecord::thaw(&message, slot);
-            Tunnel::thaw(message.frozen, client, backend, Box::new(record))
+            let record = Box::new(TunnelRecord::thaw(&message, slot));
+            Tunnel::thaw_with(message.frozen, client, backend, record, &thaw_tls)
         });
+        tls::wipe(buffer.get_mut(..length).unwrap_or_default());
         Some(tunnel.map_or_else(|| Received::Lost(OtherVersion.to_string()), Received::Tunnel))
     })
 }

@@ -50,7 +50,7 @@ pub use budget::Budget;
 pub use close::Close;
 pub use end::{AsAny, By, End, Ending, Order, Progress, Record};
 pub use frames::Tracker;
-pub use freeze::FROZEN_VERSION;
+pub use freeze::{FROZEN_VERSION, Frozen, ThawTls};
 pub use guard::{Breach, Guard, Refused};
 pub use inline::end_inline;
 pub use keepalive::KeepAlive;

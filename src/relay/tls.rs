@@ -42,6 +42,18 @@ pub trait Tls: Send {
     /// Bytes of ciphertext kept.
     fn kept(&self) -> usize;
 
+    /// How many bytes [`freeze`](Self::freeze) appends. `None` for a session that cannot go to another
+    /// process so.
+    fn frozen_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Appends its state, secrets included, for a process that gets a copy of the descriptor: it is gone
+    /// here. Called only if [`frozen_bytes`](Self::frozen_bytes) says how many bytes that are, with room for them.
+    fn freeze(self: Box<Self>, out: &mut Vec<u8>) {
+        let _ = out;
+    }
+
     /// Writes close_notify, once; nothing can be written afterwards, and a FIN follows at once.
     ///
     /// # Errors

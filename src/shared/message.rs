@@ -7,6 +7,9 @@ use crate::tunnel_entry::TunnelEntry;
 /// What a message begins with.
 const MAGIC: [u8; 4] = *b"WSFT";
 
+/// More than all takes that does not depend on the tunnel.
+const MAX_FIXED_BYTES: usize = 256;
+
 /// A tunnel that changes its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -35,7 +38,10 @@ impl<'a> Message<'a> {
     /// As bytes. `None` if it is too long for that.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).ok().map(u32::to_le_bytes);
-        let mut bytes = MAGIC.to_vec();
+        // They do not move: what they leave behind may have secrets.
+        let parts = self.frozen.len() + self.label.len() + self.access_lines.len();
+        let mut bytes = Vec::with_capacity(parts + MAX_FIXED_BYTES);
+        bytes.extend(MAGIC);
         bytes.extend(Self::VERSION.to_le_bytes());
         bytes.extend(length(self.frozen)?);
         bytes.extend(self.frozen);

@@ -327,6 +327,15 @@ impl Tls for Native {
         self.outgoing.kept()
     }
 
+    fn frozen_bytes(&self) -> Option<usize> {
+        self.is_movable().then(|| Native::frozen_bytes(self))
+    }
+
+    fn freeze(self: Box<Self>, out: &mut Vec<u8>) {
+        // One that cannot be was not asked.
+        drop(Native::freeze(self, out));
+    }
+
     fn close(&mut self) -> io::Result<()> {
         if self.closed {
             return Ok(());

@@ -18,8 +18,8 @@ impl Flow {
     pub(crate) const FROZEN_BYTES: usize =
         1 + 8 + Tracker::FROZEN_BYTES + 1 + Guard::FROZEN_BYTES + Pace::FROZEN_BYTES + 8;
 
-    /// Its state as bytes. Without TLS: what that keeps is not among them. What is in a pipe
-    /// neither: see [`gather`](Self::gather).
+    /// Its state as bytes. What TLS keeps is not among them; what is in a pipe neither: see
+    /// [`gather`](Self::gather).
     pub(crate) fn freeze(&self, out: &mut Vec<u8>) {
         out.push(match self.stage {
             Stage::Open => 0,

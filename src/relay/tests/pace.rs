@@ -266,13 +266,14 @@ fn neither_silence_nor_a_missing_pong_ends_it() {
 
 /// The same tunnel, as another process would have it.
 fn refrozen(mut tunnel: Tunnel) -> Tunnel {
-    let frozen = tunnel.freeze().expect("a plain tunnel");
-    let [client, backend] =
-        tunnel.descriptors().map(|fd| -> OwnedFd { fd.try_clone_to_owned().expect("dup") });
     let (nobody, _) = record();
     let record = tunnel.replace_record(nobody);
-    drop(tunnel);
-    Tunnel::thaw(&frozen, client, backend, record).expect("what was frozen")
+    let frozen = tunnel.freeze().expect("a plain tunnel");
+    let [client, backend] =
+        frozen.descriptors().map(|fd| -> OwnedFd { fd.try_clone_to_owned().expect("dup") });
+    let bytes = frozen.bytes().to_vec();
+    drop(frozen);
+    Tunnel::thaw(&bytes, client, backend, record).expect("what was frozen")
 }
 
 /// Neither are bytes lost, nor does what may come at once come again.

@@ -76,12 +76,6 @@ impl Record for Teller {
     }
 }
 
-struct Nobody;
-
-impl Record for Nobody {
-    fn ended(&mut self, _: &End) {}
-}
-
 /// One end of a tunnel: the peer, and the relay's socket to it.
 struct Peer {
     socket: usize,
@@ -953,10 +947,26 @@ fn is_close(bytes: &[u8], is_masked: bool) -> bool {
 
 /// The same tunnel, as another process would have it, if it can go there.
 fn refrozen(mut tunnel: Tunnel) -> Tunnel {
-    let Some(frozen) = tunnel.freeze() else { return tunnel };
-    let [client, backend] =
-        tunnel.descriptors().map(|fd| -> OwnedFd { fd.try_clone_to_owned().expect("dup") });
     let record = tunnel.replace_record(Box::new(Nobody));
-    drop(tunnel);
-    Tunnel::thaw(&frozen, client, backend, record).expect("what was frozen")
+    match tunnel.freeze() {
+        Ok(frozen) => {
+            let [client, backend] =
+                frozen.descriptors().map(|fd| -> OwnedFd { fd.try_clone_to_owned().expect("dup") });
+            let bytes = frozen.bytes().to_vec();
+            drop(frozen);
+            Tunnel::thaw_with(&bytes, client, backend, record, &toy_tls::thaw)
+                .expect("what was frozen")
+        }
+        Err(mut tunnel) => {
+            tunnel.replace_record(record);
+            tunnel
+        }
+    }
+}
+
+/// The record of a tunnel that is about to have another one.
+struct Nobody;
+
+impl Record for Nobody {
+    fn ended(&mut self, _: &End) {}
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::io::{self, Read};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -53,6 +53,18 @@ pub(crate) fn open(from: &mut VecDeque<u8>) -> Option<Record> {
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
     Some(Record::Body(body))
+}
+
+/// The session that was frozen, on a copy of its descriptor.
+pub(crate) fn thaw(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<dyn Tls>> {
+    let (bytes, rest) = frozen.split_first_chunk()?;
+    *frozen = rest;
+    // SAFETY: what `freeze` left there, which each test thaws once.
+    let mut toy = unsafe {
+        Box::from_raw(std::ptr::with_exposed_provenance_mut::<Toy>(usize::from_le_bytes(*bytes)))
+    };
+    toy.fd = fd.as_raw_fd();
+    Some(toy)
 }
 
 /// A session of the relay's.
@@ -179,6 +191,15 @@ impl Tls for Toy {
 
     fn kept(&self) -> usize {
         self.kept.len()
+    }
+
+    fn frozen_bytes(&self) -> Option<usize> {
+        Some(size_of::<usize>())
+    }
+
+    /// The test's process stays the same: the bytes say where it is.
+    fn freeze(self: Box<Self>, out: &mut Vec<u8>) {
+        out.extend(Box::into_raw(self).expose_provenance().to_le_bytes());
     }
 
     fn close(&mut self) -> io::Result<()> {
