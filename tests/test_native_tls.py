@@ -263,15 +263,16 @@ def test_sessions_stay_where_it_is_not_set(httpd, origins, client, certificate, 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("mpm", ["event", "prefork"])
-def test_virtual_hosts_by_name(httpd, origins, client, certificate, mpm, version):
-    """The name that the client asks for brings its session the SSL_CTX of another virtual host."""
+@pytest.mark.parametrize(("mpm", "place"), [("event", 0), ("event", 1), ("prefork", 1)])
+def test_virtual_hosts_by_name(httpd, origins, client, certificate, mpm, place, version):
+    """A handshake begins with the SSL_CTX of the first. The name that the client asks for brings its session another."""
     server = httpd(mpm=mpm)
     server.directives(NATIVE)
-    text = f'WSForward On\nWSForwardRelay On\nProxyPass "/" "{origins["tcp"].url("http")}"'
-    # The first, for clients that ask for no name that is known.
-    port = server.vhost("", tls=True)
-    second = config.vhost(f"127.0.0.1:{port}", f"ServerName localhost\n{text}", certificate)
+    found = f'ServerName localhost\nWSForward On\nWSForwardRelay On\nProxyPass "/" "{origins["tcp"].url("http")}"'
+    texts = ["", ""]
+    texts[place] = found
+    port = server.vhost(texts[0], tls=True)
+    second = config.vhost(f"127.0.0.1:{port}", texts[1], certificate)
     server.directives(re.sub(r"(?m)^Listen .*\n", "", second))
     server.ports = {"tls": port}
     server.start()
