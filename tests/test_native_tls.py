@@ -190,7 +190,9 @@ def test_key_update_before_the_request(server, records):
     raw.send(http.handshake())
     assert talk.read_head().status == 101
     relayed.wait_figure(server, "Tunnels", 1)
-    assert sessions(before, server) == {"native": 1}
+    # OpenSSL 1.1.1 does not tell the secret that follows: the session stays, and works.
+    is_told = "OpenSSL/1.1.1" not in server.status()["ServerVersion"]
+    assert sessions(before, server) == {"native" if is_told else "unproved": 1}
     raw.send(FRAME)
     assert talk.read_frame().payload == b"after"
     talk.close()
@@ -206,7 +208,7 @@ def test_key_update_at_the_hand_over(server, records):
     assert talk.read_head().status == 101
     relayed.wait_figure(server, "Tunnels", 1)
     found = sessions(before, server)
-    assert found in ({"unproved": 1}, {"no-record": 1}, {"native": 1}), found
+    assert found in ({"unproved": 1}, {"unfinished": 1}, {"no-record": 1}, {"native": 1}), found
     raw.send(FRAME)
     assert talk.read_frame().payload == b"after"
     talk.close()
