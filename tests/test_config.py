@@ -445,7 +445,7 @@ def test_log_lines_name_the_module_and_the_client_once(httpd, backend, client):
 
 def directives():
     """The directives that the module has, by its source."""
-    found = re.findall(r'name: c"(WSForward\w*)"', (paths.ROOT / "src/config.rs").read_text())
+    found = re.findall(r'name: c"(WSForward\w*)"', (paths.ROOT / "src/config/directives.rs").read_text())
     assert len(found) >= 12
     return found
 

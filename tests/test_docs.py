@@ -27,7 +27,7 @@ def without_code(page):
 
 #: The source of each directive's entry.
 DIRECTIVES = {
-    entry.split('"')[0]: entry for entry in read("src/config.rs").split('name: c"')[1:] if entry.startswith("WSForward")
+    entry.split('"')[0]: entry for entry in read("src/config/directives.rs").split('name: c"')[1:] if entry.startswith("WSForward")
 }
 CONTEXTS = {
     "Override": "server config, virtual host, directory, .htaccess",
