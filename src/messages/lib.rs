@@ -142,6 +142,7 @@ messages! {
     TunnelLost(203) Error { tunnel, why } "tunnel {tunnel} lost: {why}" {
         TlsNotTaken { error } "its TLS was not taken over: {error}";
         NotReleased "httpd did not release both of its sides";
+        NeitherSentNorKept "it could neither be sent to another process nor go on in its own";
     }
 
     OthersTunnelLost(203) Error { why } "a tunnel of another child lost: {why}" {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use messages::{NoRoom, NotReleased, OtherVersion};
+use messages::{NeitherSentNorKept, NoRoom, OtherVersion};
 use os::fdpass::{self, MESSAGE};
 use os::{descriptors, poll};
 use relay::{Frozen, Record, Tls, Tunnel};
@@ -139,7 +139,7 @@ fn thaw_tls(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<dyn Tls>> {
 /// It has neither gone nor can it go on. A fault of the program.
 fn lost(mut record: Box<dyn Record>) {
     if let Some(record) = (*record).as_any_mut().downcast_mut::<TunnelRecord>() {
-        record.lost(&NotReleased);
+        record.lost(&NeitherSentNorKept);
     }
 }
 
