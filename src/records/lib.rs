@@ -34,7 +34,7 @@ pub use alert::Alert;
 pub use crypto::{Crypto, CryptoError, OpenError};
 pub use error::{Fatal, Reason, SealError};
 pub use keys::{Keys, Secret, wipe};
-pub use proof::{ProofError, Proved, TrafficKeys};
+pub use proof::{Opened, ProofError, Proved, TrafficKeys};
 pub use receiver::{Content, Receiver};
 pub use record::{HEADER_BYTES, MAX_RECORD_BYTES, MAX_TEXT_BYTES, record_bytes};
 pub use sender::Sender;

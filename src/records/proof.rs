@@ -1,11 +1,11 @@
 //! What shows that keys and numbers are those of a direction.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use crate::crypto::{Crypto, CryptoError, OpenError};
-use crate::keys::{Keys, Secret};
+use crate::keys::{Keys, Secret, wipe};
 use crate::protection::Protection;
-use crate::record::record_bytes;
+use crate::record::{DATA, HANDSHAKE, HEADER_BYTES, record_bytes, without_padding};
 use crate::suite::{Suite, Version};
 
 /// What may be the keys of one direction.
@@ -18,6 +18,38 @@ pub struct TrafficKeys(Protection);
 pub struct Proved {
     pub(crate) protection: Protection,
     pub(crate) explicit_nonce: u64,
+}
+
+/// The record that proved it, opened. It is overwritten when it goes.
+pub struct Opened {
+    record: Vec<u8>,
+    kind: u8,
+    /// Where the text is.
+    place: Range<usize>,
+    padding: usize,
+}
+
+impl Opened {
+    /// Whether it has data.
+    pub fn is_data(&self) -> bool {
+        self.kind == DATA
+    }
+
+    /// Its text, if that is of handshake messages.
+    pub fn messages(&self) -> Option<&[u8]> {
+        (self.kind == HANDSHAKE).then(|| &self.record[self.place.clone()])
+    }
+
+    /// Whether it is longer than its text needs (RFC 8446 5.4).
+    pub fn is_padded(&self) -> bool {
+        self.padding > 0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        wipe(&mut self.record);
+    }
 }
 
 /// Why nothing is proved.
@@ -49,7 +81,8 @@ impl TrafficKeys {
     }
 
     /// Looks which of `numbers` the record `last` has, which was the last one of the direction. Each
-    /// number costs a decryption. `last` is the whole record; it may be of any content.
+    /// number costs a decryption. `last` is the whole record; it may be of any content, which is
+    /// returned.
     ///
     /// # Errors
     /// `Wrong` if it has none of them: then the keys are of another connection, direction or
@@ -59,26 +92,30 @@ impl TrafficKeys {
         crypto: &C,
         last: &[u8],
         numbers: RangeInclusive<u64>,
-    ) -> Result<Proved, ProofError> {
+    ) -> Result<(Proved, Opened), ProofError> {
         let version = self.0.version();
         if record_bytes(version, last) != Ok(Some(last.len())) {
             return Err(ProofError::Wrong);
         }
-        let mut record = last.to_vec();
+        let record = last.to_vec();
+        let mut opened = Opened { record, kind: last[0], place: 0..0, padding: 0 };
         for number in numbers {
             // What a failed attempt leaves is not what was there.
-            record.copy_from_slice(last);
-            let opened = self.0.open(crypto, number, &mut record);
-            match opened {
-                Err(OpenError::Forged) => {}
+            opened.record.copy_from_slice(last);
+            opened.place = match self.0.open(crypto, number, &mut opened.record) {
+                Err(OpenError::Forged) => continue,
                 Err(OpenError::Crypto) => return Err(ProofError::Crypto),
-                Ok(_) => {
-                    crate::keys::wipe(&mut record);
-                    let explicit = self.explicit_nonce(version, last);
-                    let next = number.checked_add(1).ok_or(ProofError::Wrong)?;
-                    return Ok(self.assume(next, explicit.wrapping_add(1)));
-                }
+                Ok(place) => place,
+            };
+            if version == Version::Tls13 {
+                let sealed = opened.place.end;
+                let inner = without_padding(&opened.record, opened.place.clone());
+                (opened.kind, opened.place) = inner.map_err(|_| ProofError::Wrong)?;
+                opened.padding = sealed - opened.place.end - 1;
             }
+            let explicit = self.explicit_nonce(version, last);
+            let next = number.checked_add(1).ok_or(ProofError::Wrong)?;
+            return Ok((self.assume(next, explicit.wrapping_add(1)), opened));
         }
         Err(ProofError::Wrong)
     }
@@ -86,7 +123,7 @@ impl TrafficKeys {
     /// The explicit nonce of a whole record (RFC 5288 3); 0 if it has none.
     fn explicit_nonce(&self, version: Version, record: &[u8]) -> u64 {
         let bytes = self.0.suite.explicit_nonce_bytes(version);
-        let explicit = record.get(crate::record::HEADER_BYTES..).and_then(|body| body.get(..bytes));
+        let explicit = record.get(HEADER_BYTES..).and_then(|body| body.get(..bytes));
         explicit.and_then(|part| part.try_into().ok()).map_or(0, u64::from_be_bytes)
     }
 

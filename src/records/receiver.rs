@@ -8,7 +8,7 @@ use crate::error::{Fatal, Reason};
 use crate::messages::{Asked, Messages};
 use crate::proof::Proved;
 use crate::protection::Protection;
-use crate::record::{ALERT, DATA, HANDSHAKE, MAX_TEXT_BYTES, record_bytes};
+use crate::record::{ALERT, DATA, HANDSHAKE, MAX_TEXT_BYTES, record_bytes, without_padding};
 use crate::suite::{Role, Version};
 
 /// The most records without data in a row, as OpenSSL has it (MAX_EMPTY_RECORDS).
@@ -229,17 +229,4 @@ impl Receiver {
         }
         Ok(Content::Nothing)
     }
-}
-
-/// RFC 8446 5.4: the type is the last byte that is not 0.
-fn without_padding(record: &[u8], place: Range<usize>) -> Result<(u8, Range<usize>), Fatal> {
-    let text = &record[place.clone()];
-    // RFC 8446 5.4: the limit holds with the padding.
-    if text.len() > MAX_TEXT_BYTES + 1 {
-        return Err(Fatal::new(Alert::RECORD_OVERFLOW, Reason::RecordTooLong));
-    }
-    let Some(last) = text.iter().rposition(|byte| *byte != 0) else {
-        return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, Reason::NoContentType));
-    };
-    Ok((text[last], place.start..place.start + last))
 }

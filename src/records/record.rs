@@ -1,5 +1,7 @@
 //! How a record begins, and how long it may be.
 
+use std::ops::Range;
+
 use crate::alert::Alert;
 use crate::error::{Fatal, Reason};
 use crate::suite::{TAG_BYTES, Version};
@@ -68,4 +70,21 @@ fn check_type(version: Version, kind: u8) -> Result<(), Fatal> {
         _ => Reason::RecordType,
     };
     Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, reason))
+}
+
+/// The type of what was opened at `place` in TLS 1.3, which is the last byte that is not 0, and where
+/// its text is (RFC 8446 5.4).
+pub(crate) fn without_padding(
+    record: &[u8],
+    place: Range<usize>,
+) -> Result<(u8, Range<usize>), Fatal> {
+    let text = &record[place.clone()];
+    // RFC 8446 5.4: the limit holds with the padding.
+    if text.len() > MAX_TEXT_BYTES + 1 {
+        return Err(Fatal::new(Alert::RECORD_OVERFLOW, Reason::RecordTooLong));
+    }
+    let Some(last) = text.iter().rposition(|byte| *byte != 0) else {
+        return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, Reason::NoContentType));
+    };
+    Ok((text[last], place.start..place.start + last))
 }

@@ -70,7 +70,8 @@ impl Follower {
     /// Records that come are of new keys, except for a few that are on their way.
     pub(crate) fn new_keys(&mut self) {
         self.count = 0;
-        self.last.clear();
+        // What the handshake had, certificates above all, is larger than what follows.
+        self.last = Vec::new();
         self.is_kept = false;
     }
 
@@ -132,6 +133,9 @@ mod tests {
             assert_eq!(follower.last.capacity(), 0);
             follower.new_keys();
             assert_eq!((follower.count(), follower.last()), (0, None));
+            follower.follow(&record(23, 100));
+            follower.new_keys();
+            assert_eq!(follower.last.capacity(), 0);
         }
     }
 }

@@ -107,9 +107,7 @@ fn prove(
         }
         Version::Tls12 => facts.key_block(session, algorithms)?,
     };
-    let prove = |direction, keys, way: &Way| {
-        proof::prove(&evp, facts.version, keys, (direction, &way.follower))
-    };
+    let prove = |direction, keys, way: &Way| proof::prove(&evp, keys, (direction, &way.follower));
     let received = prove(Direction::Received, received, &trace.received)?;
     let sent = prove(Direction::Sent, sent, &trace.sent)?;
     Ok((Receiver::new(received, facts.role), Sender::new(sent)))

@@ -3,23 +3,11 @@
 use std::fmt;
 
 macro_rules! reasons {
-    ($($name:ident $short:literal $text:literal;)*) => {
+    ($($name:ident $text:literal;)*) => {
         /// Why a session did not leave OpenSSL, see [`take_over`](crate::take_over).
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Reason {
             $(#[doc = concat!($text, ".")] $name,)*
-        }
-
-        impl Reason {
-            /// All of them.
-            pub const ALL: &[Reason] = &[$(Reason::$name,)*];
-
-            /// A name for counters: lower case letters and hyphens.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Reason::$name => $short,)*
-                }
-            }
         }
 
         impl fmt::Display for Reason {
@@ -33,14 +21,14 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Off "off" "native sessions are off, or this OpenSSL does not allow them";
-    Untraced "untraced" "its handshake was not followed";
-    Version "version" "its TLS version is neither 1.2 nor 1.3";
-    Suite "suite" "its cipher is neither AES-GCM nor ChaCha20-Poly1305, or it has an extension that changes records";
-    Unfinished "unfinished" "a TLS record or message has come or gone only in part";
-    Ended "ended" "the peer has ended it";
-    NoRecord "no-record" "a direction has had no record yet";
-    LargeRecord "large-record" "the last record of a direction was too large to be kept";
-    Unproved "unproved" "the keys that are known do not open the last records";
-    Failed "failed" "OpenSSL failed";
+    Off "native sessions are off, or this OpenSSL does not allow them";
+    Untraced "its handshake was not followed";
+    Version "its TLS version is neither 1.2 nor 1.3";
+    Suite "its cipher is neither AES-GCM nor ChaCha20-Poly1305, or it has an extension that changes records";
+    Unfinished "a TLS record or message has come or gone only in part";
+    Ended "the peer has ended it";
+    NoRecord "a direction has had no record yet";
+    LargeRecord "the last record of a direction was too large to be kept";
+    Unproved "the keys that are known do not open the last records";
+    Failed "OpenSSL failed";
 }

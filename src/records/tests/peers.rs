@@ -317,7 +317,7 @@ fn the_last_record_tells_the_number() {
         session.sender.seal_data(&Ring, b"first", &mut Vec::new()).expect("sealed");
         session.sender.seal_data(&Ring, b"second", &mut last).expect("sealed");
         // Another sender goes on behind it.
-        let next = session.sent.keys().prove(&Ring, &last, 0..=8).expect("proved");
+        let next = session.sent.keys().prove(&Ring, &last, 0..=8).expect("proved").0;
         let mut here = Vec::new();
         session.sender.seal_data(&Ring, b"third", &mut here).expect("sealed");
         let mut there = Vec::new();

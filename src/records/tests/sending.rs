@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use common::{Direction, Ring};
 use records::{
@@ -185,18 +186,10 @@ fn nothing_comes_behind_the_end() {
     }
 }
 
-/// Fails from its second call on.
-struct Failing(Cell<usize>);
+/// Ring, which first asks whether it works, and says for which keys.
+struct Asking<F>(F);
 
-impl Failing {
-    fn next(&self) -> Result<(), CryptoError> {
-        let left = self.0.get().checked_sub(1).ok_or(CryptoError)?;
-        self.0.set(left);
-        Ok(())
-    }
-}
-
-impl Crypto for Failing {
+impl<F: Fn(Option<&Keys>) -> Result<(), CryptoError>> Crypto for Asking<F> {
     fn seal(
         &self,
         suite: Suite,
@@ -205,7 +198,7 @@ impl Crypto for Failing {
         aad: &[u8],
         text: &mut [u8],
     ) -> Result<[u8; 16], CryptoError> {
-        self.next()?;
+        self.0(Some(keys))?;
         Ring.seal(suite, keys, nonce, aad, text)
     }
 
@@ -218,7 +211,7 @@ impl Crypto for Failing {
         text: &mut [u8],
         tag: &[u8; 16],
     ) -> Result<(), OpenError> {
-        self.next()?;
+        self.0(Some(keys))?;
         Ring.open(suite, keys, nonce, aad, text, tag)
     }
 
@@ -229,9 +222,18 @@ impl Crypto for Failing {
         label: &str,
         out: &mut [u8],
     ) -> Result<(), CryptoError> {
-        self.next()?;
+        self.0(None)?;
         Ring.expand_label(suite, secret, label, out)
     }
+}
+
+/// Fails after so many calls.
+fn failing(works: usize) -> impl Crypto {
+    let left = Cell::new(works);
+    Asking(move |_: Option<&Keys>| {
+        left.set(left.get().checked_sub(1).ok_or(CryptoError)?);
+        Ok(())
+    })
 }
 
 /// What could not be encrypted does not go out, and what comes next neither.
@@ -240,7 +242,7 @@ fn a_library_that_fails_is_the_end() {
     for (version, suite) in common::sessions() {
         let (mut sender, mut peer) = pair(version, suite);
         let mut out = Vec::new();
-        let crypto = Failing(Cell::new(1));
+        let crypto = failing(1);
         let sealed = sender.seal_data(&crypto, &[7; 20_000], &mut out);
         assert_eq!(sealed, Err(SealError::Crypto));
         assert_eq!(peer.open_all(&out), [(DATA, vec![7; 16_384])]);
@@ -250,12 +252,12 @@ fn a_library_that_fails_is_the_end() {
 
         let mut receiver = Receiver::new(peer.proved(), Role::Server);
         let mut record = peer.seal(DATA, b"text");
-        let fatal = receiver.open(&Failing(Cell::new(0)), &mut record).expect_err("failed");
+        let fatal = receiver.open(&failing(0), &mut record).expect_err("failed");
         assert_eq!(fatal.alert, Some(Alert::INTERNAL_ERROR));
         assert_eq!(fatal.to_string(), "the TLS library failed");
         let mut record = peer.seal(DATA, b"text");
         assert!(receiver.open(&Ring, &mut record).is_err());
-        let proved = peer.keys().prove(&Failing(Cell::new(0)), &record, 0..=9);
+        let proved = peer.keys().prove(&failing(0), &record, 0..=9);
         assert_eq!(proved.err(), Some(ProofError::Crypto));
     }
 }
@@ -267,7 +269,7 @@ fn half_new_keys_are_none() {
         let (mut sender, peer) = pair(Version::Tls13, Suite::Aes256Gcm);
         sender.owe_key_update();
         let mut out = Vec::new();
-        let sealed = sender.seal_owed(&Failing(Cell::new(works)), &mut out);
+        let sealed = sender.seal_owed(&failing(works), &mut out);
         assert_eq!((sealed, sender.owes()), (Err(SealError::Crypto), false));
         assert_eq!(out.is_empty(), works == 0);
         out.clear();
@@ -276,7 +278,7 @@ fn half_new_keys_are_none() {
 
         let mut receiver = Receiver::new(peer.proved(), Role::Server);
         let mut record = peer.clone().seal(HANDSHAKE, &KEY_UPDATE);
-        let opened = receiver.open(&Failing(Cell::new(works)), &mut record);
+        let opened = receiver.open(&failing(works), &mut record);
         assert_eq!(opened.map_err(|fatal| fatal.alert), Err(Some(Alert::INTERNAL_ERROR)));
     }
 }
@@ -288,7 +290,7 @@ fn a_proof_tells_what_comes_next() {
         direction.number = 40;
         let last = direction.seal(HANDSHAKE, b"whatever it is");
         for numbers in [0..=64, 40..=40, 0..=40, 40..=64] {
-            let proved = direction.keys().prove(&Ring, &last, numbers).expect("proved");
+            let proved = direction.keys().prove(&Ring, &last, numbers).expect("proved").0;
             let out = data(&mut Sender::new(proved), b"next");
             assert_eq!(out, direction.clone().seal(DATA, b"next"));
         }
@@ -325,70 +327,50 @@ fn keys_have_their_lengths() {
     }
 }
 
+/// What a session must not leave behind shows in its last record.
+#[test]
+fn a_proof_tells_what_the_record_had() {
+    for (version, suite) in common::sessions() {
+        for (kind, text) in [(DATA, &b"data"[..]), (HANDSHAKE, &KEY_UPDATE), (ALERT, &[1, 0])] {
+            let mut direction = Direction::new(version, suite);
+            let last = direction.seal(kind, text);
+            let (_, opened) = direction.keys().prove(&Ring, &last, 0..=0).expect("proved");
+            assert_eq!(opened.is_data(), kind == DATA);
+            assert_eq!(opened.messages(), (kind == HANDSHAKE).then_some(text));
+            assert!(!opened.is_padded());
+        }
+    }
+    let mut direction = Direction::new(Version::Tls13, Suite::Aes128Gcm);
+    let last = direction.seal_padded(DATA, b"data", 1);
+    let (_, opened) = direction.keys().prove(&Ring, &last, 0..=0).expect("proved");
+    assert!(opened.is_data() && opened.is_padded());
+}
+
 /// Who keeps contexts tells keys apart by their ids.
 #[test]
 fn ids_are_never_used_again() {
     let keys = |byte| Keys::tls12(Suite::Aes128Gcm, &[byte; 16], &[0; 4]).expect("lengths");
     let (first, second) = (keys(1), keys(1));
     assert!(first.id() > 0 && second.id() > first.id());
-    let ids = Ids::default();
+    let ids = RefCell::new(BTreeSet::new());
+    let noting = Asking(|keys: Option<&Keys>| {
+        ids.borrow_mut().extend(keys.map(Keys::id));
+        Ok(())
+    });
     let direction = Direction::new(Version::Tls13, Suite::Aes128Gcm);
     let mut sender = Sender::new(direction.proved());
     let mut out = Vec::new();
     for round in 0..3 {
-        sender.seal_data(&ids, b"text", &mut out).expect("sealed");
+        sender.seal_data(&noting, b"text", &mut out).expect("sealed");
         sender.owe_key_update();
-        assert_eq!(ids.0.take().len(), 1 + usize::from(round > 0));
-    }
-}
-
-/// The ids of keys that were used.
-#[derive(Default)]
-struct Ids(Cell<std::collections::BTreeSet<u64>>);
-
-impl Crypto for Ids {
-    fn seal(
-        &self,
-        suite: Suite,
-        keys: &Keys,
-        nonce: &[u8; 12],
-        aad: &[u8],
-        text: &mut [u8],
-    ) -> Result<[u8; 16], CryptoError> {
-        let mut ids = self.0.take();
-        ids.insert(keys.id());
-        self.0.set(ids);
-        Ring.seal(suite, keys, nonce, aad, text)
-    }
-
-    fn open(
-        &self,
-        _: Suite,
-        _: &Keys,
-        _: &[u8; 12],
-        _: &[u8],
-        _: &mut [u8],
-        _: &[u8; 16],
-    ) -> Result<(), OpenError> {
-        Err(OpenError::Forged)
-    }
-
-    fn expand_label(
-        &self,
-        suite: Suite,
-        secret: &[u8],
-        label: &str,
-        out: &mut [u8],
-    ) -> Result<(), CryptoError> {
-        Ring.expand_label(suite, secret, label, out)
+        assert_eq!(ids.take().len(), 1 + usize::from(round > 0));
     }
 }
 
 /// Neither a secret nor a key is shown.
 #[test]
 fn nothing_prints_a_secret() {
-    for (version, suite) in common::sessions() {
-        let direction = Direction { secret: vec![0xab; 48], ..Direction::new(version, suite) };
+    for suite in [Suite::Aes128Gcm, Suite::Aes256Gcm, Suite::Chacha20Poly1305] {
         let secret = Secret::new(suite, &[0xab; 48][..suite.secret_bytes()]).expect("its length");
         let keys = TrafficKeys::tls13(&Ring, suite, secret).expect("keys");
         let mut texts = vec![format!("{keys:?}")];
@@ -396,7 +378,6 @@ fn nothing_prints_a_secret() {
         texts.push(format!("{proved:?}"));
         let sender = Sender::new(proved);
         texts.push(format!("{sender:?}"));
-        let _ = direction;
         for text in texts {
             assert!(!text.contains("171") && !text.contains("ab, "), "{text}");
             assert!(text.contains("Secret") && text.contains("Keys { id: "), "{text}");
