@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from harness import http, procfs, wait, websocket
-from harness.draining import Traffic, opened, site  # noqa: F401
+from harness.draining import BY_FORK, Traffic, opened, site  # noqa: F401
 from harness.httpd import Httpd
 from harness.libclient import connect
 from harness.stresspeer import StressPeer
@@ -121,8 +121,8 @@ OWN = {"/dev/null": 3, "/memfd:mod_wsforward locks (deleted)": 1, "anon_inode:[e
 def test_drain_process_keeps_nothing_of_httpd(site, client, certificate, mpm):
     """No listening socket, log, lock, pod pipe or scoreboard: two sockets a tunnel, its way to the access logs,
     its queue, its own."""
-    one = site(mpm)
-    # TLS tunnels, so that no process collects those of others.
+    # Such that no process collects those of others.
+    one = site(mpm, BY_FORK)
     tunnels = []
     for _ in range(3):
         talk = client(one.tls, certificate.client_context("tls1.3"))

@@ -13,7 +13,7 @@ import h2.exceptions
 import pytest
 
 from harness import config, http, procfs, steps, wait, websocket
-from harness.draining import opened, site  # noqa: F401
+from harness.draining import BY_FORK, opened, site  # noqa: F401
 from harness.h2client import Http2Client
 from harness.held import Held
 
@@ -202,7 +202,7 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     # mod_proxy_hcheck is to be loaded after mod_proxy.
     load = "\n".join(config.load(name) for name in ("watchdog", "proxy_hcheck"))
     members = "\n".join(f"BalancerMember http://localhost:1/{number} hcmethod=TCP hcinterval=100ms" for number in range(4))
-    more = f"{load}\n{limits}\nWSForwardMaxDrainProcesses 1024\nProxyHCTPsize 8\nLogLevel watchdog:debug"
+    more = f"{load}\n{limits}\n{BY_FORK}\nWSForwardMaxDrainProcesses 1024\nProxyHCTPsize 8\nLogLevel watchdog:debug"
     protocols = "Protocols h2 http/1.1\n" if mpm == "event" else ""
 
     def checked(server):

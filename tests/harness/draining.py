@@ -27,6 +27,10 @@ class Site:
         return int(self.server.status()["WSForward" + key])
 
 
+#: TLS tunnels in OpenSSL cannot be sent: each child leaves a process for its own, and so a test has many.
+BY_FORK = "WSForwardTLS openssl"
+
+
 @pytest.fixture
 def site(httpd, backend, monkeypatch):
     """Makes such servers: `site(mpm, directives, directives of the virtual hosts)`. Both may be a
