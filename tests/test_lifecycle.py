@@ -1,5 +1,6 @@
 """The module through httpd's life: double load, restarts, replacement, and the end."""
 
+import re
 import shutil
 import signal
 import threading
@@ -155,7 +156,7 @@ def test_removed_by_a_reload(httpd, backend, client):
     works(client, port)
     conf = server.directory / "httpd.conf"
     text = conf.read_text()
-    without = "\n".join(line for line in text.splitlines() if "wsforward" not in line.lower() or "LogLevel" in line)
+    without = "\n".join(line for line in text.splitlines() if not re.search("wsforward|</IfDirective>", line, re.I) or "LogLevel" in line)
     conf.write_text(without.replace("wsforward:debug", ""))
     said = len(server.log.matching("resuming normal operations"))
     server.send_signal(signal.SIGUSR1)
