@@ -105,11 +105,17 @@ def test_a_process_of_mpm_itk_does_not_end_what_its_child_has(httpd, backend, cl
     server.start()
     talk = client(server.port)
     assert talk.ask(http.handshake()).status == 101
-    [child] = [child for child in server.children if procfs.children(child)]
-    [forked] = procfs.children(child)
+    # What answered whether httpd is up may still be ending, in a process of its own too.
+    [(child, forked)] = wait.until(lambda: _alone(server), "only the tunnel's process is forked from a child")
     os.kill(forked, signal.SIGTERM)
     wait.until(lambda: not procfs.children(child), "the forked process ends")
     assert procfs.thread(child, "wsf-keeper")
+
+
+def _alone(server):
+    """The only process that is forked from a child, behind that child; nothing while there are more."""
+    pairs = [(child, forked) for child in server.children for forked in procfs.children(child)]
+    return pairs if len(pairs) == 1 else None
 
 
 def test_mpm_itk_without_relay_is_no_warning(httpd, backend):
