@@ -518,7 +518,7 @@ def test_place_of_a_child_that_was_killed_while_it_gave_it_back(httpd, backend, 
     memory = procfs.SharedMemory(server.pid)
     halves = struct.unpack(f"<{len(memory.read()) // 4}I", memory.read())
     [at] = [at for at, number in enumerate(halves) if number == child]
-    # As src/shared/slots.rs marks a place that this process is clearing.
+    # As src/shared/slot.rs marks a place that this process is clearing.
     memory.write(4 * at, struct.pack("<I", 1 << 31 | child))
     server.expect_log(f"WSF0310: process {child} is gone, and with it 2 relayed tunnels")
     os.kill(child, signal.SIGKILL)

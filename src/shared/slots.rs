@@ -1,9 +1,8 @@
 //! One slot for each child and drain process, in memory that outlives reloads. A process that dies
 //! takes its gauges with it.
 
-use std::sync::atomic::AtomicU32 as Word;
 use std::sync::atomic::AtomicU64 as Count;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::collector::Collector;
 use crate::counters::Counts;
@@ -11,9 +10,10 @@ use crate::mapping::Shareable;
 use crate::processes::Processes;
 use crate::register::Register;
 use crate::sighting::Sighting;
+use crate::slot::{Owner, Slot};
 use crate::slot_number::SlotNumber;
 use crate::sync::AtomicU32;
-use crate::tally::{Full, Tally, TallyEntry, TallyKey};
+use crate::tally::Tally;
 
 /// More processes than this go uncounted.
 #[cfg(not(loom))]
@@ -21,59 +21,7 @@ const SLOTS: usize = 4096;
 #[cfg(loom)]
 const SLOTS: usize = 3;
 
-/// One process.
-#[repr(C)]
-pub struct Slot {
-    /// An [`Owner`].
-    owner: AtomicU32,
-    /// Raised when some of its tunnels have got orders, and woken (a futex). The lowest bits are
-    /// [`Deaf`].
-    orders: Word,
-    /// Upgrade requests admitted that are no tunnels yet (a gauge).
-    pub reserved: Count,
-    /// Tunnels that its limit of descriptors allows (a gauge).
-    pub capacity: Count,
-    /// What outlives the process in the totals.
-    pub counts: Counts,
-}
-
-/// Whose a slot is, as it stands there. 0 is free.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Owner(u32);
-
-impl Owner {
-    const NOBODY: Self = Self(0);
-    /// Process ids are below (PID_MAX_LIMIT, 2^22).
-    const CLEARING: u32 = 1 << 31;
-
-    /// A process that clears the slot.
-    const fn clearing(pid: u32) -> Self {
-        Self(pid | Self::CLEARING)
-    }
-
-    const fn is_clearing(self) -> bool {
-        self.0 & Self::CLEARING != 0
-    }
-
-    const fn pid(self) -> u32 {
-        self.0 & !Self::CLEARING
-    }
-}
-
 const _: () = assert!(SLOTS < 1 << SlotNumber::BITS);
-
-/// The tunnels of a process that nobody tells of orders, as bits.
-struct Deaf;
-
-impl Deaf {
-    const RELAYED: u32 = 1;
-    const IN_THREADS: u32 = 2;
-    const ALL: u32 = Self::RELAYED | Self::IN_THREADS;
-
-    const fn of(is_relayed: bool) -> u32 {
-        if is_relayed { Self::RELAYED } else { Self::IN_THREADS }
-    }
-}
 
 /// All of the memory.
 #[repr(C)]
@@ -88,9 +36,9 @@ pub struct Memory {
     /// The counts of processes that ended.
     retired: Counts,
     /// Tunnels by client.
-    clients: Tally,
+    pub(crate) clients: Tally,
     /// Tunnels by back end.
-    backends: Tally,
+    pub(crate) backends: Tally,
     /// The file without which the server takes no new tunnels.
     ready_file: Sighting,
 }
@@ -192,7 +140,7 @@ impl<'a> Shared<'a> {
     /// A slot for this process.
     pub fn claim(self) -> Option<&'a Slot> {
         self.clear_dead();
-        let own = Owner(self.processes.own());
+        let own = Owner::of(self.processes.own());
         let free = |slot: &&Slot| slot.replace(Owner::NOBODY, own);
         let slot = self.memory.slots.iter().find(free)?;
         let end = self.number(slot)?.mark();
@@ -219,7 +167,7 @@ impl<'a> Shared<'a> {
 
     /// Gives a slot back when its process, which is this one, ends.
     pub fn release(self, slot: &Slot) {
-        self.clear(slot, Owner(self.processes.own()));
+        self.clear(slot, Owner::of(self.processes.own()));
     }
 
     /// The same for a process that could not do it.
@@ -244,12 +192,7 @@ impl<'a> Shared<'a> {
         self.memory.backends.forget_all(number);
         let relayed = self.register.map_or(0, |register| register.forget_all(number));
         self.memory.retired.absorb(&slot.counts);
-        for gauge in [&slot.reserved, &slot.capacity] {
-            gauge.store(0, Relaxed);
-        }
-        slot.orders.fetch_and(!Deaf::ALL, Relaxed);
-        // Whoever takes it sees what was cleared before.
-        slot.owner.store(Owner::NOBODY.0, Release);
+        slot.free();
         Some(relayed)
     }
 
@@ -266,190 +209,12 @@ impl<'a> Shared<'a> {
         let open = self.processes().map(|slot| slot.counts.relay.open.load(Relaxed));
         open.fold(0, u64::wrapping_add)
     }
-
-    /// What a client is counted under.
-    pub fn client_key(self, network: &[u8]) -> TallyKey {
-        self.memory.clients.key(network)
-    }
-
-    /// Counted tunnels of a client, in all processes.
-    pub fn open_of_client(self, client: TallyKey) -> usize {
-        self.memory.clients.count(client)
-    }
-
-    /// Counts a tunnel of a client, until [`Self::forget_client`], if there are not `most` already.
-    /// `None` if it cannot be counted.
-    ///
-    /// # Errors
-    /// There are.
-    pub fn count_client(
-        self,
-        client: TallyKey,
-        slot: &Slot,
-        most: usize,
-    ) -> Result<Option<TallyEntry>, Full> {
-        self.count_in(&self.memory.clients, client, slot, most)
-    }
-
-    fn count_in(
-        self,
-        tally: &Tally,
-        key: TallyKey,
-        slot: &Slot,
-        most: usize,
-    ) -> Result<Option<TallyEntry>, Full> {
-        let Some(number) = self.number(slot) else { return Ok(None) };
-        let count = || match tally.join(key, number) {
-            Some((entry, tunnels)) if tunnels > most => {
-                tally.leave(entry);
-                Err(Full)
-            }
-            None if tally.count(key) >= most => Err(Full),
-            joined => Ok(joined.map(|(entry, _)| entry)),
-        };
-        // Those of dead processes are not its own any more.
-        count().or_else(|Full| {
-            self.clear_dead();
-            count()
-        })
-    }
-
-    /// A tunnel whose client is counted by an entry goes to another process, whose slot it is.
-    /// It is counted once all the while; anew if its former process has ended meanwhile.
-    pub fn move_client(self, entry: TallyEntry, to: &Slot) -> Option<TallyEntry> {
-        self.memory.clients.pass(entry, self.number(to)?)
-    }
-
-    /// Undoes [`Self::count_client`]. Nothing happens if the entry is another tunnel's by now: it
-    /// was cleared with the process that it was counted for.
-    pub fn forget_client(self, entry: TallyEntry) {
-        self.memory.clients.leave(entry);
-    }
-
-    /// What a back end is counted under: its name.
-    pub fn backend_key(self, name: &[u8]) -> TallyKey {
-        self.memory.backends.key(name)
-    }
-
-    /// Counted tunnels of a back end, in all processes.
-    pub fn open_of_backend(self, backend: TallyKey) -> usize {
-        self.memory.backends.count(backend)
-    }
-
-    /// Counts a tunnel of a back end, until [`Self::forget_backend`], as [`Self::count_client`].
-    ///
-    /// # Errors
-    /// It has `most` already.
-    pub fn count_backend(
-        self,
-        backend: TallyKey,
-        slot: &Slot,
-        most: usize,
-    ) -> Result<Option<TallyEntry>, Full> {
-        self.count_in(&self.memory.backends, backend, slot, most)
-    }
-
-    /// As [`Self::move_client`], of what counts its back end.
-    pub fn move_backend(self, entry: TallyEntry, to: &Slot) -> Option<TallyEntry> {
-        self.memory.backends.pass(entry, self.number(to)?)
-    }
-
-    /// Undoes [`Self::count_backend`], as [`Self::forget_client`] does for clients.
-    pub fn forget_backend(self, entry: TallyEntry) {
-        self.memory.backends.leave(entry);
-    }
-}
-
-#[cfg(not(loom))]
-impl Default for Slot {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Slot {
-    /// A slot of no shared memory.
-    #[cfg(not(loom))]
-    pub const fn new() -> Self {
-        Self {
-            owner: AtomicU32::new(0),
-            orders: Word::new(0),
-            reserved: Count::new(0),
-            capacity: Count::new(0),
-            counts: Counts::new(),
-        }
-    }
-
-    #[cfg(loom)]
-    pub(crate) fn new() -> Self {
-        Self {
-            owner: AtomicU32::new(0),
-            orders: Word::new(0),
-            reserved: Count::new(0),
-            capacity: Count::new(0),
-            counts: Counts::new(),
-        }
-    }
-
-    fn owner(&self) -> Owner {
-        Owner(self.owner.load(Acquire))
-    }
-
-    fn replace(&self, of: Owner, by: Owner) -> bool {
-        self.owner.compare_exchange(of.0, by.0, AcqRel, Relaxed).is_ok()
-    }
-
-    /// The slot of the child `from` becomes that of the drain process `to` forked from it. Both
-    /// call this, of which either may end at any time: nobody finds the slot without a living
-    /// process.
-    pub fn become_drain(&self, from: u32, to: u32) {
-        if self.replace(Owner(from), Owner(to)) {
-            self.reserved.store(0, Relaxed);
-            self.capacity.store(0, Relaxed);
-            self.orders.fetch_and(!Deaf::ALL, Relaxed);
-        }
-    }
-
-    /// Its process id, unless it is being cleared, or free.
-    pub(crate) fn living_pid(&self) -> Option<u32> {
-        let owner = self.owner();
-        (owner != Owner::NOBODY && !owner.is_clearing()).then_some(owner.pid())
-    }
-
-    pub(crate) fn raise_orders(&self, processes: &dyn Processes) {
-        self.orders.fetch_add(Deaf::ALL + 1, Release);
-        processes.wake(&self.orders);
-    }
-
-    /// Nobody tells tunnels of this process what they are ordered: those of its relay, or those in
-    /// threads. They are not ordered anything then.
-    pub fn make_deaf(&self, is_relayed: bool) {
-        self.orders.fetch_or(Deaf::of(is_relayed), Release);
-    }
-
-    pub(crate) fn hears(&self, is_relayed: bool) -> bool {
-        self.orders.load(Acquire) & Deaf::of(is_relayed) == 0
-    }
-
-    /// What is raised for each order to one of its tunnels, and woken: a futex.
-    pub const fn orders(&self) -> &Word {
-        &self.orders
-    }
-
-    /// Whether it is in shared memory.
-    pub fn is_shared(&self) -> bool {
-        self.owner() != Owner::NOBODY
-    }
-
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.owner().0
-    }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32 as Word;
 
     use super::*;
 
@@ -497,15 +262,15 @@ mod tests {
         let slot = shared.claim().expect("a slot");
         assert_eq!((slot.living_pid(), slot.pid()), (Some(100), 100));
         slot.counts.handed_over.store(3, Relaxed);
-        slot.owner.store(Owner::clearing(101).0, Relaxed);
+        assert!(slot.replace(Owner::of(100), Owner::clearing(101)));
         assert_eq!(slot.living_pid(), None);
         // By one that is there: it is left alone.
         assert_eq!(shared.processes().count(), 0);
-        assert_eq!(slot.owner.load(Relaxed), Owner::clearing(101).0);
+        assert_eq!(slot.owner(), Owner::clearing(101));
         // By one that was killed meanwhile.
-        slot.owner.store(Owner::clearing(200).0, Relaxed);
+        assert!(slot.replace(Owner::clearing(101), Owner::clearing(200)));
         assert_eq!(shared.processes().count(), 0);
-        assert_eq!((slot.owner.load(Relaxed), slot.living_pid()), (0, None));
+        assert_eq!((slot.pid(), slot.living_pid()), (0, None));
         assert_eq!(memory.retired.handed_over.load(Relaxed), 3);
         assert_eq!(*world.0.lock().expect("no panic"), [(200, 0)]);
     }

@@ -301,6 +301,26 @@ impl Tally {
         None
     }
 
+    /// Counts a tunnel as [`Self::join`] does, if there are not `most` already. `None` if there is no room.
+    ///
+    /// # Errors
+    /// There are.
+    pub fn join_within(
+        &self,
+        key: TallyKey,
+        slot: SlotNumber,
+        most: usize,
+    ) -> Result<Option<TallyEntry>, Full> {
+        match self.join(key, slot) {
+            Some((entry, tunnels)) if tunnels > most => {
+                self.leave(entry);
+                Err(Full)
+            }
+            None if self.count(key) >= most => Err(Full),
+            joined => Ok(joined.map(|(entry, _)| entry)),
+        }
+    }
+
     /// The tunnel of an entry is another process's, which counts it anew if it was not counted any
     /// more.
     pub fn pass(&self, entry: TallyEntry, to: SlotNumber) -> Option<TallyEntry> {

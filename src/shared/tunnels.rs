@@ -9,8 +9,9 @@ use crate::names::Name;
 use crate::orders::OrderNumber;
 use crate::register::Register;
 use crate::series::Metric;
+use crate::slot::Slot;
 use crate::slot_number::SlotNumber;
-use crate::slots::{Shared, Slot};
+use crate::slots::Shared;
 use crate::tunnel_entry::TunnelEntry;
 
 impl<'a> Shared<'a> {
