@@ -151,7 +151,7 @@ class Bulk:
     """Bytes one way or both, in frames of a length."""
 
     def __init__(self, load, tls, way, mib, frame):
-        self.load, self.tls, self.way, self.frame = load, tls, way, frame
+        self.load, self.tls, self.frame = load, tls, frame
         self.settings = {"up": mib if way == "up" else mib // 2 if way == "both" else 0,
                          "down": mib if way == "down" else mib // 2 if way == "both" else 0}
         size = f"{frame >> 10} KiB frames" if frame < 1 << 30 else "one 1 GiB frame"
