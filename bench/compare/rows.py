@@ -205,6 +205,9 @@ def settled(session):
     return last
 
 
+# How many tunnels wsload opens at a time (bench/tunnels.rs), and how many handshakes come before any is held.
+AT_A_TIME, FIRST_REQUESTS = 32, 3000
+
 # What the status page is asked.
 PAGES = ("json", "metrics")
 
@@ -232,8 +235,9 @@ class Growth:
             peer.stop()
 
     def _grow(self, peer, figures):
-        # What threads and children allocate at their first request is no tunnel's.
-        self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 2, clients=16)
+        # What threads and children keep of their first thousands of requests is no tunnel's.
+        self.load.run("handshakes", peer.url(self.tls), seconds=3 * self.seconds, count=FIRST_REQUESTS,
+                      clients=AT_A_TIME)
         if not self.defaults and not self.tls:
             figures.update(self._get(peer, "held ws 0"))
         # A page has much besides tunnels.
