@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -241,6 +242,11 @@ def test_native_echo_is_judged_against_the_best_at_each_size():
     results["echo wss 64 x 32 B: CPU s per million"]["nginx"] = [8]
     judged = target(results, row)
     assert (judged["measured"], judged["reached"]) == ("1.25 x nginx in echo wss 64 x 32 B", False)
+
+
+def test_as_many_are_opened_at_a_time_before_the_first_reading_as_later():
+    [opening] = re.findall(r"OPENING: usize = (\d+);", (paths.ROOT / "bench" / "tunnels.rs").read_text())
+    assert rows.AT_A_TIME == int(opening)
 
 
 def test_another_revision_is_built_as_it_was(tmp_path):
