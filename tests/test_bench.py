@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,8 +90,8 @@ class Measurement:
 
     name = "echo ws 1"
 
-    def __init__(self, errors, is_once=False):
-        self.errors, self.is_once, self.turns = errors, is_once, []
+    def __init__(self, errors, is_once=False, tls=False):
+        self.errors, self.is_once, self.tls, self.turns = errors, is_once, tls, []
 
     def __call__(self, peer, figures):
         self.turns.append(peer.name)
@@ -100,10 +101,10 @@ class Measurement:
         figures[f"{self.name}: p99 us"] = 7.0
 
 
-def run_of(measurement, rounds=2):
+def run_of(measurement, rounds=2, only_tls=()):
     """A run over three peers that only stand there."""
     kept = []
-    chosen = [SimpleNamespace(name=name, is_up=lambda: True, stop=lambda: None)
+    chosen = [SimpleNamespace(name=name, is_only_tls=name in only_tls, is_up=lambda: True, stop=lambda: None)
               for name in ("apache", "relay", "nginx")]
     run = bench.Run(chosen, rounds, lambda run: kept.append(len(run.results)))
     return run, kept, lambda: run.all([measurement], [])
@@ -189,6 +190,63 @@ def test_the_peer_with_all_rules_is_one_for_who_asks(monkeypatch, tmp_path, http
     server.directives(peers.Rules.limits)
     server.vhost(f"WSForward On\nWSForwardRelay On\n{peers.Rules.rules}{peers.Rules.page}")
     server.start()
+
+
+def test_the_native_peer_is_relay_but_for_its_sessions(monkeypatch, tmp_path, httpd):
+    every = peers_with(monkeypatch, tmp_path)
+    chosen = bench.choose(every, "relay,native", is_smoke=False)
+    monkeypatch.setattr(peers.Peer, "is_here", lambda self: True)
+    assert "native" in [peer.name for peer in bench.choose(every, None, is_smoke=False)]
+    relay, native = chosen
+    assert native.directives == f"{relay.directives}WSForwardTLS native\n"
+    assert native.modules == relay.modules
+    monkeypatch.undo()
+    server = httpd()
+    server.directives(native.setting)
+    server.vhost("WSForward On\nWSForwardRelay On")
+    server.start()
+
+
+@pytest.mark.parametrize("tls, turns", [
+    (False, ["apache", "nginx", "nginx", "apache"]),
+    (True, ["apache", "relay", "nginx", "relay", "nginx", "apache"])])
+def test_a_peer_that_differs_with_tls_alone_is_measured_with_tls(tls, turns):
+    measurement = Measurement({}, tls=tls)
+    run, _, all_of_it = run_of(measurement, only_tls=("relay",))
+    all_of_it()
+    assert measurement.turns == turns
+    assert ("relay" in run.results["echo ws 1: p50 us"]) == tls
+
+
+def test_what_is_with_tls_is_known_of_every_measurement():
+    """Of each whose name has wss."""
+    for mode in ("smoke", "quick", "full"):
+        for measurement in sum(bench.plan(mode, None), []):
+            assert getattr(measurement, "tls", False) == ("wss" in measurement.name), measurement.name
+
+
+@pytest.mark.parametrize("figure, reached", [(4.0, True), (4.24, False)])
+def test_native_sessions_are_judged_by_their_own_figures(figure, reached):
+    row = "native: idle memory a tunnel, wss client (1,000)"
+    judged = target({"held wss 1000: KiB each": {"native": [figure], "relay": [15.4]}}, row)
+    assert (judged["measured"], judged["reached"], judged["aim reached"]) == (f"{figure:.3g} KiB", reached, False)
+
+
+def test_native_echo_is_judged_against_the_best_at_each_size():
+    row = "native: echo CPU, wss, 64 tunnels"
+    results = {f"echo wss 64 x {size} B: CPU s per million":
+               {"native": [10], "relay": [15], "apache": [40], "nginx": [20], "haproxy": [10], "caddy": [50]}
+               for size in SIZES}
+    judged = target(results, row)
+    assert (judged["reached"], judged["aim reached"]) == (True, False)
+    results["echo wss 64 x 32 B: CPU s per million"]["nginx"] = [8]
+    judged = target(results, row)
+    assert (judged["measured"], judged["reached"]) == ("1.25 x nginx in echo wss 64 x 32 B", False)
+
+
+def test_as_many_are_opened_at_a_time_before_the_first_reading_as_later():
+    [opening] = re.findall(r"OPENING: usize = (\d+);", (paths.ROOT / "bench" / "tunnels.rs").read_text())
+    assert rows.AT_A_TIME == int(opening)
 
 
 def test_another_revision_is_built_as_it_was(tmp_path):

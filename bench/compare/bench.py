@@ -65,7 +65,7 @@ def plan(mode, load):
     steady += [rows.Syscalls(load, rows.SIZES, 0.5)]
     return steady, [rows.EchoToTls(load, True, 64, rows.SIZES, 1),
                     rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 1),
-                    rows.Growth(load, True, (100, 1000, 5000), 1),
+                    rows.Growth(load, True, (100, 1000, 9000), 1),
                     rows.Growth(load, False, (20000,), 1, defaults=True, is_once=True),
                     rows.Storm(load, False, STORM, 60),
                     rows.Storm(load, True, STORM, 120, is_once=True),
@@ -84,10 +84,12 @@ class Run:
     def measure(self, measurement, is_steady):
         """All rounds of one measurement, each peer in turn."""
         is_once = getattr(measurement, "is_once", False)
+        peers_of_it = [peer for peer in self.peers
+                       if not peer.is_only_tls or getattr(measurement, "tls", False)]
         for number in range(1 if is_once else self.rounds):
             # Another first each time, so that no peer is always after the same one.
-            shift = number % len(self.peers)
-            for peer in self.peers[shift:] + self.peers[:shift]:
+            shift = number % max(1, len(peers_of_it))
+            for peer in peers_of_it[shift:] + peers_of_it[:shift]:
                 figures = rows.Figures()
                 try:
                     self.one(measurement, peer, figures, number, is_steady)

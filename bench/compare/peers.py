@@ -110,6 +110,8 @@ class Peer:
     needs = None
     # Whether it is measured only where it is asked for.
     is_extra = False
+    # Whether it is measured only with TLS, since without it is another peer.
+    is_only_tls = False
     # Where it says what is open; what that costs is measured too.
     status = None
     # How long it may take until it answers.
@@ -340,6 +342,19 @@ class Relay(Forward):
         return super().directives + "WSForwardRelay On\n"
 
 
+class Native(Relay):
+    """The same, with the TLS sessions of tunnels outside of OpenSSL."""
+
+    name = "native"
+    is_only_tls = True
+    note = "as relay, with WSForwardTLS native; only in rows with TLS, without it is relay"
+    setting = "WSForwardTLS native\n"
+
+    @property
+    def directives(self):
+        return super().directives + self.setting
+
+
 class Rules(Relay):
     """The same with every rule for open tunnels and every limit, none of which anybody breaks, and the
     status page."""
@@ -507,4 +522,4 @@ def all_of(bench):
             if kind is not Before or bench.before]
 
 
-ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Rules, Before, Nginx, HAProxy, Caddy)
+ALL = (Direct, Bare, Apache, ApacheThreads, Forward, Relay, Native, Rules, Before, Nginx, HAProxy, Caddy)

@@ -151,7 +151,7 @@ class Bulk:
     """Bytes one way or both, in frames of a length."""
 
     def __init__(self, load, tls, way, mib, frame):
-        self.load, self.tls, self.way, self.frame = load, tls, way, frame
+        self.load, self.tls, self.frame = load, tls, frame
         self.settings = {"up": mib if way == "up" else mib // 2 if way == "both" else 0,
                          "down": mib if way == "down" else mib // 2 if way == "both" else 0}
         size = f"{frame >> 10} KiB frames" if frame < 1 << 30 else "one 1 GiB frame"
@@ -205,6 +205,11 @@ def settled(session):
     return last
 
 
+# How many tunnels wsload opens at a time (bench/tunnels.rs), and how many handshakes come before any is held.
+AT_A_TIME, FIRST_REQUESTS = 32, 3000
+# In so many seconds they should all be done, on a busy machine too.
+FIRST_SECONDS = 60
+
 # What the status page is asked.
 PAGES = ("json", "metrics")
 
@@ -232,8 +237,9 @@ class Growth:
             peer.stop()
 
     def _grow(self, peer, figures):
-        # What threads and children allocate at their first request is no tunnel's.
-        self.load.run("handshakes", peer.url(self.tls), seconds=self.seconds / 2, clients=16)
+        # What threads and children keep of their first thousands of requests is no tunnel's.
+        first = min(FIRST_REQUESTS, 3 * max(self.levels))
+        self.load.run("handshakes", peer.url(self.tls), count=first, seconds=FIRST_SECONDS, clients=AT_A_TIME)
         if not self.defaults and not self.tls:
             figures.update(self._get(peer, "held ws 0"))
         # A page has much besides tunnels.

@@ -5,24 +5,27 @@ from table import OURS, median, number, ratio
 
 WAYS = ("up", "down", "both")
 
+# The peer that is relay with WSForwardTLS native.
+NATIVE = "native"
+
 # Clients that come back at once.
 STORM = 20_000
 
 
 class Judge:
-    """Asks the rows of a run."""
+    """Asks the rows of a run about one of its peers."""
 
-    def __init__(self, results):
-        self.results = results
+    def __init__(self, results, name=OURS):
+        self.results, self.name = results, name
 
     def ours(self, row):
         """Our figure in a row."""
-        return median(self.results.get(row, {}).get(OURS, ()))
+        return median(self.results.get(row, {}).get(self.name, ()))
 
     def share(self, row, peer):
         """What ours is of a peer's figure."""
         by_peer = self.results.get(row, {})
-        return ratio(by_peer.get(OURS, ()), by_peer.get(peer, ()))
+        return ratio(by_peer.get(self.name, ()), by_peer.get(peer, ()))
 
     def worst(self, rows, names):
         """The greatest share over rows and peers, and whose it is; none unless all are there."""
@@ -54,6 +57,13 @@ class Judge:
         value, where = self.worst(rows, names)
         return self.target(row, must, (text, value, below(1), f" x {where}"))
 
+    def best(self, row, names, rows):
+        """As little as the best of these peers in each row, and less."""
+        value, where = self.worst(rows, names)
+        said = f" x {where}"
+        return self.target(row, ("at most the best peer's at every size", value, at_most(1), said),
+                           ("below the best peer's at every size", value, below(1), said))
+
     def storm(self, scheme, most):
         """How soon all are open again, and how long a plain GET took meanwhile."""
         row = f"storm {scheme} {STORM}"
@@ -84,16 +94,9 @@ def below(bound):
 def targets(results, most_tunnels):
     """All of them. `most_tunnels` is how many were tried."""
     judge = Judge(results)
-    cpu, size = ": CPU s per million", "{} x {} B"
-
-    def sizes(echo):
-        return [f"{size.format(echo, number)}{cpu}" for number in SIZES]
 
     def mean(echo, what="CPU s per million"):
         return [f"{echo}, mean of sizes: {what}"]
-
-    def bulk(scheme, ways, frames):
-        return [f"bulk {scheme} {way}, {frames}: CPU s per GiB" for way in ways]
 
     held = judge.ours("held ws: tunnels")
     return [
@@ -107,7 +110,7 @@ def targets(results, most_tunnels):
         judge.own("plain GET p50, 9,000 held / none",
                   "growth of plain GET p50: 9,000 held / none", 1.2, 1.0, " x"),
         judge.own("idle memory a tunnel, ws (9,000)", "held ws 9000: KiB each", 3.5, 1.8, " KiB"),
-        judge.own("idle memory a tunnel, wss client (5,000)", "held wss 5000: KiB each", 22, 16,
+        judge.own("idle memory a tunnel, wss client (9,000)", "held wss 9000: KiB each", 22, 16,
                   " KiB", "the SSL's own 14 KiB + 2"),
         judge.stock("echo CPU, ws, 64 tunnels, mean of sizes", "apache", mean("echo ws 64"), 0.40,
                     ("below nginx and HAProxy at every size", ("nginx", "haproxy"),
@@ -130,4 +133,29 @@ def targets(results, most_tunnels):
         *(judge.storm(scheme, most) for scheme, most in (("ws", 1.2), ("wss", 1.3))),
         judge.own("CPU per message, 20,000 held / 100",
                   "growth of CPU per message: 20,000 held / 100", 1.2, 1.05, " x"),
+        *native(Judge(results, NATIVE)),
     ]
+
+
+def native(judge):
+    """Those with the TLS sessions of tunnels outside of OpenSSL."""
+    rows = bulk("wss", WAYS, "64 KiB frames")
+    return [
+        *(judge.own(f"native: idle memory a tunnel, wss client ({held:,})", f"held wss {held}: KiB each",
+                    4, 2.5, " KiB") for held in (1000, 9000)),
+        # Stock httpd needs its thousands of threads for the thousand.
+        *(judge.best(f"native: echo CPU, wss, {tunnels} tunnels", (apache, "nginx", "haproxy", "caddy"),
+                     sizes(f"echo wss {tunnels}"))
+          for tunnels, apache in ((64, "apache"), (1000, "apache-10000"))),
+        judge.stock("native: bulk CPU, wss, worst way", OURS, rows, 1.05, 1.0),
+    ]
+
+
+def sizes(echo):
+    """The rows of the CPU of messages of each size."""
+    return [f"{echo} x {size} B: CPU s per million" for size in SIZES]
+
+
+def bulk(scheme, ways, frames):
+    """The rows of the CPU of bytes in frames."""
+    return [f"bulk {scheme} {way}, {frames}: CPU s per GiB" for way in ways]

@@ -134,7 +134,8 @@ fn clients_of(
 }
 
 /// `run count=1000 at_once=300 opening=64 seed=1 size=200000 rounds=60 bursts=20 burst=20000000
-/// clients=0,1,2 origins=0,1,2 plain=PORT tls=PORT hold=0 seconds=60`
+/// clients=0,1,2 origins=0,1,2 plain=PORT tls=PORT key_updates=1 hold=0
+/// seconds=60`
 fn parse(line: &str) -> Result<Run, String> {
     let mut run = Run {
         count: 100,
@@ -148,6 +149,7 @@ fn parse(line: &str) -> Result<Run, String> {
         clients: vec![0, 1, 2],
         origins: vec![0, 1, 2],
         ports: [0; 2],
+        key_updates: true,
         hold: false,
         seconds: 60,
     };
@@ -180,6 +182,7 @@ fn parse(line: &str) -> Result<Run, String> {
             "origins" => run.origins = kinds()?,
             "plain" => run.ports[0] = port()?,
             "tls" => run.ports[1] = port()?,
+            "key_updates" => run.key_updates = number()? != 0,
             "hold" => run.hold = number()? != 0,
             "seconds" => run.seconds = number()?,
             _ => return Err(format!("{word}: unknown")),

@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub origins: Vec<usize>,
     /// httpd's ports, plain and TLS.
     pub ports: [u16; 2],
+    /// Half of the tunnels of TLS 1.3 have KeyUpdates.
+    pub key_updates: bool,
     /// Keep all tunnels open until told to end them.
     pub hold: bool,
     /// Give up after so many seconds.
@@ -92,7 +94,7 @@ impl Plan {
             up,
             down,
             rounds: run.rounds,
-            key_updates: dice.once_in(2),
+            key_updates: dice.once_in(2) && run.key_updates,
             dribble: dice.once_in(4),
             glued: dice.once_in(2),
             first: match dice.below(3) {
