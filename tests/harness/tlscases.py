@@ -1,0 +1,468 @@
+"""Cases of records, KeyUpdates and alerts in an open session of TLS, each with what has to come of it.
+
+Each is named after the script of tlsfuzzer that it stands for, without `test-`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import websocket
+from .tlsrecords import (
+    ALERT,
+    CHANGE_CIPHER_SPEC,
+    CIPHERS,
+    CLIENT_HELLO,
+    DATA,
+    FATAL,
+    HANDSHAKE,
+    HEARTBEAT,
+    HELLO_REQUEST,
+    KEY_UPDATE,
+    MAX_TEXT,
+    SESSION_TICKET,
+    VERSIONS,
+    WARNING,
+    message,
+)
+
+CLOSE_NOTIFY, UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW, HANDSHAKE_FAILURE = 0, 10, 20, 22, 40
+UNSUPPORTED_CERTIFICATE, ILLEGAL_PARAMETER, UNKNOWN_CA, DECODE_ERROR, PROTOCOL_VERSION, INTERNAL_ERROR = 43, 47, 48, 50, 70, 80
+USER_CANCELED, NO_RENEGOTIATION = 90, 100
+
+TAG = 16
+#: Both ask for nothing and for an answer (RFC 8446 4.6.3).
+UPDATE, ASKING = message(KEY_UPDATE, b"\0"), message(KEY_UPDATE, b"\1")
+PAYLOAD = b"GET / HTTP/1.0"
+FRAME = websocket.Frame(websocket.TEXT, PAYLOAD).encode(mask=True)
+#: A frame that fills a record: behind 8 bytes of head and mask.
+FULL = websocket.Frame(websocket.BINARY, b"A" * (MAX_TEXT - 8)).encode(mask=True)
+
+
+# What has to come of it.
+
+
+@dataclass(frozen=True)
+class Goes:
+    """The tunnel goes on. These records, and no others, come before the echo: type and text of each. `at_once`: before
+    anything else is sent."""
+
+    control: tuple = ()
+    at_once: bool = False
+
+
+@dataclass(frozen=True)
+class GoesAnsweringOften:
+    """The tunnel goes on. Of so many KeyUpdates that are asked for one comes at least (RFC 8446 4.6.3)."""
+
+    most: int
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A fatal alert comes, and then the end. `why` is what the log has of it; nothing where that is OpenSSL's own text."""
+
+    alert: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The end comes, and before it these alerts, level and description of each."""
+
+    why: str
+    alerts: tuple = ()
+
+
+ANSWERED = Goes(((HANDSHAKE, UPDATE),))
+REFUSED = Goes(((ALERT, bytes([WARNING, NO_RENEGOTIATION])),))
+NO_DECRYPTION = Fails(BAD_RECORD_MAC, "TLS record that does not decrypt")
+TOO_LONG = Fails(RECORD_OVERFLOW, "TLS record too long")
+NO_MESSAGE = Fails(UNEXPECTED_MESSAGE, "unexpected TLS handshake message")
+NO_TYPE = Fails(UNEXPECTED_MESSAGE, "TLS record without a content type")
+WRONG_TYPE = Fails(UNEXPECTED_MESSAGE, "unexpected type of TLS record")
+NO_CCS = Fails(UNEXPECTED_MESSAGE, "TLS ChangeCipherSpec after the handshake")
+INTERRUPTED = Fails(UNEXPECTED_MESSAGE, "other TLS record within a handshake message")
+EMPTY = Fails(UNEXPECTED_MESSAGE, "empty TLS record of a type that must not be empty")
+MESSAGE_LENGTH = Fails(DECODE_ERROR, "TLS handshake message of a wrong length")
+ALERT_LENGTH = Fails(DECODE_ERROR, "TLS alert of a wrong length")
+
+
+@dataclass(frozen=True)
+class Case:
+    """`send` gets the client, and sends. If it returns True it has sent FRAME, whose echo has to come where the tunnel goes on;
+    a payload is that of a binary frame. `behind` is what is missing of FRAME then, and sent when the answer is there."""
+
+    script: str
+    what: str
+    send: Callable
+    wanted: object
+    version: str = "tls1.3"
+    cipher: str = "AES128-GCM"
+    behind: bytes = b""
+    #: A server may send that, or it would mean something else.
+    of_clients: bool = False
+    #: What OpenSSL makes of it, if it is something else, and why an RFC allows what the native session does.
+    openssl: object = None
+    because: str = ""
+
+    def __str__(self):
+        return f"{self.script}-{self.what}-{self.version}-{self.cipher}".replace(" ", "_")
+
+
+def sends(*parts, **options):
+    """Sends records of (type, text), all at once."""
+    def send(talk):
+        talk.send_raw(*(talk.seal(*part, **options) for part in parts))
+    return send
+
+
+def plain(kind, text, **options):
+    """Sends a record that is not protected."""
+    def send(talk):
+        talk.send_raw(talk.plain(kind, text, **options))
+    return send
+
+
+def pieces(*sizes, kind=DATA, text=b"", **options):
+    """Sends FRAME in records of these sizes and one for what is left, with another record before each."""
+    def send(talk):
+        rest, records = FRAME, []
+        for size in (*sizes, len(FRAME)):
+            records += [talk.seal(kind, text, **options), talk.seal(DATA, rest[:size])]
+            rest = rest[size:]
+        talk.send_raw(*records)
+        return True
+    return send
+
+
+def frames(frame, payload, **options):
+    """Sends a frame in one record."""
+    def send(talk):
+        talk.send_raw(talk.seal(DATA, frame, **options))
+        return payload
+    return send
+
+
+def changed(at, bits, text=FRAME, kind=DATA):
+    """Sends a record with some bits turned round at a place."""
+    def send(talk):
+        record = bytearray(talk.seal(kind, text))
+        record[at] ^= bits
+        talk.send_raw(record)
+    return send
+
+
+# KeyUpdate.
+
+
+def updates(*messages, then=FRAME):
+    """Sends these KeyUpdates, the keys changing behind each, and a frame."""
+    def send(talk):
+        records = []
+        for one in messages:
+            records.append(talk.seal(HANDSHAKE, one))
+            talk.update_key()
+        talk.send_raw(*records, talk.seal(DATA, then))
+        return True
+    return send
+
+
+def two_updates_with_the_next_key(talk):
+    talk.update_key()
+    talk.send_raw(talk.seal(HANDSHAKE, UPDATE + ASKING), talk.seal(DATA, FRAME))
+
+
+def second_part_with_the_next_key(talk):
+    first = talk.seal(HANDSHAKE, UPDATE[:1])
+    talk.update_key()
+    talk.send_raw(first, talk.seal(HANDSHAKE, UPDATE[1:] + ASKING), talk.seal(DATA, FRAME))
+
+
+def update_within_data(talk):
+    talk.send_raw(talk.seal(DATA, FRAME[:3]), talk.seal(HANDSHAKE, ASKING))
+    talk.update_key()
+    return True
+
+
+def update_in_parts(*sizes):
+    def send(talk):
+        rest, records = ASKING, []
+        for size in (*sizes, len(ASKING)):
+            records.append(talk.seal(HANDSHAKE, rest[:size]))
+            rest = rest[size:]
+        talk.update_key()
+        talk.send_raw(*records, talk.seal(DATA, FRAME))
+        return True
+    return send
+
+
+OF_THE_PEER = "a message that is longer than OpenSSL has room for is refused before it is read; RFC 8446 6 has decode_error"
+KEY_UPDATES = [
+    Case("tls13-keyupdate", "update_requested", updates(ASKING), ANSWERED),
+    Case("tls13-keyupdate", "update_not_requested", updates(UPDATE), Goes()),
+    Case("tls13-keyupdate", "empty", sends((HANDSHAKE, message(KEY_UPDATE)), (DATA, FRAME)), MESSAGE_LENGTH),
+    Case("tls13-keyupdate", "large", sends((HANDSHAKE, message(KEY_UPDATE, b"\1\0")), (DATA, FRAME)), MESSAGE_LENGTH,
+         openssl=Fails(ILLEGAL_PARAMETER), because=OF_THE_PEER),
+    Case("tls13-keyupdate", "two in one record", sends((HANDSHAKE, UPDATE + ASKING), (DATA, FRAME)),
+         Fails(UNEXPECTED_MESSAGE, "TLS handshake message behind a KeyUpdate in one record")),
+    Case("tls13-keyupdate", "two in one record with the next key", two_updates_with_the_next_key, NO_DECRYPTION),
+    Case("tls13-keyupdate", "second part with the next key", second_part_with_the_next_key, NO_DECRYPTION),
+    *(Case("tls13-keyupdate", f"value {value}", sends((HANDSHAKE, message(KEY_UPDATE, bytes([value]))), (DATA, FRAME)),
+           Fails(ILLEGAL_PARAMETER, "TLS KeyUpdate with an unknown value")) for value in (2, 128, 255)),
+    Case("tls13-keyupdate", "data before and behind", update_within_data, Goes(ANSWERED.control, at_once=True), behind=FRAME[3:],
+         openssl=ANSWERED, because="RFC 8446 4.6.3: the answer comes before data, if not earlier"),
+    Case("tls13-keyupdate", "32 that ask", updates(*[ASKING] * 32), GoesAnsweringOften(32)),
+    Case("tls13-keyupdate", "in parts", update_in_parts(2), ANSWERED),
+    Case("tls13-keyupdate", "byte by byte", update_in_parts(1, 1, 1, 1), ANSWERED),
+    *(Case("tls13-keyupdate", f"data behind {size} bytes",
+           sends((HANDSHAKE, ASKING[:size]), (DATA, FRAME), (HANDSHAKE, ASKING[size:])), INTERRUPTED) for size in (1, 2, 3, 4)),
+    Case("tls13-keyupdate", "alert behind 1 byte", sends((HANDSHAKE, ASKING[:1]), (ALERT, bytes([WARNING, USER_CANCELED]))),
+         INTERRUPTED),
+    Case("tls13-keyupdate", "of TLS 1.2", sends((HANDSHAKE, UPDATE)), NO_MESSAGE, "tls1.2"),
+]  # fmt: skip
+
+
+# Records of TLS 1.3.
+
+
+def padded(text, whole):
+    """How much padding makes so much of a text and its type."""
+    return whole - len(text) - 1
+
+
+def empty_ones(count, then=FRAME):
+    def send(talk):
+        talk.send_raw(*(talk.seal(DATA) for _ in range(count)), talk.seal(DATA, then))
+        return True
+    return send
+
+
+def longest_ciphertext(more, bits):
+    """A record whose header says 2^14 + 256 and so many, with a tag that is right or not."""
+    def send(talk):
+        record = bytearray(talk.seal(DATA, b"A" * (MAX_TEXT + 256 - TAG - 1 + more)))
+        record[-1] ^= bits
+        talk.send_raw(record)
+    return send
+
+
+def padded_update(whole):
+    def send(talk):
+        record = talk.seal(HANDSHAKE, ASKING, padding=padded(ASKING, whole))
+        talk.update_key()
+        talk.send_raw(record, talk.seal(DATA, FRAME))
+        return True
+    return send
+
+
+WITH_PADDING = "RFC 8446 5.4: text and padding have 2^14 + 1 bytes at most, of which OpenSSL takes some more"
+OF_TLS13 = [
+    Case("tls13-record-padding", "of a fixed length", frames(FRAME, True, padding=61), Goes()),
+    Case("tls13-record-padding", "of the greatest length",
+         frames(FRAME, True, padding=padded(FRAME, MAX_TEXT + 1)), Goes()),
+    *(Case("tls13-record-layer-limits", "longest text", frames(FULL, b"A" * (MAX_TEXT - 8)), Goes(), cipher=cipher)
+      for cipher in CIPHERS),
+    *(Case("tls13-record-layer-limits", "text too long", sends((DATA, b"A" * (MAX_TEXT + 1))), TOO_LONG, cipher=cipher)
+      for cipher in CIPHERS),
+    Case("tls13-record-layer-limits", "too long with its padding",
+         frames(FRAME, True, padding=padded(FRAME, MAX_TEXT + 2)), TOO_LONG, openssl=Goes(), because=WITH_PADDING),
+    Case("tls13-record-layer-limits", "longest message with its padding", padded_update(MAX_TEXT + 1), ANSWERED),
+    Case("tls13-record-layer-limits", "message too long with its padding", padded_update(MAX_TEXT + 2), TOO_LONG,
+         openssl=ANSWERED, because=WITH_PADDING),
+    Case("tls13-record-layer-limits", "longest ciphertext", longest_ciphertext(0, 0), TOO_LONG),
+    Case("tls13-record-layer-limits", "longest ciphertext and wrong tag", longest_ciphertext(0, 1), NO_DECRYPTION),
+    Case("tls13-record-layer-limits", "ciphertext too long", longest_ciphertext(1, 0), TOO_LONG),
+    Case("tls13-record-layer-limits", "ciphertext too long and wrong tag", longest_ciphertext(1, 0x80), TOO_LONG),
+    Case("tls13-zero-content-type", "empty", sends((0, b"")), NO_TYPE),
+    Case("tls13-zero-content-type", "padding", sends((0, bytes(42))), NO_TYPE),
+    Case("tls13-zero-content-type", "within data", sends((DATA, FRAME[:5]), (0, b"")), NO_TYPE),
+    Case("tls13-zero-content-type", "padding within data", sends((DATA, FRAME[:5]), (0, bytes(42))), NO_TYPE),
+    Case("tls13-zero-length-data", "not padded", pieces(5, 7), Goes()),
+    Case("tls13-zero-length-data", "padded", pieces(5, 7, padding=30), Goes()),
+    Case("tls13-zero-length-data", "padded much", pieces(5, padding=MAX_TEXT), Goes()),
+    Case("tls13-zero-length-data", "32 of them", empty_ones(32), Goes()),
+    Case("tls13-zero-length-data", "33 of them", empty_ones(33), Fails(UNEXPECTED_MESSAGE, "too many empty TLS records")),
+    Case("tls13-finished-plaintext", "message", plain(HANDSHAKE, message(20, bytes(32))), WRONG_TYPE),
+    Case("tls13-finished-plaintext", "KeyUpdate", plain(HANDSHAKE, ASKING), WRONG_TYPE),
+    Case("tls13-finished-plaintext", "data", plain(DATA, FRAME), NO_DECRYPTION),
+    Case("tls13-finished", "a second one", sends((HANDSHAKE, message(20, bytes(32)))), NO_MESSAGE),
+    Case("tls13-ccs", "behind Finished", plain(CHANGE_CIPHER_SPEC, b"\1"), NO_CCS),
+    Case("tls13-ccs", "two bytes", plain(CHANGE_CIPHER_SPEC, b"\1\1"), NO_CCS),
+    # The type is the last byte that is not 0, and tlslite-ng protects no record of this type.
+    Case("tls13-ccs", "protected", sends((0, bytes([1, CHANGE_CIPHER_SPEC]))), WRONG_TYPE),
+    Case("tls13-multiple-ccs-messages", "in one record", plain(CHANGE_CIPHER_SPEC, b"\1" * 64), NO_CCS),
+    Case("tls13-post-handshake-auth", "Certificate that nobody asked for",
+         sends((HANDSHAKE, message(11, bytes(4)))), NO_MESSAGE),
+    Case("tls13-post-handshake-auth", "CertificateVerify that nobody asked for",
+         sends((HANDSHAKE, message(15, bytes(8)))), NO_MESSAGE),
+    Case("tls13-count-tickets", "one of the client", sends((HANDSHAKE, message(SESSION_TICKET, bytes(13)))), NO_MESSAGE, of_clients=True),
+    Case("tls13-0rtt-garbage", "EndOfEarlyData", sends((HANDSHAKE, message(5))), NO_MESSAGE),
+    Case("tls13-conversation", "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE),
+    Case("tls13-conversation", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE),
+    Case("tls13-conversation", "message of type 99", sends((HANDSHAKE, message(99))), NO_MESSAGE),
+    Case("tls13-lengths", "empty handshake record", sends((HANDSHAKE, b"")), EMPTY),
+    Case("tls13-lengths", "padded empty handshake record", sends((HANDSHAKE, b""), padding=30), EMPTY),
+    *(Case("invalid-content-type", f"{kind}", sends((kind, b"hello server!\n")), WRONG_TYPE)
+      for kind in (19, HEARTBEAT, 255)),
+    *(Case("invalid-content-type", f"{kind} not protected", plain(kind, b"hello server!\n"), WRONG_TYPE)
+      for kind in (0, HEARTBEAT, 255)),
+]  # fmt: skip
+
+
+# Alerts.
+
+
+def alerts(*pairs):
+    return sends(*((ALERT, bytes(pair)) for pair in pairs))
+
+
+def alerts_then_data(*pairs):
+    def send(talk):
+        talk.send_raw(*(talk.seal(ALERT, bytes(pair)) for pair in pairs), talk.seal(DATA, FRAME))
+        return True
+    return send
+
+
+def close_notify(talk):
+    # What comes behind it is ignored (RFC 8446 6.1).
+    talk.send_raw(talk.seal(ALERT, bytes([WARNING, CLOSE_NOTIFY])), talk.seal(DATA, FRAME))
+
+
+CLOSED = Ends("closed", ((WARNING, CLOSE_NOTIFY),))
+TOO_MANY = Fails(UNEXPECTED_MESSAGE, "too many TLS warnings")
+OF_ALERTS = [
+    *(Case("conversation", "close_notify", close_notify, CLOSED, version, of_clients=True) for version in VERSIONS),
+    Case("tls13-unencrypted-alert", "not protected", plain(ALERT, bytes([FATAL, UNKNOWN_CA])), WRONG_TYPE),
+    Case("tls13-unencrypted-alert", "close_notify not protected", plain(ALERT, bytes([WARNING, CLOSE_NOTIFY])), WRONG_TYPE),
+    Case("tls13-unencrypted-alert", "protected", alerts((FATAL, UNKNOWN_CA)), Ends("the peer sent the TLS alert unknown_ca")),
+    Case("tls13-unencrypted-alert", "as a warning", alerts((WARNING, UNKNOWN_CA)),
+         Ends("the peer sent the TLS alert unknown_ca")),
+    Case("tls13-unencrypted-alert", "unknown", alerts((FATAL, 200)), Ends("the peer sent the TLS alert 200")),
+    *(Case("tls13-empty-alert", f"padded with {padding}", sends((ALERT, b""), padding=padding), EMPTY) for padding in (0, 2, 5, 30)),
+    *(Case("tls13-empty-alert", f"{len(text)} bytes", sends((ALERT, text)), ALERT_LENGTH, version,
+           openssl=Fails(UNEXPECTED_MESSAGE), because=f"{rfc}: decode_error is for what has a wrong length")
+      for version, rfc in (("tls1.2", "RFC 5246 7.2.2"), ("tls1.3", "RFC 8446 6"))
+      for text in (bytes([FATAL]), bytes([FATAL, UNKNOWN_CA, 0]), bytes([WARNING, USER_CANCELED] * 2))),
+    Case("ssl-death-alert", "4 times user_canceled", alerts_then_data(*[(WARNING, USER_CANCELED)] * 4), Goes()),
+    Case("ssl-death-alert", "5 times user_canceled", alerts_then_data(*[(WARNING, USER_CANCELED)] * 5), TOO_MANY),
+    Case("ssl-death-alert", "4 warnings", alerts_then_data(*[(WARNING, UNSUPPORTED_CERTIFICATE)] * 4), Goes(), "tls1.2"),
+    Case("ssl-death-alert", "5 warnings", alerts_then_data(*[(WARNING, UNSUPPORTED_CERTIFICATE)] * 5), TOO_MANY, "tls1.2"),
+    Case("conversation", "unknown_ca", alerts((FATAL, UNKNOWN_CA)), Ends("the peer sent the TLS alert unknown_ca"), "tls1.2"),
+    Case("conversation", "alert of an unknown level", alerts((3, UNKNOWN_CA)),
+         Fails(ILLEGAL_PARAMETER, "TLS alert of an unknown level"), "tls1.2"),
+    Case("record-layer-fragmentation", "alert in two records", sends((ALERT, b"\1"), (ALERT, b"\0")), ALERT_LENGTH, "tls1.2",
+         openssl=Fails(UNEXPECTED_MESSAGE), because="RFC 5246 7.2.2: decode_error is for what has a wrong length"),
+    Case("lengths", "empty alert", sends((ALERT, b"")), EMPTY, "tls1.2"),
+    Case("legacy-renegotiation", "no_renegotiation of the client", alerts_then_data((WARNING, NO_RENEGOTIATION)), Goes(), "tls1.2",
+         openssl=Fails(HANDSHAKE_FAILURE), because="RFC 5246 7.2.2: it is a warning, and nobody wanted to renegotiate"),
+]  # fmt: skip
+
+
+# TLS 1.2.
+
+
+def hello(talk, secure=True):
+    """A ClientHello within the session: that of the handshake, with renegotiation_info as it has to be or without."""
+    own = b"\3\3" + bytes(32) + b"\0" + b"\0\2\xc0\x2b" + b"\1\0"
+    finished = b"".join([b"\x0c", bytes(12)]) if secure else b""
+    extension = b"\xff\x01" + len(finished).to_bytes(2, "big") + finished if secure else b""
+    groups = b"\0\x0a\0\4\0\2\0\x17" + b"\0\x0d\0\4\0\2\4\3"
+    body = extension + groups
+    return message(CLIENT_HELLO, own + len(body).to_bytes(2, "big") + body)
+
+
+def renegotiates(secure, at):
+    """Sends FRAME with a ClientHello in it."""
+    def send(talk):
+        talk.send_raw(talk.seal(DATA, FRAME[:at]) if at else b"", talk.seal(HANDSHAKE, hello(talk, secure)),
+                      talk.seal(DATA, FRAME[at:]))  # fmt: skip
+        return True
+    return send
+
+
+def message_within_data(talk):
+    first, second = hello(talk)[:40], hello(talk)[40:]
+    talk.send_raw(talk.seal(HANDSHAKE, first), talk.seal(DATA, FRAME), talk.seal(HANDSHAKE, second))
+    return True
+
+
+def short(size):
+    """A record that is shorter than anything protected."""
+    return plain(DATA, b"\xa1" * size)
+
+
+def other_version(version):
+    def send(talk):
+        record = bytearray(talk.seal(DATA, FRAME))
+        record[1:3] = version
+        talk.send_raw(record)
+    return send
+
+
+OF_TLS12 = [
+    *(Case("zero-length-data", "before data", pieces(5), Goes(), "tls1.2", cipher) for cipher in CIPHERS),
+    Case("zero-length-data", "32 of them", empty_ones(32), Goes(), "tls1.2"),
+    Case("zero-length-data", "33 of them", empty_ones(33), Fails(UNEXPECTED_MESSAGE, "too many empty TLS records"), "tls1.2"),
+    *(case for cipher in CIPHERS for case in (
+        Case("chacha20", "longest text", frames(FULL, b"A" * (MAX_TEXT - 8)), Goes(), "tls1.2", cipher),
+        Case("chacha20", "text too long", sends((DATA, b"A" * (MAX_TEXT + 1))), TOO_LONG, "tls1.2", cipher),
+        Case("chacha20", "1 KiB too long", sends((DATA, b"A" * (MAX_TEXT + 1024))), TOO_LONG, "tls1.2", cipher),
+        Case("chacha20", "longer than the longest", sends((DATA, b"A" * (MAX_TEXT + 2049))), TOO_LONG, "tls1.2", cipher),
+        *(Case("chacha20", f"ciphertext of {size}", short(size), NO_DECRYPTION, "tls1.2", cipher, openssl=Fails(INTERNAL_ERROR),
+               because="RFC 5246 7.2.2: what does not decrypt is answered by bad_record_mac") for size in (0, 1, 15)),
+    )),
+    Case("chacha20", "1/n-1", lambda talk: talk.send_raw(talk.seal(DATA, FRAME[:1]), talk.seal(DATA, FRAME[1:]))
+         and True, Goes(), "tls1.2"),
+    Case("hello-request-by-client", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE, "tls1.2"),
+    Case("message-duplication", "ClientKeyExchange", sends((HANDSHAKE, message(16, b"\x41" + bytes(65)))), NO_MESSAGE, "tls1.2"),
+    Case("message-duplication", "Finished", sends((HANDSHAKE, message(20, bytes(12)))), NO_MESSAGE, "tls1.2"),
+    Case("message-duplication", "ChangeCipherSpec", sends((CHANGE_CIPHER_SPEC, b"\1")), NO_CCS, "tls1.2"),
+    *(Case("renegotiation-disabled", f"{'secure' if secure else 'legacy'}, {where} data", renegotiates(secure, at), REFUSED, "tls1.2")
+      for secure in (True, False) for where, at in (("before", 0), ("within", 5))),
+    Case("interleaved-application-data-and-fragmented-handshakes", "data", message_within_data, REFUSED, "tls1.2",
+         openssl=Fails(UNEXPECTED_MESSAGE), because="RFC 5246 6.2.1: data may come between the parts of a message"),
+    Case("heartbeat", "request", sends((HEARTBEAT, b"\1\0\4test" + bytes(16))), WRONG_TYPE, "tls1.2"),
+    Case("invalid-content-type", "25", sends((25, b"hello server!\n")), WRONG_TYPE, "tls1.2"),
+    *(Case("version-numbers", f"{version}", other_version(version), Fails(PROTOCOL_VERSION, "TLS record of another version"), "tls1.2")
+      for version in ((3, 1), (3, 4), (2, 0))),
+    Case("lengths", "empty handshake record", sends((HANDSHAKE, b"")), EMPTY, "tls1.2",
+         openssl=Goes(), because="RFC 5246 6.2.1: they must not be sent"),
+    # The explicit part of the nonce.
+    Case("fuzzed-ciphertext", "nonce", changed(5, 1), NO_DECRYPTION, "tls1.2", "AES128-GCM"),
+    Case("fuzzed-ciphertext", "nonce", changed(12, 0x80), NO_DECRYPTION, "tls1.2", "AES256-GCM"),
+]  # fmt: skip
+
+#: test-fuzzed-MAC, -ciphertext and -plaintext, test-tls13-symetric-ciphers, test-cve-2016-7054.
+CHANGED = [
+    Case(script, what, changed(at, bits, text), NO_DECRYPTION, version, cipher)
+    for version in VERSIONS for cipher in CIPHERS
+    for script, what, at, bits, text in (
+        ("symetric-ciphers", "last byte of the tag", -1, 1, FRAME),
+        ("symetric-ciphers", "first byte of the tag", -TAG, 0x80, FRAME),
+        ("fuzzed-ciphertext", "last byte of the text", -TAG - 1, 1, FRAME),
+        ("cve-2016-7054", "within 512 bytes", 300, 0xFF, bytes(512)),
+    )
+]  # fmt: skip
+
+
+# What only servers send.
+
+
+def hello_request_within_data(talk):
+    talk.send_raw(talk.seal(DATA, FRAME[:5]), talk.seal(HANDSHAKE, message(HELLO_REQUEST)), talk.seal(DATA, FRAME[5:]))
+    return True
+
+
+TICKET = message(SESSION_TICKET, bytes(4) + bytes(4) + b"\1\0" + b"\0\4name" + b"\0\0")
+OF_SERVERS = [
+    Case("tls13-count-tickets", "one more", sends((HANDSHAKE, TICKET)), Goes()),
+    Case("tls13-count-tickets", "two in one record", sends((HANDSHAKE, TICKET * 2)), Goes()),
+    Case("tls13-count-tickets", "in parts", sends((HANDSHAKE, TICKET[:7]), (HANDSHAKE, TICKET[7:])), Goes()),
+    Case("tls13-count-tickets", "data within one", sends((HANDSHAKE, TICKET[:7]), (DATA, FRAME)), INTERRUPTED),
+    Case("tls13-conversation", "ServerHello", sends((HANDSHAKE, message(2, bytes(40)))), NO_MESSAGE),
+    Case("legacy-renegotiation", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), REFUSED, "tls1.2"),
+    Case("legacy-renegotiation", "HelloRequest within data", hello_request_within_data, REFUSED, "tls1.2"),
+    Case("conversation", "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE, "tls1.2"),
+]  # fmt: skip
+BY_CLIENTS = [*KEY_UPDATES, *OF_TLS13, *OF_ALERTS, *OF_TLS12, *CHANGED]
+BY_SERVERS = [*KEY_UPDATES, *(case for case in [*OF_TLS13, *OF_ALERTS] if not case.of_clients), *OF_SERVERS, *CHANGED[:2], *CHANGED[-2:]]
