@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from . import websocket
 from .tlsrecords import (
     ALERT,
+    CERTIFICATE,
     CHANGE_CIPHER_SPEC,
     CIPHERS,
     CLIENT_HELLO,
     DATA,
     FATAL,
+    FINISHED,
     HANDSHAKE,
     HEARTBEAT,
     HELLO_REQUEST,
@@ -55,6 +57,13 @@ class GoesAnsweringOften:
     """The tunnel goes on. Of so many KeyUpdates that are asked for one comes at least (RFC 8446 4.6.3)."""
 
     most: int
+
+
+@dataclass(frozen=True)
+class GoesAnswering:
+    """The tunnel goes on. Handshake messages of these types come before the echo, each in a record."""
+
+    kinds: tuple
 
 
 @dataclass(frozen=True)
@@ -282,17 +291,17 @@ OF_TLS13 = [
     Case("tls13-zero-length-data", "padded much", pieces(5, padding=MAX_TEXT), Goes()),
     Case("tls13-zero-length-data", "32 of them", empty_ones(32), Goes()),
     Case("tls13-zero-length-data", "33 of them", empty_ones(33), Fails(UNEXPECTED_MESSAGE, "too many empty TLS records")),
-    Case("tls13-finished-plaintext", "message", plain(HANDSHAKE, message(20, bytes(32))), WRONG_TYPE),
+    Case("tls13-finished-plaintext", "message", plain(HANDSHAKE, message(FINISHED, bytes(32))), WRONG_TYPE),
     Case("tls13-finished-plaintext", "KeyUpdate", plain(HANDSHAKE, ASKING), WRONG_TYPE),
     Case("tls13-finished-plaintext", "data", plain(DATA, FRAME), NO_DECRYPTION),
-    Case("tls13-finished", "a second one", sends((HANDSHAKE, message(20, bytes(32)))), NO_MESSAGE),
+    Case("tls13-finished", "a second one", sends((HANDSHAKE, message(FINISHED, bytes(32)))), NO_MESSAGE),
     Case("tls13-ccs", "behind Finished", plain(CHANGE_CIPHER_SPEC, b"\1"), NO_CCS),
     Case("tls13-ccs", "two bytes", plain(CHANGE_CIPHER_SPEC, b"\1\1"), NO_CCS),
     # The type is the last byte that is not 0, and tlslite-ng protects no record of this type.
     Case("tls13-ccs", "protected", sends((0, bytes([1, CHANGE_CIPHER_SPEC]))), WRONG_TYPE),
     Case("tls13-multiple-ccs-messages", "in one record", plain(CHANGE_CIPHER_SPEC, b"\1" * 64), NO_CCS),
     Case("tls13-post-handshake-auth", "Certificate that nobody asked for",
-         sends((HANDSHAKE, message(11, bytes(4)))), NO_MESSAGE),
+         sends((HANDSHAKE, message(CERTIFICATE, bytes(4)))), NO_MESSAGE),
     Case("tls13-post-handshake-auth", "CertificateVerify that nobody asked for",
          sends((HANDSHAKE, message(15, bytes(8)))), NO_MESSAGE),
     Case("tls13-count-tickets", "one of the client", sends((HANDSHAKE, message(SESSION_TICKET, bytes(13)))), NO_MESSAGE, of_clients=True),
@@ -415,7 +424,7 @@ OF_TLS12 = [
          and True, Goes(), "tls1.2"),
     Case("hello-request-by-client", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE, "tls1.2"),
     Case("message-duplication", "ClientKeyExchange", sends((HANDSHAKE, message(16, b"\x41" + bytes(65)))), NO_MESSAGE, "tls1.2"),
-    Case("message-duplication", "Finished", sends((HANDSHAKE, message(20, bytes(12)))), NO_MESSAGE, "tls1.2"),
+    Case("message-duplication", "Finished", sends((HANDSHAKE, message(FINISHED, bytes(12)))), NO_MESSAGE, "tls1.2"),
     Case("message-duplication", "ChangeCipherSpec", sends((CHANGE_CIPHER_SPEC, b"\1")), NO_CCS, "tls1.2"),
     *(Case("renegotiation-disabled", f"{'secure' if secure else 'legacy'}, {where} data", renegotiates(secure, at), REFUSED, "tls1.2")
       for secure in (True, False) for where, at in (("before", 0), ("within", 5))),
@@ -454,11 +463,16 @@ def hello_request_within_data(talk):
 
 
 TICKET = message(SESSION_TICKET, bytes(4) + bytes(4) + b"\1\0" + b"\0\4name" + b"\0\0")
+#: With a context and one signature algorithm (RFC 8446 4.3.2). The ClientHello of mod_ssl allows it.
+CERTIFICATE_REQUEST = message(13, b"\4post" + b"\0\x0a" + b"\0\x0d\0\6\0\4\4\3\x08\4")
 OF_SERVERS = [
     Case("tls13-count-tickets", "one more", sends((HANDSHAKE, TICKET)), Goes()),
     Case("tls13-count-tickets", "two in one record", sends((HANDSHAKE, TICKET * 2)), Goes()),
     Case("tls13-count-tickets", "in parts", sends((HANDSHAKE, TICKET[:7]), (HANDSHAKE, TICKET[7:])), Goes()),
     Case("tls13-count-tickets", "data within one", sends((HANDSHAKE, TICKET[:7]), (DATA, FRAME)), INTERRUPTED),
+    Case("tls13-post-handshake-auth", "CertificateRequest", sends((HANDSHAKE, CERTIFICATE_REQUEST)), NO_MESSAGE,
+         openssl=GoesAnswering((CERTIFICATE, FINISHED)),
+         because="RFC 8446 4.4.1: an answer is made of all that was said in the handshake, which only OpenSSL knows"),
     Case("tls13-conversation", "ServerHello", sends((HANDSHAKE, message(2, bytes(40)))), NO_MESSAGE),
     Case("legacy-renegotiation", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), REFUSED, "tls1.2"),
     Case("legacy-renegotiation", "HelloRequest within data", hello_request_within_data, REFUSED, "tls1.2"),

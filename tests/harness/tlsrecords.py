@@ -18,7 +18,7 @@ from . import wait, websocket
 from .http import Request, Response
 
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, DATA, HEARTBEAT = range(20, 25)
-HELLO_REQUEST, CLIENT_HELLO, SESSION_TICKET, KEY_UPDATE = 0, 1, 4, 24
+HELLO_REQUEST, CLIENT_HELLO, SESSION_TICKET, CERTIFICATE, FINISHED, KEY_UPDATE = 0, 1, 4, 11, 20, 24
 WARNING, FATAL = 1, 2
 MAX_TEXT = 1 << 14
 #: What the tests call the versions and the ciphers, and tlslite-ng does.

@@ -377,8 +377,8 @@ fn tickets_are_for_clients_and_ignored() {
     pair.refuses(HANDSHAKE, &[TICKET, 2, 1, 0x0a], Alert::DECODE_ERROR, length);
 }
 
-/// A message is refused by its first byte. CertificateRequest (13) needs an extension that nobody
-/// sent (RFC 8446 4.6.2).
+/// A message is refused by its first byte. So is CertificateRequest (13), whose answer needs the
+/// transcript of the handshake (RFC 8446 4.4.1).
 #[test]
 fn other_messages_are_refused() {
     for version in VERSIONS {
