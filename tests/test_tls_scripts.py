@@ -11,18 +11,10 @@ import re
 import pytest
 
 from harness import relayed, relaysite, tlsrecords
-from harness.tlscases import (
-    BY_CLIENTS,
-    BY_SERVERS,
-    FRAME,
-    PAYLOAD,
-    UPDATE,
-    Fails,
-    Goes,
-    GoesAnswering,
-    GoesAnsweringOften,
-)
+from harness.tlscases import BY_CLIENTS, BY_SERVERS
+from harness.tlsoutcomes import Fails, Goes, GoesAnswering, GoesAnsweringOften
 from harness.tlsrecords import ALERT, CHANGE_CIPHER_SPEC, DATA, FATAL, HANDSHAKE
+from harness.tlssends import FRAME, PAYLOAD, UPDATE
 from harness.websocket import BINARY, TEXT, Frame
 
 MODES = ["openssl", "native"]

@@ -1,12 +1,29 @@
 """Cases of records, KeyUpdates and alerts in an open session of TLS, each with what has to come of it.
 
-Each is named after the script of tlsfuzzer that it stands for, without `test-`.
+Each is named after the script of tlsfuzzer that it stands for, without `test-`; OWN has none.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from . import websocket
+from .tlsoutcomes import (
+    BAD_RECORD_MAC,
+    CLOSE_NOTIFY,
+    DECODE_ERROR,
+    HANDSHAKE_FAILURE,
+    ILLEGAL_PARAMETER,
+    INTERNAL_ERROR,
+    NO_RENEGOTIATION,
+    PROTOCOL_VERSION,
+    RECORD_OVERFLOW,
+    UNEXPECTED_MESSAGE,
+    UNKNOWN_CA,
+    UNSUPPORTED_CERTIFICATE,
+    USER_CANCELED,
+    Case,
+    Ends,
+    Fails,
+    Goes,
+    GoesAnswering,
+    GoesAnsweringOften,
+)
 from .tlsrecords import (
     ALERT,
     CERTIFICATE,
@@ -26,63 +43,38 @@ from .tlsrecords import (
     WARNING,
     message,
 )
+from .tlssends import (
+    ASKING,
+    FRAME,
+    FULL,
+    TAG,
+    UPDATE,
+    alerts,
+    alerts_then_data,
+    changed,
+    close_notify,
+    empty_ones,
+    first_byte_alone,
+    frames,
+    hello_request_within_data,
+    longest_ciphertext,
+    message_within_data,
+    other_version,
+    padded,
+    padded_update,
+    pieces,
+    plain,
+    renegotiates,
+    second_part_with_the_next_key,
+    sends,
+    short,
+    two_updates_with_the_next_key,
+    update_in_parts,
+    update_within_data,
+    updates,
+)
 
-CLOSE_NOTIFY, UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW, HANDSHAKE_FAILURE = 0, 10, 20, 22, 40
-UNSUPPORTED_CERTIFICATE, ILLEGAL_PARAMETER, UNKNOWN_CA, DECODE_ERROR, PROTOCOL_VERSION, INTERNAL_ERROR = 43, 47, 48, 50, 70, 80
-USER_CANCELED, NO_RENEGOTIATION = 90, 100
-
-TAG = 16
-#: Both ask for nothing and for an answer (RFC 8446 4.6.3).
-UPDATE, ASKING = message(KEY_UPDATE, b"\0"), message(KEY_UPDATE, b"\1")
-PAYLOAD = b"GET / HTTP/1.0"
-FRAME = websocket.Frame(websocket.TEXT, PAYLOAD).encode(mask=True)
-#: A frame that fills a record: behind 8 bytes of head and mask.
-FULL = websocket.Frame(websocket.BINARY, b"A" * (MAX_TEXT - 8)).encode(mask=True)
-
-
-# What has to come of it.
-
-
-@dataclass(frozen=True)
-class Goes:
-    """The tunnel goes on. These records, and no others, come before the echo: type and text of each. `at_once`: before
-    anything else is sent."""
-
-    control: tuple = ()
-    at_once: bool = False
-
-
-@dataclass(frozen=True)
-class GoesAnsweringOften:
-    """The tunnel goes on. Of so many KeyUpdates that are asked for one comes at least (RFC 8446 4.6.3)."""
-
-    most: int
-
-
-@dataclass(frozen=True)
-class GoesAnswering:
-    """The tunnel goes on. Handshake messages of these types come before the echo, each in a record."""
-
-    kinds: tuple
-
-
-@dataclass(frozen=True)
-class Fails:
-    """A fatal alert comes, and then the end. `why` is what the log has of it; nothing where that is OpenSSL's own text. Of
-    several alerts each comes with some version of OpenSSL."""
-
-    alert: int | tuple
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """The end comes, and before it these alerts, level and description of each."""
-
-    why: str
-    alerts: tuple = ()
-
-
+OWN = "own"
 ANSWERED = Goes(((HANDSHAKE, UPDATE),))
 REFUSED = Goes(((ALERT, bytes([WARNING, NO_RENEGOTIATION])),))
 NO_DECRYPTION = Fails(BAD_RECORD_MAC, "TLS record that does not decrypt")
@@ -96,123 +88,13 @@ EMPTY = Fails(UNEXPECTED_MESSAGE, "empty TLS record of a type that must not be e
 MESSAGE_LENGTH = Fails(DECODE_ERROR, "TLS handshake message of a wrong length")
 ALERT_LENGTH = Fails(DECODE_ERROR, "TLS alert of a wrong length")
 
-
-@dataclass(frozen=True)
-class Case:
-    """`send` gets the client, and sends. If it returns True it has sent FRAME, whose echo has to come where the tunnel goes on;
-    a payload is that of a binary frame. `behind` is what is missing of FRAME then, and sent when the answer is there."""
-
-    script: str
-    what: str
-    send: Callable
-    wanted: object
-    version: str = "tls1.3"
-    cipher: str = "AES128-GCM"
-    behind: bytes = b""
-    #: Sent by clients alone: a server may send it, or it would mean something else.
-    of_clients: bool = False
-    #: What OpenSSL makes of it, if it is something else, and why an RFC allows what the native session does.
-    openssl: object = None
-    because: str = ""
-
-    def __str__(self):
-        return f"{self.script}-{self.what}-{self.version}-{self.cipher}".replace(" ", "_")
-
-
-def sends(*parts, **options):
-    """Sends records of (type, text), all at once."""
-    def send(talk):
-        talk.send_raw(*(talk.seal(*part, **options) for part in parts))
-    return send
-
-
-def plain(kind, text, **options):
-    """Sends a record that is not protected."""
-    def send(talk):
-        talk.send_raw(talk.plain(kind, text, **options))
-    return send
-
-
-def pieces(*sizes, kind=DATA, text=b"", **options):
-    """Sends FRAME in records of these sizes and one for what is left, with another record before each."""
-    def send(talk):
-        rest, records = FRAME, []
-        for size in (*sizes, len(FRAME)):
-            records += [talk.seal(kind, text, **options), talk.seal(DATA, rest[:size])]
-            rest = rest[size:]
-        talk.send_raw(*records)
-        return True
-    return send
-
-
-def frames(frame, payload, **options):
-    """Sends a frame in one record."""
-    def send(talk):
-        talk.send_raw(talk.seal(DATA, frame, **options))
-        return payload
-    return send
-
-
-def changed(at, bits, text=FRAME, kind=DATA):
-    """Sends a record with some bits turned round at a place."""
-    def send(talk):
-        record = bytearray(talk.seal(kind, text))
-        record[at] ^= bits
-        talk.send_raw(record)
-    return send
-
-
-# KeyUpdate.
-
-
-def updates(*messages, then=FRAME):
-    """Sends these KeyUpdates, the keys changing behind each, and a frame."""
-    def send(talk):
-        records = []
-        for one in messages:
-            records.append(talk.seal(HANDSHAKE, one))
-            talk.update_key()
-        talk.send_raw(*records, talk.seal(DATA, then))
-        return True
-    return send
-
-
-def two_updates_with_the_next_key(talk):
-    talk.update_key()
-    talk.send_raw(talk.seal(HANDSHAKE, UPDATE + ASKING), talk.seal(DATA, FRAME))
-
-
-def second_part_with_the_next_key(talk):
-    first = talk.seal(HANDSHAKE, UPDATE[:1])
-    talk.update_key()
-    talk.send_raw(first, talk.seal(HANDSHAKE, UPDATE[1:] + ASKING), talk.seal(DATA, FRAME))
-
-
-def update_within_data(talk):
-    talk.send_raw(talk.seal(DATA, FRAME[:3]), talk.seal(HANDSHAKE, ASKING))
-    talk.update_key()
-    return True
-
-
-def update_in_parts(*sizes):
-    def send(talk):
-        rest, records = ASKING, []
-        for size in (*sizes, len(ASKING)):
-            records.append(talk.seal(HANDSHAKE, rest[:size]))
-            rest = rest[size:]
-        talk.update_key()
-        talk.send_raw(*records, talk.seal(DATA, FRAME))
-        return True
-    return send
-
-
-OF_THE_PEER = "a message that is longer than OpenSSL has room for is refused before it is read; RFC 8446 6 has decode_error"
+TOO_LONG_FOR_OPENSSL = "a message that is longer than OpenSSL has room for is refused before it is read; RFC 8446 6 has decode_error"
 KEY_UPDATES = [
     Case("tls13-keyupdate", "update_requested", updates(ASKING), ANSWERED),
     Case("tls13-keyupdate", "update_not_requested", updates(UPDATE), Goes()),
     Case("tls13-keyupdate", "empty", sends((HANDSHAKE, message(KEY_UPDATE)), (DATA, FRAME)), MESSAGE_LENGTH),
     Case("tls13-keyupdate", "large", sends((HANDSHAKE, message(KEY_UPDATE, b"\1\0")), (DATA, FRAME)), MESSAGE_LENGTH,
-         openssl=Fails(ILLEGAL_PARAMETER), because=OF_THE_PEER),
+         openssl=Fails(ILLEGAL_PARAMETER), because=TOO_LONG_FOR_OPENSSL),
     Case("tls13-keyupdate", "two in one record", sends((HANDSHAKE, UPDATE + ASKING), (DATA, FRAME)),
          Fails(UNEXPECTED_MESSAGE, "TLS handshake message behind a KeyUpdate in one record")),
     Case("tls13-keyupdate", "two in one record with the next key", two_updates_with_the_next_key, NO_DECRYPTION),
@@ -230,40 +112,6 @@ KEY_UPDATES = [
          INTERRUPTED),
     Case("tls13-keyupdate", "of TLS 1.2", sends((HANDSHAKE, UPDATE)), NO_MESSAGE, "tls1.2"),
 ]  # fmt: skip
-
-
-# Records of TLS 1.3.
-
-
-def padded(text, whole):
-    """How much padding makes so much of a text and its type."""
-    return whole - len(text) - 1
-
-
-def empty_ones(count, then=FRAME):
-    def send(talk):
-        talk.send_raw(*(talk.seal(DATA) for _ in range(count)), talk.seal(DATA, then))
-        return True
-    return send
-
-
-def longest_ciphertext(more, bits):
-    """A record whose header says 2^14 + 256 and so many, with a tag that is right or not."""
-    def send(talk):
-        record = bytearray(talk.seal(DATA, b"A" * (MAX_TEXT + 256 - TAG - 1 + more)))
-        record[-1] ^= bits
-        talk.send_raw(record)
-    return send
-
-
-def padded_update(whole):
-    def send(talk):
-        record = talk.seal(HANDSHAKE, ASKING, padding=padded(ASKING, whole))
-        talk.update_key()
-        talk.send_raw(record, talk.seal(DATA, FRAME))
-        return True
-    return send
-
 
 WITH_PADDING = "RFC 8446 5.4: text and padding have 2^14 + 1 bytes at most, of which OpenSSL takes some more"
 OF_TLS13 = [
@@ -295,7 +143,7 @@ OF_TLS13 = [
     Case("tls13-finished-plaintext", "message", plain(HANDSHAKE, message(FINISHED, bytes(32))), WRONG_TYPE),
     Case("tls13-finished-plaintext", "KeyUpdate", plain(HANDSHAKE, ASKING), WRONG_TYPE),
     Case("tls13-finished-plaintext", "data", plain(DATA, FRAME), NO_DECRYPTION),
-    Case("tls13-finished", "a second one", sends((HANDSHAKE, message(FINISHED, bytes(32)))), NO_MESSAGE),
+    Case(OWN, "a second one", sends((HANDSHAKE, message(FINISHED, bytes(32)))), NO_MESSAGE),
     # OpenSSL 3.5 ignores it as a client.
     Case("tls13-ccs", "behind Finished", plain(CHANGE_CIPHER_SPEC, b"\1"), NO_CCS, of_clients=True),
     Case("tls13-ccs", "two bytes", plain(CHANGE_CIPHER_SPEC, b"\1\1"), NO_CCS),
@@ -306,38 +154,18 @@ OF_TLS13 = [
          sends((HANDSHAKE, message(CERTIFICATE, bytes(4)))), NO_MESSAGE),
     Case("tls13-post-handshake-auth", "CertificateVerify that nobody asked for",
          sends((HANDSHAKE, message(15, bytes(8)))), NO_MESSAGE),
-    Case("tls13-count-tickets", "one of the client", sends((HANDSHAKE, message(SESSION_TICKET, bytes(13)))), NO_MESSAGE, of_clients=True),
-    Case("tls13-0rtt-garbage", "EndOfEarlyData", sends((HANDSHAKE, message(5))), NO_MESSAGE),
-    Case("tls13-conversation", "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE),
-    Case("tls13-conversation", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE),
-    Case("tls13-conversation", "message of type 99", sends((HANDSHAKE, message(99))), NO_MESSAGE),
-    Case("tls13-lengths", "empty handshake record", sends((HANDSHAKE, b"")), EMPTY),
-    Case("tls13-lengths", "padded empty handshake record", sends((HANDSHAKE, b""), padding=30), EMPTY),
+    Case(OWN, "one of the client", sends((HANDSHAKE, message(SESSION_TICKET, bytes(13)))), NO_MESSAGE, of_clients=True),
+    Case(OWN, "EndOfEarlyData", sends((HANDSHAKE, message(5))), NO_MESSAGE),
+    Case(OWN, "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE),
+    Case(OWN, "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE),
+    Case(OWN, "message of type 99", sends((HANDSHAKE, message(99))), NO_MESSAGE),
+    Case(OWN, "empty handshake record", sends((HANDSHAKE, b"")), EMPTY),
+    Case(OWN, "padded empty handshake record", sends((HANDSHAKE, b""), padding=30), EMPTY),
     *(Case("invalid-content-type", f"{kind}", sends((kind, b"hello server!\n")), WRONG_TYPE)
       for kind in (19, HEARTBEAT, 255)),
     *(Case("invalid-content-type", f"{kind} not protected", plain(kind, b"hello server!\n"), WRONG_TYPE)
       for kind in (0, HEARTBEAT, 255)),
 ]  # fmt: skip
-
-
-# Alerts.
-
-
-def alerts(*pairs):
-    return sends(*((ALERT, bytes(pair)) for pair in pairs))
-
-
-def alerts_then_data(*pairs):
-    def send(talk):
-        talk.send_raw(*(talk.seal(ALERT, bytes(pair)) for pair in pairs), talk.seal(DATA, FRAME))
-        return True
-    return send
-
-
-def close_notify(talk):
-    # What comes behind it is ignored (RFC 8446 6.1).
-    talk.send_raw(talk.seal(ALERT, bytes([WARNING, CLOSE_NOTIFY])), talk.seal(DATA, FRAME))
-
 
 CLOSED = Ends("closed", ((WARNING, CLOSE_NOTIFY),))
 TOO_MANY = Fails(UNEXPECTED_MESSAGE, "too many TLS warnings")
@@ -358,57 +186,15 @@ OF_ALERTS = [
     Case("ssl-death-alert", "5 times user_canceled", alerts_then_data(*[(WARNING, USER_CANCELED)] * 5), TOO_MANY),
     Case("ssl-death-alert", "4 warnings", alerts_then_data(*[(WARNING, UNSUPPORTED_CERTIFICATE)] * 4), Goes(), "tls1.2"),
     Case("ssl-death-alert", "5 warnings", alerts_then_data(*[(WARNING, UNSUPPORTED_CERTIFICATE)] * 5), TOO_MANY, "tls1.2"),
-    Case("conversation", "unknown_ca", alerts((FATAL, UNKNOWN_CA)), Ends("the peer sent the TLS alert unknown_ca"), "tls1.2"),
-    Case("conversation", "alert of an unknown level", alerts((3, UNKNOWN_CA)),
+    Case(OWN, "unknown_ca", alerts((FATAL, UNKNOWN_CA)), Ends("the peer sent the TLS alert unknown_ca"), "tls1.2"),
+    Case(OWN, "alert of an unknown level", alerts((3, UNKNOWN_CA)),
          Fails(ILLEGAL_PARAMETER, "TLS alert of an unknown level"), "tls1.2"),
     Case("record-layer-fragmentation", "alert in two records", sends((ALERT, b"\1"), (ALERT, b"\0")), ALERT_LENGTH, "tls1.2",
          openssl=Fails(UNEXPECTED_MESSAGE), because="RFC 5246 7.2.2: decode_error is for what has a wrong length"),
-    Case("lengths", "empty alert", sends((ALERT, b"")), EMPTY, "tls1.2"),
-    Case("legacy-renegotiation", "no_renegotiation of the client", alerts_then_data((WARNING, NO_RENEGOTIATION)), Goes(), "tls1.2",
+    Case(OWN, "empty alert", sends((ALERT, b"")), EMPTY, "tls1.2"),
+    Case(OWN, "no_renegotiation of the client", alerts_then_data((WARNING, NO_RENEGOTIATION)), Goes(), "tls1.2",
          openssl=Fails(HANDSHAKE_FAILURE), because="RFC 5246 7.2.2: it is a warning, and nobody wanted to renegotiate"),
 ]  # fmt: skip
-
-
-# TLS 1.2.
-
-
-def hello(talk, secure=True):
-    """A ClientHello within the session: that of the handshake, with renegotiation_info as it has to be or without."""
-    own = b"\3\3" + bytes(32) + b"\0" + b"\0\2\xc0\x2b" + b"\1\0"
-    finished = b"".join([b"\x0c", bytes(12)]) if secure else b""
-    extension = b"\xff\x01" + len(finished).to_bytes(2, "big") + finished if secure else b""
-    groups = b"\0\x0a\0\4\0\2\0\x17" + b"\0\x0d\0\4\0\2\4\3"
-    body = extension + groups
-    return message(CLIENT_HELLO, own + len(body).to_bytes(2, "big") + body)
-
-
-def renegotiates(secure, at):
-    """Sends FRAME with a ClientHello in it."""
-    def send(talk):
-        talk.send_raw(talk.seal(DATA, FRAME[:at]) if at else b"", talk.seal(HANDSHAKE, hello(talk, secure)),
-                      talk.seal(DATA, FRAME[at:]))  # fmt: skip
-        return True
-    return send
-
-
-def message_within_data(talk):
-    first, second = hello(talk)[:40], hello(talk)[40:]
-    talk.send_raw(talk.seal(HANDSHAKE, first), talk.seal(DATA, FRAME), talk.seal(HANDSHAKE, second))
-    return True
-
-
-def short(size):
-    """A record that is shorter than anything protected."""
-    return plain(DATA, b"\xa1" * size)
-
-
-def other_version(version):
-    def send(talk):
-        record = bytearray(talk.seal(DATA, FRAME))
-        record[1:3] = version
-        talk.send_raw(record)
-    return send
-
 
 OF_TLS12 = [
     *(Case("zero-length-data", "before data", pieces(5), Goes(), "tls1.2", cipher) for cipher in CIPHERS),
@@ -422,8 +208,7 @@ OF_TLS12 = [
         *(Case("chacha20", f"ciphertext of {size}", short(size), NO_DECRYPTION, "tls1.2", cipher, openssl=Fails((INTERNAL_ERROR, BAD_RECORD_MAC)),
                because="RFC 5246 7.2.2: what does not decrypt is answered by bad_record_mac") for size in (0, 1, 15)),
     )),
-    Case("chacha20", "1/n-1", lambda talk: talk.send_raw(talk.seal(DATA, FRAME[:1]), talk.seal(DATA, FRAME[1:]))
-         and True, Goes(), "tls1.2"),
+    Case("chacha20", "1/n-1", first_byte_alone, Goes(), "tls1.2"),
     Case("hello-request-by-client", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), NO_MESSAGE, "tls1.2"),
     Case("message-duplication", "ClientKeyExchange", sends((HANDSHAKE, message(16, b"\x41" + bytes(65)))), NO_MESSAGE, "tls1.2"),
     Case("message-duplication", "Finished", sends((HANDSHAKE, message(FINISHED, bytes(12)))), NO_MESSAGE, "tls1.2"),
@@ -434,51 +219,43 @@ OF_TLS12 = [
          openssl=Fails(UNEXPECTED_MESSAGE), because="RFC 5246 6.2.1: data may come between the parts of a message"),
     Case("heartbeat", "request", sends((HEARTBEAT, b"\1\0\4test" + bytes(16))), WRONG_TYPE, "tls1.2"),
     Case("invalid-content-type", "25", sends((25, b"hello server!\n")), WRONG_TYPE, "tls1.2"),
-    *(Case("version-numbers", f"{version}", other_version(version), Fails(PROTOCOL_VERSION, "TLS record of another version"), "tls1.2")
+    *(Case(OWN, f"{version}", other_version(version), Fails(PROTOCOL_VERSION, "TLS record of another version"), "tls1.2")
       for version in ((3, 1), (3, 4), (2, 0))),
-    Case("lengths", "empty handshake record", sends((HANDSHAKE, b"")), EMPTY, "tls1.2",
+    Case(OWN, "empty handshake record", sends((HANDSHAKE, b"")), EMPTY, "tls1.2",
          openssl=Goes(), because="RFC 5246 6.2.1: they must not be sent"),
     # The explicit part of the nonce.
     Case("fuzzed-ciphertext", "nonce", changed(5, 1), NO_DECRYPTION, "tls1.2", "AES128-GCM"),
     Case("fuzzed-ciphertext", "nonce", changed(12, 0x80), NO_DECRYPTION, "tls1.2", "AES256-GCM"),
 ]  # fmt: skip
 
-#: test-fuzzed-MAC, -ciphertext and -plaintext, test-tls13-symetric-ciphers, test-cve-2016-7054.
+#: Records that were changed on their way.
 CHANGED = [
     Case(script, what, changed(at, bits, text), NO_DECRYPTION, version, cipher)
-    for version in VERSIONS for cipher in CIPHERS
+    for version, of_tags in (("tls1.2", "chacha20"), ("tls1.3", "tls13-symetric-ciphers")) for cipher in CIPHERS
     for script, what, at, bits, text in (
-        ("symetric-ciphers", "last byte of the tag", -1, 1, FRAME),
-        ("symetric-ciphers", "first byte of the tag", -TAG, 0x80, FRAME),
+        (of_tags, "last byte of the tag changed", -1, 1, FRAME),
+        (of_tags, "first byte of the tag changed", -TAG, 0x80, FRAME),
         ("fuzzed-ciphertext", "last byte of the text", -TAG - 1, 1, FRAME),
         ("cve-2016-7054", "within 512 bytes", 300, 0xFF, bytes(512)),
     )
 ]  # fmt: skip
 
-
-# What only servers send.
-
-
-def hello_request_within_data(talk):
-    talk.send_raw(talk.seal(DATA, FRAME[:5]), talk.seal(HANDSHAKE, message(HELLO_REQUEST)), talk.seal(DATA, FRAME[5:]))
-    return True
-
-
 TICKET = message(SESSION_TICKET, bytes(4) + bytes(4) + b"\1\0" + b"\0\4name" + b"\0\0")
 #: With a context and one signature algorithm (RFC 8446 4.3.2). The ClientHello of mod_ssl allows it.
 CERTIFICATE_REQUEST = message(13, b"\4post" + b"\0\x0a" + b"\0\x0d\0\6\0\4\4\3\x08\4")
 OF_SERVERS = [
-    Case("tls13-count-tickets", "one more", sends((HANDSHAKE, TICKET)), Goes()),
-    Case("tls13-count-tickets", "two in one record", sends((HANDSHAKE, TICKET * 2)), Goes()),
-    Case("tls13-count-tickets", "in parts", sends((HANDSHAKE, TICKET[:7]), (HANDSHAKE, TICKET[7:])), Goes()),
-    Case("tls13-count-tickets", "data within one", sends((HANDSHAKE, TICKET[:7]), (DATA, FRAME)), INTERRUPTED),
+    Case(OWN, "one more", sends((HANDSHAKE, TICKET)), Goes()),
+    Case(OWN, "two in one record", sends((HANDSHAKE, TICKET * 2)), Goes()),
+    Case(OWN, "in parts", sends((HANDSHAKE, TICKET[:7]), (HANDSHAKE, TICKET[7:])), Goes()),
+    Case(OWN, "data within one", sends((HANDSHAKE, TICKET[:7]), (DATA, FRAME)), INTERRUPTED),
     Case("tls13-post-handshake-auth", "CertificateRequest", sends((HANDSHAKE, CERTIFICATE_REQUEST)), NO_MESSAGE,
          openssl=GoesAnswering((CERTIFICATE, FINISHED)),
          because="RFC 8446 4.4.1: an answer is made of all that was said in the handshake, which only OpenSSL knows"),
-    Case("tls13-conversation", "ServerHello", sends((HANDSHAKE, message(2, bytes(40)))), NO_MESSAGE),
-    Case("legacy-renegotiation", "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), REFUSED, "tls1.2"),
-    Case("legacy-renegotiation", "HelloRequest within data", hello_request_within_data, REFUSED, "tls1.2"),
-    Case("conversation", "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE, "tls1.2"),
+    Case(OWN, "ServerHello", sends((HANDSHAKE, message(2, bytes(40)))), NO_MESSAGE),
+    Case(OWN, "HelloRequest", sends((HANDSHAKE, message(HELLO_REQUEST))), REFUSED, "tls1.2"),
+    Case(OWN, "HelloRequest within data", hello_request_within_data, REFUSED, "tls1.2"),
+    Case(OWN, "ClientHello", sends((HANDSHAKE, message(CLIENT_HELLO, bytes(80)))), NO_MESSAGE, "tls1.2"),
 ]  # fmt: skip
+
 BY_CLIENTS = [*KEY_UPDATES, *OF_TLS13, *OF_ALERTS, *OF_TLS12, *CHANGED]
 BY_SERVERS = [*KEY_UPDATES, *(case for case in [*OF_TLS13, *OF_ALERTS] if not case.of_clients), *OF_SERVERS, *CHANGED[:2], *CHANGED[-2:]]
