@@ -246,8 +246,8 @@ impl Peer {
                 (self.empty, self.warnings, self.renegotiations) = (0, 0, 0);
                 Seen::Data(text.to_vec())
             }
+            ALERT | HANDSHAKE if text.is_empty() => Seen::Refused(Some(10)),
             ALERT => self.see_alert(text, is_tls13),
-            HANDSHAKE if text.is_empty() => Seen::Refused(Some(10)),
             HANDSHAKE => {
                 self.message.extend_from_slice(text);
                 self.see_messages(is_tls13).unwrap_or_else(|alert| Seen::Refused(Some(alert)))

@@ -128,7 +128,8 @@ impl Messages {
             (Version::Tls12, Role::Client, HELLO_REQUEST) => 0..=0,
             // RFC 5246 7.4.1.2.
             (Version::Tls12, Role::Server, CLIENT_HELLO) => 0..=MAX_CLIENT_HELLO_BYTES,
-            // RFC 8446 4.6.2 among others: we never offered post_handshake_auth.
+            // Among others a CertificateRequest, which a back end may send where the handshake
+            // offered it (RFC 8446 4.6.2): an answer needs the transcript of that (4.4.1).
             _ => return Err(unexpected(Reason::Message)),
         };
         if self.have == HEADER_BYTES && !lengths.contains(&self.length()) {

@@ -155,6 +155,10 @@ impl Receiver {
         if is_interrupted && kind != HANDSHAKE {
             return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, Reason::MessageInterrupted));
         }
+        // RFC 8446 5.4, RFC 5246 6.2.1: only data may be empty.
+        if place.is_empty() && (kind == HANDSHAKE || kind == ALERT) {
+            return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, Reason::EmptyRecord));
+        }
         match kind {
             DATA => self.take_data(place),
             HANDSHAKE => self.take_messages(crypto, &record[place]),
@@ -163,7 +167,6 @@ impl Receiver {
         }
     }
 
-    /// RFC 8446 5.4: data may be empty.
     fn take_data(&mut self, place: Range<usize>) -> Result<Content, Fatal> {
         if !place.is_empty() {
             self.silent = Silent::default();
@@ -181,10 +184,6 @@ impl Receiver {
         crypto: &C,
         text: &[u8],
     ) -> Result<Content, Fatal> {
-        // RFC 8446 5.1, RFC 5246 6.2.1.
-        if text.is_empty() {
-            return Err(Fatal::new(Alert::UNEXPECTED_MESSAGE, Reason::EmptyRecord));
-        }
         match self.messages.take((self.version(), self.role), text)? {
             None => Ok(Content::Nothing),
             Some(Asked::KeyUpdate { answer }) => {
