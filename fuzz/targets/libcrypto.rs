@@ -1,35 +1,69 @@
 //! Ciphers by libcrypto, as the openssl crate has them: the module asks for them by other means.
 
+use std::cell::OnceCell;
+
+use openssl::cipher::Cipher;
+use openssl::cipher_ctx::CipherCtx;
+use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
-use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
 use records::Suite;
 
 use crate::direction::Ciphers;
 
 pub(crate) static CIPHERS: Ciphers = Ciphers {
-    seal: |suite, key, nonce, aad, text| {
-        let mut tag = [0; 16];
-        let sealed = encrypt_aead(cipher(suite), key, Some(nonce), aad, text, &mut tag);
-        text.copy_from_slice(&sealed.expect("sealed"));
-        tag
-    },
-    open: |suite, key, nonce, aad, text, tag| {
-        let opened = decrypt_aead(cipher(suite), key, Some(nonce), aad, text, tag);
-        let Ok(opened) = opened else { return false };
-        text.copy_from_slice(&opened);
-        true
-    },
+    seal: |suite, key, nonce, aad, text| seal(suite, key, nonce, aad, text).expect("sealed"),
+    open: |suite, key, nonce, aad, text, tag| open(suite, key, nonce, aad, text, tag).is_ok(),
     expand,
 };
 
-fn cipher(suite: Suite) -> Cipher {
-    match suite {
-        Suite::Aes128Gcm => Cipher::aes_128_gcm(),
-        Suite::Aes256Gcm => Cipher::aes_256_gcm(),
-        Suite::Chacha20Poly1305 => Cipher::chacha20_poly1305(),
+fn seal(
+    suite: Suite,
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    text: &mut [u8],
+) -> Result<[u8; 16], ErrorStack> {
+    let (mut context, mut tag) = (CipherCtx::new()?, [0; 16]);
+    with_cipher(suite, |cipher| context.encrypt_init(Some(cipher), Some(key), Some(nonce)))?;
+    context.cipher_update(aad, None)?;
+    context.cipher_update_inplace(text, text.len())?;
+    context.cipher_final(&mut [0; 16])?;
+    context.tag(&mut tag)?;
+    Ok(tag)
+}
+
+fn open(
+    suite: Suite,
+    key: &[u8],
+    nonce: &[u8],
+    aad: &[u8],
+    text: &mut [u8],
+    tag: &[u8],
+) -> Result<usize, ErrorStack> {
+    let mut context = CipherCtx::new()?;
+    with_cipher(suite, |cipher| context.decrypt_init(Some(cipher), Some(key), Some(nonce)))?;
+    context.set_tag(tag)?;
+    context.cipher_update(aad, None)?;
+    context.cipher_update_inplace(text, text.len())?;
+    context.cipher_final(&mut [0; 16])
+}
+
+/// To look a cipher up by its name takes longer than to use it.
+fn with_cipher<T>(suite: Suite, with: impl FnOnce(&openssl::cipher::CipherRef) -> T) -> T {
+    thread_local! {
+        static FETCHED: [OnceCell<Cipher>; 3] = const { [const { OnceCell::new() }; 3] };
     }
+    let name = match suite {
+        Suite::Aes128Gcm => "AES-128-GCM",
+        Suite::Aes256Gcm => "AES-256-GCM",
+        Suite::Chacha20Poly1305 => "ChaCha20-Poly1305",
+    };
+    FETCHED.with(|all| {
+        let fetch = || Cipher::fetch(None, name, None).expect("a cipher");
+        with(all[suite as usize].get_or_init(fetch))
+    })
 }
 
 fn hmac(suite: Suite, key: &[u8], parts: &[&[u8]]) -> Vec<u8> {

@@ -1,13 +1,12 @@
 //! Two OpenSSL sessions that have shaken hands in memory, and the keys of both directions.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::VecDeque;
 use std::ffi::c_long;
 use std::io::{self, Read, Write};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
-use foreign_types_shared::{ForeignType as _};
+use foreign_types_shared::ForeignType as _;
 use openssl::asn1::Asn1Time;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -35,27 +34,28 @@ const RESUMABLE_SECONDS: c_long = 7 * 24 * 3600;
 /// One end of a connection in memory.
 #[derive(Clone, Default)]
 pub(crate) struct End {
-    pub incoming: Rc<RefCell<VecDeque<u8>>>,
-    pub outgoing: Rc<RefCell<VecDeque<u8>>>,
+    pub incoming: Rc<RefCell<Vec<u8>>>,
+    pub outgoing: Rc<RefCell<Vec<u8>>>,
 }
 
 impl End {
     fn both() -> [Self; 2] {
         let one = End::default();
-        let other = End {
-            incoming: Rc::clone(&one.outgoing),
-            outgoing: Rc::clone(&one.incoming),
-        };
+        let other = End { incoming: Rc::clone(&one.outgoing), outgoing: Rc::clone(&one.incoming) };
         [one, other]
     }
 }
 
 impl Read for End {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.incoming.borrow_mut().read(buffer) {
-            Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-            read => read,
+        let mut incoming = self.incoming.borrow_mut();
+        let count = buffer.len().min(incoming.len());
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
+        buffer[..count].copy_from_slice(&incoming[..count]);
+        incoming.drain(..count);
+        Ok(count)
     }
 }
 
@@ -135,6 +135,8 @@ impl Contexts {
         // Tickets of TLS 1.3 come behind the handshake.
         assert!(clients.ssl_read(&mut [0]).is_err());
         let session = SESSION.with_borrow_mut(Option::take).expect("a session");
+        // What ends without that cannot be resumed.
+        clients.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
         Contexts { client, server, session }
     }
 
@@ -292,11 +294,6 @@ impl Pair {
             Role::Server => (of_client, of_server),
         };
         Pair { peer, ours, received, sent }
-    }
-
-    /// Has nothing of it be an end that somebody has to be told of.
-    pub(crate) fn forget(peer: &mut SslStream<End>) {
-        peer.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
     }
 }
 

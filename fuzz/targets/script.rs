@@ -14,6 +14,8 @@ pub(crate) const ALERT: u8 = 21;
 pub(crate) const HANDSHAKE: u8 = 22;
 pub(crate) const DATA: u8 = 23;
 const MAX_TEXT: usize = 16_384;
+/// Messages are cut in so many.
+const MOST_RECORDS: usize = 200;
 
 mod raw {
     use std::ffi::c_int;
@@ -30,17 +32,18 @@ mod raw {
 
 /// The direction from the peer.
 pub(crate) struct Script {
-    direction: Direction,
-    /// What it has sent that nobody was given yet.
-    pub stream: Vec<u8>,
+    pub direction: Direction,
+    /// Records that it has sent and that nobody was given yet, and how to go on behind each.
+    pub records: Vec<(Vec<u8>, Direction)>,
     /// Something else than the peer has sealed with its keys: it can send no more itself.
     is_forged: bool,
     last: Vec<u8>,
 }
 
 impl Script {
+    /// `direction` is behind what the peer has sent.
     pub(crate) fn new(direction: Direction) -> Self {
-        Script { direction, stream: Vec::new(), is_forged: false, last: Vec::new() }
+        Script { direction, records: Vec::new(), is_forged: false, last: Vec::new() }
     }
 
     fn is_tls13(&self) -> bool {
@@ -90,18 +93,26 @@ impl Script {
 
     /// What the peer sent of itself goes on its way.
     pub(crate) fn pass_on(&mut self, peer: &mut SslStream<End>) {
-        let mut sent: Vec<u8> = peer.get_ref().outgoing.borrow_mut().drain(..).collect();
+        let mut sent = std::mem::take(&mut *peer.get_ref().outgoing.borrow_mut());
         if self.is_forged {
             return;
         }
-        self.stream.append(&mut sent.clone());
         while !sent.is_empty() {
             let (kind, text, rest) = self.direction.open(&sent);
-            if kind == HANDSHAKE && text.first() == Some(&24) {
+            if kind == HANDSHAKE && self.is_tls13() && text.first() == Some(&24) {
                 self.direction.update();
             }
-            sent = rest.to_vec();
+            let rest = rest.to_vec();
+            sent.truncate(sent.len() - rest.len());
+            self.push(sent);
+            sent = rest;
         }
+    }
+
+    /// All that has come.
+    pub(crate) fn take_stream(&mut self) -> Vec<u8> {
+        let records: Vec<_> = self.records.drain(..).map(|(record, _)| record).collect();
+        records.concat()
     }
 
     /// A record of that type, which with TLS 1.3 is inside, in front of so much padding.
@@ -118,20 +129,19 @@ impl Script {
     }
 
     fn push(&mut self, record: Vec<u8>) {
-        self.stream.extend_from_slice(&record);
-        self.last = record;
+        self.last.clone_from(&record);
+        self.records.push((record, self.direction.clone()));
     }
 
     /// Handshake messages in records of at most `cut` bytes each. The keys are new behind a KeyUpdate
     /// with which a record ends.
     pub(crate) fn seal_messages(&mut self, text: &[u8], cut: usize) {
         let mut end = 0;
-        for part in text.chunks(cut.max(1)) {
+        for part in text.chunks(cut.max(text.len() / MOST_RECORDS).max(1)) {
             end += part.len();
             self.seal(HANDSHAKE, part, 0);
-            if self.is_tls13() && text[..end].ends_with(&[24, 0, 0, 1, 0])
-                || text[..end].ends_with(&[24, 0, 0, 1, 1])
-            {
+            let is_update = [0, 1].iter().any(|asks| text[..end].ends_with(&[24, 0, 0, 1, *asks]));
+            if self.is_tls13() && is_update {
                 self.direction.update();
             }
         }
@@ -164,7 +174,11 @@ impl Script {
             }
             10 => {
                 let padding = [0, MAX_TEXT - 200, 1, 2][usize::from(more & 3)];
-                self.seal(if more & 4 == 0 { DATA } else { input::byte(data) }, &[], padding + count);
+                self.seal(
+                    if more & 4 == 0 { DATA } else { input::byte(data) },
+                    &[],
+                    padding + count,
+                );
             }
             // The same again and again.
             11 => {
@@ -188,8 +202,10 @@ impl Script {
             13 => {
                 // One bit is another one.
                 self.seal(DATA, &[7; 9], 0);
-                let at = self.stream.len() - self.last.len() + 5 + count % (self.last.len() - 5);
-                self.stream[at] ^= 1 << more;
+                if let Some((record, _)) = self.records.last_mut() {
+                    let at = 5 + count % (record.len() - 5);
+                    record[at] ^= 1 << more;
+                }
             }
             14 if more & 1 == 0 => {
                 // A record is lost.
@@ -199,11 +215,12 @@ impl Script {
             14 => {
                 // A record comes again.
                 self.is_forged = true;
-                self.stream.extend_from_slice(&self.last);
+                self.records.push((self.last.clone(), self.direction.clone()));
             }
             // A header that is another one, and sealed with it.
             _ => {
-                let (outer, minor) = if more & 1 == 0 { (DATA, count as u8) } else { (count as u8, 3) };
+                let (outer, minor) =
+                    if more & 1 == 0 { (DATA, count as u8) } else { (count as u8, 3) };
                 self.is_forged = true;
                 let text: &[u8] = if self.is_tls13() { &[9, 9, DATA] } else { &[9, 9] };
                 let record = self.direction.seal_as(outer, minor, text);
@@ -216,8 +233,10 @@ impl Script {
     fn unsealed(&mut self, count: usize, more: u8, data: &mut &[u8]) {
         self.is_forged = true;
         let kind = if more & 1 == 0 { DATA } else { input::byte(data) };
-        let minor = if more & 2 == 0 { 3 } else { input::byte(data) };
-        let length = if more & 4 == 0 { count } else { count << 8 | usize::from(input::byte(data)) };
+        // OpenSSL looks at it in TLS 1.3 too.
+        let minor = if more & 2 == 0 || self.is_tls13() { 3 } else { input::byte(data) };
+        let length =
+            if more & 4 == 0 { count } else { count << 8 | usize::from(input::byte(data)) };
         let mut record = vec![kind, 3, minor, (length >> 8) as u8, length as u8];
         record.resize(5 + length, count as u8);
         self.push(record);

@@ -77,7 +77,9 @@ pub(crate) struct Left {
     native: Option<Box<Native>>,
     near: UnixStream,
     far: UnixStream,
+    /// What it reads into, and what it sent.
     buffer: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 /// One that stayed, with BIOs in memory.
@@ -107,8 +109,11 @@ pub(crate) fn twins(ours: SslStream<End>, sent: &Direction, room: usize) -> (Lef
         Taken::Native(native) => native,
         Taken::OpenSsl(_, reason) => panic!("{reason}"),
     };
-    let (native, buffer) = (Some(native), vec![0; room]);
-    (Left { seen: Seen::new(sent), native, near, far, buffer }, Stayed::new(ssl, Seen::new(sent)))
+    let (native, buffer, scratch) = (Some(native), vec![0; room], vec![0; 65_536]);
+    (
+        Left { seen: Seen::new(sent), native, near, far, buffer, scratch },
+        Stayed::new(ssl, Seen::new(sent)),
+    )
 }
 
 impl Left {
@@ -176,9 +181,14 @@ impl Left {
         let mut output = Vec::new();
         loop {
             let flushed = self.native().flush();
-            match self.far.read_to_end(&mut output) {
-                Ok(_) => break,
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            loop {
+                match self.far.read(&mut self.scratch) {
+                    Ok(count) => output.extend_from_slice(&self.scratch[..count]),
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                        break;
+                    }
+                }
             }
             if flushed.is_ok() {
                 break;
@@ -286,9 +296,8 @@ impl Stayed {
 
     pub(crate) fn write(&mut self, text: &[u8]) {
         // SAFETY: a live SSL of ours; that many bytes are there.
-        let written = unsafe {
-            openssl_sys::SSL_write(self.ssl, text.as_ptr().cast(), text.len() as c_int)
-        };
+        let written =
+            unsafe { openssl_sys::SSL_write(self.ssl, text.as_ptr().cast(), text.len() as c_int) };
         assert_eq!(written, text.len() as c_int);
     }
 
@@ -304,9 +313,8 @@ impl Stayed {
         loop {
             let room = buffer.len() as c_int;
             // SAFETY: a live BIO of ours; there is that much room.
-            let count = unsafe {
-                openssl_sys::BIO_read(self.outgoing, buffer.as_mut_ptr().cast(), room)
-            };
+            let count =
+                unsafe { openssl_sys::BIO_read(self.outgoing, buffer.as_mut_ptr().cast(), room) };
             let Ok(count) = usize::try_from(count) else { break };
             output.extend_from_slice(&buffer[..count]);
         }
