@@ -237,8 +237,9 @@ impl Trial {
 
     /// Whether who left refused a message of which who stayed awaits more.
     fn has_seen_enough(&self) -> bool {
-        matches!(&self.left.seen.stand, Stand::Refused(why) if why.contains("handshake message"))
-            && self.stayed.seen.stand == Stand::Open
+        let Stand::Refused(why) = &self.left.seen.stand else { return false };
+        let whys = ["unexpected TLS handshake message", "TLS handshake message of a wrong length"];
+        whys.contains(&&**why) && self.stayed.seen.stand == Stand::Open
     }
 
     /// Who stayed looks at whole messages, or at whole headers, where who left has seen enough.
