@@ -4,12 +4,21 @@ use records::{Keys, Proved, Secret, Suite, TrafficKeys, Version};
 
 use crate::toy::{self, Toy};
 
-/// What a direction is sealed and opened with.
+/// What a record is sealed or opened with.
+pub(crate) struct With<'a> {
+    pub suite: Suite,
+    pub key: &'a [u8],
+    pub nonce: &'a [u8],
+    /// What is authenticated besides.
+    pub aad: &'a [u8],
+}
+
+/// Who does it.
 pub(crate) struct Ciphers {
-    /// Suite, key, nonce, what is authenticated, text: encrypts that, and returns the tag.
-    pub seal: fn(Suite, &[u8], &[u8], &[u8], &mut [u8]) -> [u8; 16],
-    /// The same with the tag behind it: decrypts, and returns whether the tag is right.
-    pub open: fn(Suite, &[u8], &[u8], &[u8], &mut [u8], &[u8]) -> bool,
+    /// Encrypts a text, and returns the tag.
+    pub seal: fn(&With<'_>, &mut [u8]) -> [u8; 16],
+    /// Decrypts a text, and returns whether the tag behind it is right.
+    pub open: fn(&With<'_>, &mut [u8], &[u8]) -> bool,
     /// HKDF-Expand-Label: suite, secret, label.
     pub expand: fn(Suite, &[u8], &str, &mut [u8]),
 }
@@ -116,7 +125,8 @@ impl Direction {
         let head = [outer, 3, minor, high, low];
         let (nonce, aad) = self.nonce_and_aad(&head, explicit, inner.len());
         let mut text = inner.to_vec();
-        let tag = (self.ciphers.seal)(self.suite, &self.key, &nonce, &aad, &mut text);
+        let with = With { suite: self.suite, key: &self.key, nonce: &nonce, aad: &aad };
+        let tag = (self.ciphers.seal)(&with, &mut text);
         self.number += 1;
         self.explicit += 1;
         [&head, explicit, &text, &tag].concat()
@@ -130,7 +140,8 @@ impl Direction {
         let (text, tag) = body.split_at(body.len() - 16);
         let (nonce, aad) = self.nonce_and_aad(head, explicit, text.len());
         let mut text = text.to_vec();
-        let is_right = (self.ciphers.open)(self.suite, &self.key, &nonce, &aad, &mut text, tag);
+        let with = With { suite: self.suite, key: &self.key, nonce: &nonce, aad: &aad };
+        let is_right = (self.ciphers.open)(&with, &mut text, tag);
         assert!(is_right, "it is sealed rightly");
         self.number += 1;
         let kind = match self.version {

@@ -26,6 +26,7 @@ mod libcrypto;
 mod pair;
 mod rules;
 mod script;
+mod stayed;
 mod toy;
 mod twins;
 

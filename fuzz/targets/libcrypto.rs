@@ -10,48 +10,39 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 use records::Suite;
 
-use crate::direction::Ciphers;
+use crate::direction::{Ciphers, With};
 
 pub(crate) static CIPHERS: Ciphers = Ciphers {
-    seal: |suite, key, nonce, aad, text| seal(suite, key, nonce, aad, text).expect("sealed"),
-    open: |suite, key, nonce, aad, text, tag| open(suite, key, nonce, aad, text, tag).is_ok(),
+    seal: |with, text| seal(with, text).expect("sealed"),
+    open: |with, text, tag| open(with, text, tag).is_ok(),
     expand,
 };
 
-fn seal(
-    suite: Suite,
-    key: &[u8],
-    nonce: &[u8],
-    aad: &[u8],
-    text: &mut [u8],
-) -> Result<[u8; 16], ErrorStack> {
+fn seal(with: &With<'_>, text: &mut [u8]) -> Result<[u8; 16], ErrorStack> {
     let (mut context, mut tag) = (CipherCtx::new()?, [0; 16]);
-    with_cipher(suite, |cipher| context.encrypt_init(Some(cipher), Some(key), Some(nonce)))?;
-    context.cipher_update(aad, None)?;
+    with_cipher(with.suite, |cipher| {
+        context.encrypt_init(Some(cipher), Some(with.key), Some(with.nonce))
+    })?;
+    context.cipher_update(with.aad, None)?;
     context.cipher_update_inplace(text, text.len())?;
     context.cipher_final(&mut [0; 16])?;
     context.tag(&mut tag)?;
     Ok(tag)
 }
 
-fn open(
-    suite: Suite,
-    key: &[u8],
-    nonce: &[u8],
-    aad: &[u8],
-    text: &mut [u8],
-    tag: &[u8],
-) -> Result<usize, ErrorStack> {
+fn open(with: &With<'_>, text: &mut [u8], tag: &[u8]) -> Result<usize, ErrorStack> {
     let mut context = CipherCtx::new()?;
-    with_cipher(suite, |cipher| context.decrypt_init(Some(cipher), Some(key), Some(nonce)))?;
+    with_cipher(with.suite, |cipher| {
+        context.decrypt_init(Some(cipher), Some(with.key), Some(with.nonce))
+    })?;
     context.set_tag(tag)?;
-    context.cipher_update(aad, None)?;
+    context.cipher_update(with.aad, None)?;
     context.cipher_update_inplace(text, text.len())?;
     context.cipher_final(&mut [0; 16])
 }
 
 /// To look a cipher up by its name takes longer than to use it.
-fn with_cipher<T>(suite: Suite, with: impl FnOnce(&openssl::cipher::CipherRef) -> T) -> T {
+fn with_cipher<T>(suite: Suite, then: impl FnOnce(&openssl::cipher::CipherRef) -> T) -> T {
     thread_local! {
         static FETCHED: [OnceCell<Cipher>; 3] = const { [const { OnceCell::new() }; 3] };
     }
@@ -62,7 +53,7 @@ fn with_cipher<T>(suite: Suite, with: impl FnOnce(&openssl::cipher::CipherRef) -
     };
     FETCHED.with(|all| {
         let fetch = || Cipher::fetch(None, name, None).expect("a cipher");
-        with(all[suite as usize].get_or_init(fetch))
+        then(all[suite as usize].get_or_init(fetch))
     })
 }
 

@@ -11,7 +11,8 @@ use crate::input;
 use crate::known;
 use crate::pair::{End, Pair};
 use crate::script::{ALERT, DATA, HANDSHAKE, Script};
-use crate::twins::{Left, Seen, Stand, Stayed, twins};
+use crate::stayed::Stayed;
+use crate::twins::{Left, Seen, Stand, twins};
 
 const MOST_STEPS: usize = 40;
 /// What is given at once is given in no more pieces.

@@ -10,8 +10,8 @@ use crate::direction::Ciphers;
 
 /// What [`Toy`] does, with plain bytes.
 pub(crate) static CIPHERS: Ciphers = Ciphers {
-    seal: |_, key, nonce, aad, text| seal(key, nonce, aad, text),
-    open: |_, key, nonce, aad, text, tag| open(key, nonce, aad, text, tag),
+    seal: |with, text| seal(with.key, with.nonce, with.aad, text),
+    open: |with, text, tag| open(with.key, with.nonce, with.aad, text, tag),
     expand: |_, secret, label, out| expand(secret, label, out),
 };
 
