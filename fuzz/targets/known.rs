@@ -20,7 +20,7 @@ struct Known {
     why: &'static str,
 }
 
-const KNOWN: [Known; 17] = [
+const KNOWN: [Known; 18] = [
     Known {
         version: Some(Tls13),
         behind_ours: false,
@@ -42,11 +42,13 @@ const KNOWN: [Known; 17] = [
         left: &[
             GOES_ON,
             "TLS handshake message behind a KeyUpdate in one record",
+            "TLS KeyUpdate with an unknown value",
             "TLS handshake message of a wrong length",
             "unexpected TLS handshake message",
         ],
         stayed: &["length mismatch"],
-        why: "RFC 8446 4.6.1: a client may ignore tickets; these are not looked into",
+        why: "RFC 8446 4.6.1: a client may ignore tickets: one that is wrong is not seen, but what is \
+              behind it",
     },
     Known {
         version: None,
@@ -77,6 +79,7 @@ const KNOWN: [Known; 17] = [
         stayed: &[
             "cipher operation failed",
             "decryption failed or bad record mac",
+            "encrypted length too long",
             "invalid aad",
             "invalid data",
             "packet length too long",
@@ -95,7 +98,7 @@ const KNOWN: [Known; 17] = [
         version: Some(Tls12),
         behind_ours: false,
         left: &["TLS record that does not decrypt"],
-        stayed: &["packet length too long"],
+        stayed: &["packet length too long", "encrypted length too long"],
         why: "RFC 5246 6.2.3: 2^14 + 2048 bytes are allowed; OpenSSL has room for fewer",
     },
     Known {
@@ -147,6 +150,14 @@ const KNOWN: [Known; 17] = [
         left: &[GOES_ON],
         stayed: &["unexpected record"],
         why: "data between the records of a message: RFC 5246 does not say that they are wrong",
+    },
+    Known {
+        version: Some(Tls13),
+        behind_ours: false,
+        left: &["TLS ChangeCipherSpec after the handshake"],
+        stayed: &[GOES_ON],
+        why: "RFC 8446 5: behind the handshake it is an unexpected record; clients of OpenSSL 3.5 take \
+              it",
     },
     Known {
         version: Some(Tls12),
