@@ -4,10 +4,30 @@ use records::{Keys, Proved, Secret, Suite, TrafficKeys, Version};
 
 use crate::toy::{self, Toy};
 
+/// What a record is sealed or opened with.
+pub(crate) struct With<'a> {
+    pub suite: Suite,
+    pub key: &'a [u8],
+    pub nonce: &'a [u8],
+    /// What is authenticated besides.
+    pub aad: &'a [u8],
+}
+
+/// Who does it.
+pub(crate) struct Ciphers {
+    /// Encrypts a text, and returns the tag.
+    pub seal: fn(&With<'_>, &mut [u8]) -> [u8; 16],
+    /// Decrypts a text, and returns whether the tag behind it is right.
+    pub open: fn(&With<'_>, &mut [u8], &[u8]) -> bool,
+    /// HKDF-Expand-Label: suite, secret, label.
+    pub expand: fn(Suite, &[u8], &str, &mut [u8]),
+}
+
 #[derive(Clone)]
 pub(crate) struct Direction {
+    ciphers: &'static Ciphers,
     pub version: Version,
-    suite: Suite,
+    pub suite: Suite,
     secret: Vec<u8>,
     key: Vec<u8>,
     iv: Vec<u8>,
@@ -16,25 +36,45 @@ pub(crate) struct Direction {
 }
 
 impl Direction {
+    /// One that nothing protects.
     pub(crate) fn new(version: Version, suite: Suite) -> Self {
-        let secret = vec![7; suite.secret_bytes()];
-        let (key, iv) = (vec![8; suite.key_bytes()], vec![9; suite.tls12_iv_bytes()]);
-        let mut direction = Direction { version, suite, secret, key, iv, number: 0, explicit: 5 };
-        if version == Version::Tls13 {
-            direction.expand();
+        match version {
+            Version::Tls12 => {
+                let (key, iv) = (vec![8; suite.key_bytes()], vec![9; suite.tls12_iv_bytes()]);
+                Direction::tls12(&toy::CIPHERS, suite, key, iv)
+            }
+            Version::Tls13 => Direction::tls13(&toy::CIPHERS, suite, vec![7; suite.secret_bytes()]),
         }
+    }
+
+    /// With the keys of a key block.
+    pub(crate) fn tls12(
+        ciphers: &'static Ciphers,
+        suite: Suite,
+        key: Vec<u8>,
+        iv: Vec<u8>,
+    ) -> Self {
+        let (version, secret) = (Version::Tls12, Vec::new());
+        Direction { ciphers, version, suite, secret, key, iv, number: 0, explicit: 5 }
+    }
+
+    /// With a traffic secret.
+    pub(crate) fn tls13(ciphers: &'static Ciphers, suite: Suite, secret: Vec<u8>) -> Self {
+        let (version, key, iv) = (Version::Tls13, vec![0; suite.key_bytes()], vec![0; 12]);
+        let mut direction =
+            Direction { ciphers, version, suite, secret, key, iv, number: 0, explicit: 5 };
+        direction.expand();
         direction
     }
 
     fn expand(&mut self) {
-        self.iv = vec![0; 12];
-        toy::expand(&self.secret, "key", &mut self.key);
-        toy::expand(&self.secret, "iv", &mut self.iv);
+        (self.ciphers.expand)(self.suite, &self.secret, "key", &mut self.key);
+        (self.ciphers.expand)(self.suite, &self.secret, "iv", &mut self.iv);
     }
 
     pub(crate) fn update(&mut self) {
         let mut next = self.secret.clone();
-        toy::expand(&self.secret, "traffic upd", &mut next);
+        (self.ciphers.expand)(self.suite, &self.secret, "traffic upd", &mut next);
         self.secret = next;
         self.expand();
         self.number = 0;
@@ -74,13 +114,19 @@ impl Direction {
 
     /// With this type in the header, and just that inside.
     pub(crate) fn seal(&mut self, outer: u8, inner: &[u8]) -> Vec<u8> {
+        self.seal_as(outer, 3, inner)
+    }
+
+    /// As version 3.`minor`.
+    pub(crate) fn seal_as(&mut self, outer: u8, minor: u8, inner: &[u8]) -> Vec<u8> {
         let explicit = self.explicit.to_be_bytes();
         let explicit = if self.iv.len() == 4 { &explicit[..] } else { &[] };
         let [high, low] = ((explicit.len() + inner.len() + 16) as u16).to_be_bytes();
-        let head = [outer, 3, 3, high, low];
+        let head = [outer, 3, minor, high, low];
         let (nonce, aad) = self.nonce_and_aad(&head, explicit, inner.len());
         let mut text = inner.to_vec();
-        let tag = toy::seal(&self.key, &nonce, &aad, &mut text);
+        let with = With { suite: self.suite, key: &self.key, nonce: &nonce, aad: &aad };
+        let tag = (self.ciphers.seal)(&with, &mut text);
         self.number += 1;
         self.explicit += 1;
         [&head, explicit, &text, &tag].concat()
@@ -94,7 +140,9 @@ impl Direction {
         let (text, tag) = body.split_at(body.len() - 16);
         let (nonce, aad) = self.nonce_and_aad(head, explicit, text.len());
         let mut text = text.to_vec();
-        assert!(toy::open(&self.key, &nonce, &aad, &mut text, tag), "it is sealed rightly");
+        let with = With { suite: self.suite, key: &self.key, nonce: &nonce, aad: &aad };
+        let is_right = (self.ciphers.open)(&with, &mut text, tag);
+        assert!(is_right, "it is sealed rightly");
         self.number += 1;
         let kind = match self.version {
             Version::Tls12 => head[0],

@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod head;
 pub mod origin;
 pub mod records;
+pub mod sessions;
 pub mod shared;
 pub mod status;
 pub mod thaw;
@@ -20,8 +21,14 @@ pub mod upgrade;
 mod carry;
 mod direction;
 mod input;
+mod known;
+mod libcrypto;
+mod pair;
 mod rules;
+mod script;
+mod stayed;
 mod toy;
+mod twins;
 
 #[allow(dead_code, reason = "no request is served, and each target uses a part")]
 mod ffi;
@@ -37,7 +44,7 @@ use module::config;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names that they have in `fuzz_targets/`, `corpus/` and `crashes/`.
-pub const ALL: [(&str, Target); 11] = [
+pub const ALL: [(&str, Target); 12] = [
     ("directives", directives::run),
     ("frames", frames::run),
     ("freeze", freeze::run),
@@ -45,6 +52,7 @@ pub const ALL: [(&str, Target); 11] = [
     ("head", head::run),
     ("origin", origin::run),
     ("records", records::run),
+    ("sessions", sessions::run),
     ("shared", shared::run),
     ("status", status::run),
     ("thaw", thaw::run),

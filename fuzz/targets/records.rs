@@ -258,7 +258,8 @@ impl Peer {
 
     fn see_alert(&mut self, text: &[u8], is_tls13: bool) -> Seen {
         match (text, is_tls13) {
-            ([_, 0], _) => Seen::CloseNotify,
+            ([], _) => Seen::Refused(Some(10)),
+            ([_, 0], true) | ([1, 0], false) => Seen::CloseNotify,
             ([_, 90], true) | ([1, _], false) => {
                 self.warnings += 1;
                 if self.warnings > 4 { Seen::Refused(Some(10)) } else { Seen::Nothing }
@@ -288,7 +289,7 @@ impl Peer {
                 (true, _, 24) => (1, 1),
                 (true, Role::Client, 4) => (0, 131_337),
                 (false, Role::Client, 0) => (0, 0),
-                (false, Role::Server, 1) => (0, 131_072),
+                (false, Role::Server, 1) => (0, 131_396),
                 _ => return Err(10),
             };
             let [_, a, b, c, rest @ ..] = &self.message[..] else { return Ok(seen) };

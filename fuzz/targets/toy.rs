@@ -6,6 +6,15 @@ use std::collections::HashSet;
 
 use records::{Crypto, CryptoError, Keys, OpenError, Suite};
 
+use crate::direction::Ciphers;
+
+/// What [`Toy`] does, with plain bytes.
+pub(crate) static CIPHERS: Ciphers = Ciphers {
+    seal: |with, text| seal(with.key, with.nonce, with.aad, text),
+    open: |with, text, tag| open(with.key, with.nonce, with.aad, text, tag),
+    expand: |_, secret, label, out| expand(secret, label, out),
+};
+
 /// What was sealed with.
 #[derive(Default)]
 pub(crate) struct Toy(RefCell<HashSet<(Vec<u8>, [u8; 12])>>);
@@ -35,19 +44,18 @@ fn tag(key: &[u8], nonce: &[u8], aad: &[u8], text: &[u8]) -> [u8; 16] {
     (u128::from(one) << 64 | u128::from(two)).to_le_bytes()
 }
 
-/// What [`Toy`] does, with plain bytes.
-pub(crate) fn seal(key: &[u8], nonce: &[u8], aad: &[u8], text: &mut [u8]) -> [u8; 16] {
+fn seal(key: &[u8], nonce: &[u8], aad: &[u8], text: &mut [u8]) -> [u8; 16] {
     mask(key, nonce, text);
     tag(key, nonce, aad, text)
 }
 
-pub(crate) fn open(key: &[u8], nonce: &[u8], aad: &[u8], text: &mut [u8], found: &[u8]) -> bool {
+fn open(key: &[u8], nonce: &[u8], aad: &[u8], text: &mut [u8], found: &[u8]) -> bool {
     let is_right = tag(key, nonce, aad, text) == found;
     mask(key, nonce, text);
     is_right
 }
 
-pub(crate) fn expand(secret: &[u8], label: &str, out: &mut [u8]) {
+fn expand(secret: &[u8], label: &str, out: &mut [u8]) {
     for (at, part) in out.chunks_mut(8).enumerate() {
         let bytes = hash(&[secret, label.as_bytes(), &at.to_le_bytes()]).to_le_bytes();
         part.copy_from_slice(&bytes[..part.len()]);

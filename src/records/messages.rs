@@ -17,8 +17,8 @@ pub(crate) const KEY_UPDATE_REQUESTED: u8 = 1;
 const HEADER_BYTES: usize = 4;
 /// Whatever its extensions are, a NewSessionTicket has no more (RFC 8446 4.6.1).
 const MAX_TICKET_BYTES: usize = 4 + 4 + (1 + 0xff) + (2 + 0xffff) + (2 + 0xfffe);
-/// No ClientHello is longer than OpenSSL takes it (SSL3_RT_MAX_PLAIN_LENGTH, twice).
-const MAX_CLIENT_HELLO_BYTES: usize = 1 << 17;
+/// Whatever its extensions are, a ClientHello has no more (RFC 5246 7.4.1.2).
+const MAX_CLIENT_HELLO_BYTES: usize = 2 + 32 + (1 + 32) + (2 + 0xfffe) + (1 + 0xff) + (2 + 0xffff);
 
 /// A message of which a part has come.
 #[derive(Debug, Default, PartialEq, Eq)]

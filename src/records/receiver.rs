@@ -208,16 +208,18 @@ impl Receiver {
             return Err(Fatal::new(Alert::DECODE_ERROR, Reason::AlertLength));
         };
         let alert = Alert(alert);
-        let is_warning = match self.version() {
+        let is_warning = match (self.version(), level) {
             // RFC 8446 6: the level says nothing, and what is unknown is an error.
-            Version::Tls13 => alert == Alert::USER_CANCELED,
-            Version::Tls12 => level == WARNING,
+            (Version::Tls13, _) => alert == Alert::USER_CANCELED || alert == Alert::CLOSE_NOTIFY,
+            (Version::Tls12, WARNING) => true,
+            // RFC 5246 7.2.
+            (Version::Tls12, FATAL) => false,
+            (Version::Tls12, _) => {
+                return Err(Fatal::new(Alert::ILLEGAL_PARAMETER, Reason::AlertLevel));
+            }
         };
-        if alert == Alert::CLOSE_NOTIFY {
+        if is_warning && alert == Alert::CLOSE_NOTIFY {
             return Ok(Content::CloseNotify);
-        }
-        if self.version() == Version::Tls12 && level != WARNING && level != FATAL {
-            return Err(Fatal::new(Alert::ILLEGAL_PARAMETER, Reason::AlertLevel));
         }
         if !is_warning {
             return Err(Fatal { reason: Reason::PeerAlert(alert), alert: None });

@@ -54,5 +54,6 @@ macro_rules! replays {
 }
 
 replays!(
-    directives, frames, freeze, handshake, head, origin, records, shared, status, thaw, upgrade
+    directives, frames, freeze, handshake, head, origin, records, sessions, shared, status, thaw,
+    upgrade
 );

@@ -427,22 +427,30 @@ fn renegotiation_is_refused_a_few_times() {
     let pair = Pair::new(TLS12, Role::Client);
     pair.refuses(HANDSHAKE, &message(0, &[0]), Alert::DECODE_ERROR, length);
     let pair = Pair::new(TLS12, Role::Server);
-    pair.refuses(HANDSHAKE, &[CLIENT_HELLO, 2, 0, 1], Alert::DECODE_ERROR, length);
+    // 131,396 bytes are the most (RFC 5246 7.4.1.2).
+    pair.refuses(HANDSHAKE, &[CLIENT_HELLO, 2, 1, 0x45], Alert::DECODE_ERROR, length);
     let mut pair = Pair::new(TLS12, Role::Server);
-    assert_eq!(pair.give(HANDSHAKE, &[CLIENT_HELLO, 2, 0, 0]), Ok(Content::Nothing));
+    assert_eq!(pair.give(HANDSHAKE, &[CLIENT_HELLO, 2, 1, 0x44]), Ok(Content::Nothing));
 }
 
-/// RFC 8446 6.1: what comes behind it is ignored, whatever it is.
+/// RFC 8446 6.1: what comes behind it is ignored, whatever it is. TLS 1.3 has no levels; in TLS 1.2 it
+/// is a warning (RFC 5246 7.2.1), and an error ends the connection whatever it is called.
 #[test]
 fn close_notify_is_the_end() {
-    for version in VERSIONS {
-        for level in [0, 1, 2, 9] {
-            let mut pair = Pair::new(version, Role::Client);
-            assert_eq!(pair.give(ALERT, &[level, 0]), Ok(Content::CloseNotify));
-            assert_eq!(pair.give(DATA, b"behind"), Ok(Content::CloseNotify));
-            assert_eq!(pair.open(vec![9; 100]), Ok(Content::CloseNotify));
-            assert_eq!(pair.open(vec![]), Ok(Content::CloseNotify));
-        }
+    for (version, level) in [(TLS13, 0), (TLS13, 1), (TLS13, 2), (TLS13, 9), (TLS12, 1)] {
+        let mut pair = Pair::new(version, Role::Client);
+        assert_eq!(pair.give(ALERT, &[level, 0]), Ok(Content::CloseNotify));
+        assert_eq!(pair.give(DATA, b"behind"), Ok(Content::CloseNotify));
+        assert_eq!(pair.open(vec![9; 100]), Ok(Content::CloseNotify));
+        assert_eq!(pair.open(vec![]), Ok(Content::CloseNotify));
+    }
+    let mut pair = Pair::new(TLS12, Role::Client);
+    let record = pair.peer.seal(ALERT, &[2, 0]);
+    pair.refuses_record(record, None, "the peer sent the TLS alert close_notify");
+    for level in [0, 9] {
+        let pair = Pair::new(TLS12, Role::Client);
+        let why = "TLS alert of an unknown level";
+        pair.refuses(ALERT, &[level, 0], Alert::ILLEGAL_PARAMETER, why);
     }
 }
 
@@ -492,7 +500,7 @@ fn warnings_are_counted() {
     }
 }
 
-/// RFC 8446 5.1.
+/// RFC 8446 5.1. None at all is another error (RFC 8446 5.4).
 #[test]
 fn an_alert_is_whole_and_alone() {
     for version in VERSIONS {
@@ -500,6 +508,9 @@ fn an_alert_is_whole_and_alone() {
             let pair = Pair::new(version, Role::Server);
             pair.refuses(ALERT, text, Alert::DECODE_ERROR, "TLS alert of a wrong length");
         }
+        let pair = Pair::new(version, Role::Server);
+        let why = "empty TLS record of a type that must not be empty";
+        pair.refuses(ALERT, &[], Alert::UNEXPECTED_MESSAGE, why);
     }
 }
 
