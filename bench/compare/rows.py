@@ -207,6 +207,8 @@ def settled(session):
 
 # How many tunnels wsload opens at a time (bench/tunnels.rs), and how many handshakes come before any is held.
 AT_A_TIME, FIRST_REQUESTS = 32, 3000
+# In so many seconds they should all be done, on a busy machine too.
+FIRST_SECONDS = 60
 
 # What the status page is asked.
 PAGES = ("json", "metrics")
@@ -236,8 +238,8 @@ class Growth:
 
     def _grow(self, peer, figures):
         # What threads and children keep of their first thousands of requests is no tunnel's.
-        self.load.run("handshakes", peer.url(self.tls), seconds=3 * self.seconds, count=FIRST_REQUESTS,
-                      clients=AT_A_TIME)
+        first = min(FIRST_REQUESTS, 3 * max(self.levels))
+        self.load.run("handshakes", peer.url(self.tls), count=first, seconds=FIRST_SECONDS, clients=AT_A_TIME)
         if not self.defaults and not self.tls:
             figures.update(self._get(peer, "held ws 0"))
         # A page has much besides tunnels.
