@@ -1,7 +1,7 @@
 //! Frames as they should be, with a few bytes changed: most of what a fuzzer makes up is wrong at
-//! once, and what is wrong late is rare.
+//! once, and what is wrong late is rare. And steps of sessions, of which most do something.
 
-use fuzz_targets::frames;
+use fuzz_targets::{frames, sessions};
 
 struct Random(u64);
 
@@ -61,5 +61,28 @@ fn frames() {
             2 + random.below(bytes.len() - 1)
         });
         frames::run(&bytes);
+    }
+}
+
+/// Counts and bytes at which sessions do one thing or another: limits, types, alerts, messages.
+const BYTES: [u8; 32] = [
+    0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 16, 20, 21, 22, 23, 24, 32, 33, 0x24, 0x25, 47, 90, 100,
+    126, 127, 128, 129, 200, 254, 255,
+];
+
+#[test]
+fn sessions() {
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    for round in 0..600 {
+        // Each version, role and suite; in pieces or not.
+        let mut bytes = vec![round as u8, random.below(256) as u8, random.below(256) as u8];
+        for _ in 0..1 + random.below(6) {
+            bytes.push(random.below(256) as u8);
+            for _ in 0..1 + random.below(5) {
+                bytes.push(BYTES[random.below(BYTES.len())]);
+            }
+        }
+        println!("{bytes:?}");
+        sessions::run(&bytes);
     }
 }
