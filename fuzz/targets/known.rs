@@ -32,7 +32,14 @@ const KNOWN: [Known; 18] = [
         version: Some(Tls13),
         behind_ours: false,
         left: &["TLS record too long"],
-        stayed: &[GOES_ON, "unexpected message", "bad record type", "bad length"],
+        stayed: &[
+            GOES_ON,
+            "unexpected message",
+            "unexpected record",
+            "bad record type",
+            "bad length",
+            "record too small",
+        ],
         why: "RFC 8446 5.4: text, type and padding have 2^14 + 1 bytes at most; OpenSSL looks at the \
               text alone",
     },
@@ -140,7 +147,7 @@ const KNOWN: [Known; 18] = [
         version: Some(Tls13),
         behind_ours: false,
         left: &["other TLS record within a handshake message"],
-        stayed: &[GOES_ON, CLOSED, ALERT],
+        stayed: &[GOES_ON, CLOSED, ALERT, "wrong version number"],
         why: "RFC 8446 5.1: no other record comes between those of a message; OpenSSL looks for data \
               alone once it has a message's header",
     },

@@ -37,13 +37,24 @@ pub(crate) struct Script {
     pub records: Vec<(Vec<u8>, Direction)>,
     /// Something else than the peer has sealed with its keys: it can send no more itself.
     is_forged: bool,
+    /// The handshake messages that were forged.
+    messages: Vec<u8>,
+    /// A record ended with a NewSessionTicket of no bytes.
+    pub has_empty_ticket: bool,
     last: Vec<u8>,
 }
 
 impl Script {
     /// `direction` is behind what the peer has sent.
     pub(crate) fn new(direction: Direction) -> Self {
-        Script { direction, records: Vec::new(), is_forged: false, last: Vec::new() }
+        Script {
+            direction,
+            records: Vec::new(),
+            is_forged: false,
+            messages: Vec::new(),
+            has_empty_ticket: false,
+            last: Vec::new(),
+        }
     }
 
     fn is_tls13(&self) -> bool {
@@ -118,6 +129,10 @@ impl Script {
     /// A record of that type, which with TLS 1.3 is inside, in front of so much padding.
     fn seal(&mut self, kind: u8, text: &[u8], padding: usize) {
         self.is_forged = true;
+        if kind == HANDSHAKE {
+            self.messages.extend_from_slice(text);
+            self.has_empty_ticket |= self.messages.ends_with(&[4, 0, 0, 0]);
+        }
         let record = if self.is_tls13() {
             let mut inner = [text, &[kind]].concat();
             inner.resize(inner.len() + padding, 0);

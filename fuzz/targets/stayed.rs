@@ -83,11 +83,20 @@ impl Stayed {
                 openssl_sys::SSL_ERROR_WANT_READ => break,
                 openssl_sys::SSL_ERROR_ZERO_RETURN => self.seen.stand = Stand::Closed,
                 openssl_sys::SSL_ERROR_SSL | openssl_sys::SSL_ERROR_SYSCALL => {
-                    self.seen.stand = error_stand();
+                    let stand = error_stand();
+                    // A close_notify of TLS 1.3 that is called an error, behind a warning, is one that
+                    // SSL_get_error does not know.
+                    let is_closed = stand == Stand::Cut && self.has_received_close_notify();
+                    self.seen.stand = if is_closed { Stand::Closed } else { stand };
                 }
                 other => panic!("SSL_get_error says {other}"),
             }
         }
+    }
+
+    fn has_received_close_notify(&self) -> bool {
+        // SAFETY: a live SSL of ours.
+        unsafe { openssl_sys::SSL_get_shutdown(self.ssl) & openssl_sys::SSL_RECEIVED_SHUTDOWN != 0 }
     }
 
     /// Whether a handshake message has come in part: it sends nothing then.
