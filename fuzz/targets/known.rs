@@ -38,6 +38,7 @@ const KNOWN: [Known; 18] = [
             "unexpected record",
             "bad record type",
             "bad length",
+            "excessive message size",
             "record too small",
         ],
         why: "RFC 8446 5.4: text, type and padding have 2^14 + 1 bytes at most; OpenSSL looks at the \
