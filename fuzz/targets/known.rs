@@ -39,9 +39,7 @@ const KNOWN: [Known; 18] = [
             "bad record type",
             "bad length",
             "excessive message size",
-            "invalid alert",
             "length mismatch",
-            "not on record boundary",
             "record too small",
         ],
         why: "RFC 8446 5.4: text, type and padding have 2^14 + 1 bytes at most; OpenSSL looks at the \

@@ -86,7 +86,7 @@ impl TrafficKeys {
     ///
     /// # Errors
     /// `Wrong` if it has none of them: then the keys are of another connection, direction or
-    /// generation, or more records went than was thought.
+    /// generation, or more records went than was thought; or if it is none of TLS 1.3 (RFC 8446 5.4).
     pub fn prove<C: Crypto + ?Sized>(
         self,
         crypto: &C,

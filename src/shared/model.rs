@@ -25,7 +25,8 @@ use crate::series::Metric;
 use crate::slot::Slot;
 use crate::slots::{Memory, Shared};
 use crate::sync::dies_after;
-use crate::tally::{Full, TallyEntry, TallyKey};
+use crate::tally::{Full, TallyEntry};
+use crate::tally_words::TallyKey;
 use crate::tunnel_entry::TunnelEntry;
 
 struct World {

@@ -2,7 +2,8 @@
 
 use crate::slot::Slot;
 use crate::slots::Shared;
-use crate::tally::{Full, Tally, TallyEntry, TallyKey};
+use crate::tally::{Full, Tally, TallyEntry};
+use crate::tally_words::TallyKey;
 
 impl Shared<'_> {
     /// What a client is counted under.
