@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses a part")]
 
+pub(crate) mod pair;
+
 use records::{Crypto, CryptoError, Keys, OpenError, Proved, Secret, Suite, TrafficKeys, Version};
 use ring::{aead, hkdf};
 
