@@ -5,10 +5,13 @@ import signal
 
 import pytest
 
-from harness import http, wait, websocket
+from harness import http, procfs, strace, wait, websocket
 from harness.draining import site  # noqa: F401
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="chroot")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="chroot"),
+    pytest.mark.skipif("WSF_REPORTS" in os.environ, reason="AddressSanitizer needs /proc, and its files"),
+]
 
 MPMS = ["event", "prefork"]
 STOPS = {"stop": signal.SIGTERM, "graceful-stop": signal.SIGWINCH, "restart": signal.SIGHUP}
@@ -53,3 +56,25 @@ def test_drain_processes_are_counted_bounded_and_told(site, client, certificate,
         assert not one.drains(), "the parent waits for them"
     assert all(map(is_going_away, generations[1:]))
     wait.until(lambda: not one.drains(), one.drains)
+
+
+def test_a_drain_process_keeps_no_listener_without_close_range(site, client):
+    """As with Linux 5.3 to 5.8: with no /proc either, it finds by itself what is open."""
+    one = site("event", chrooted)
+    talk = client(one.plain)
+    assert talk.ask(http.handshake()).status == 101
+    talk.echoes()
+    wait.until(lambda: one.count("Tunnels") == 1, "it is relayed")
+    [child] = one.server.children
+    options = ("-f", "-o", "/dev/null", "-e", "trace=close_range", "-e", "inject=close_range:error=ENOSYS")
+    with strace.attached(child, *options):
+        one.server.reload()
+        wait.until(one.drains, "the tunnel goes on")
+        wait.until(lambda: child not in one.server.children, "the child has ended")
+        talk.echoes()
+        [drain] = one.drains()
+        held = procfs.descriptors(drain)
+        assert not procfs.listeners(drain), held
+        assert not [name for name in held if name.endswith(".log")], held
+        talk.close()
+        wait.until(lambda: not one.drains(), "it has ended")

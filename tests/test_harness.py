@@ -153,7 +153,8 @@ def test_what_a_sanitizer_reported_is_found(httpd, backend, monkeypatch, tmp_pat
     """Of this server's processes. Leaks that are ours, or of a connection; and whatever is no leak."""
     monkeypatch.setenv("WSF_REPORTS", str(tmp_path))
     monkeypatch.setenv("WSF_WATCHED", str(paths.httpd.__wrapped__()))
-    names = {"0x1": "ap_proxy_initialize_worker", "0x2": "lost /src/lib.rs:1"}
+    names = {"0x1": "ap_proxy_initialize_worker", "0x2": "lost /src/lib.rs:1",
+             "0x3": "<mod_wsforward::request::meeting::Meeting>::arrive"}  # fmt: skip
     monkeypatch.setattr(reports, "_learn", lambda frames: reports._names.update((frame, names.get(frame[1], "?")) for frame in frames))
     monkeypatch.setattr(reports, "_names", {})
     server, _ = stock(httpd, backend())
@@ -174,6 +175,13 @@ def test_what_a_sanitizer_reported_is_found(httpd, backend, monkeypatch, tmp_pat
     assert "Direct leak of 3 byte" in said and "lost /src/lib.rs:1 (mod_wsforward.so)" in said and "asan.so" in said
     [said] = found("==17==ERROR: AddressSanitizer: heap-use-after-free")
     assert "heap-use-after-free" in said
+    assert not found("==17==LeakSanitizer has encountered a fatal error.\n==17==HINT: For debugging, try verbosity=1")
+    # What came to a process that then forked.
+    assert found(LEAK.format(file=of_module, address="0x3"))
+    (tmp_path / "noted").write_text("18 apache2 forked\n17 apache2 exit\n")
+    assert found(LEAK.format(file=of_module, address="0x3"))
+    (tmp_path / "noted").write_text("17 apache2 forked\n17 apache2 exit\n")
+    assert not found(LEAK.format(file=of_module, address="0x3")) and found(LEAK.format(file=of_module, address="0x2"))
     start = hex(min(reports._of_connections())[0])
     assert len(found(LEAK.format(file=of_httpd, address=start))) == 1
     # The fixture looks, too.

@@ -143,8 +143,17 @@ def tcp_socket(port, peer):
 
 def connections(pid):
     """The numbers of its descriptors that are established TCP connections over IPv4."""
+    return _tcp(pid, "01")
+
+
+def listeners(pid):
+    """The numbers of its descriptors that listen for such."""
+    return _tcp(pid, "0A")
+
+
+def _tcp(pid, state):
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    established = {f"socket:[{fields[9]}]" for fields in lines if fields[3] == "01"}
+    established = {f"socket:[{fields[9]}]" for fields in lines if fields[3] == state}
     found = set()
     for name in os.listdir(f"/proc/{pid}/fd"):
         try:
