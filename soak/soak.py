@@ -150,6 +150,9 @@ class Soak:
                 return
             # Who has much is the likelier victim, and the one where there is but one kill.
             weights = [len(procfs.descriptors(pid)) for pid in found]
+            # They may have ended since.
+            if not any(weights):
+                return
             [pid] = [max(found, key=dict(zip(found, weights)).get)] if self.args.small else self.random.choices(found, weights)
             self.kill_process(kind, pid)
         self.did[kind] += 1
