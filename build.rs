@@ -45,7 +45,7 @@ fn main() {
         .clang_args(&flags)
         .allowlist_function("(ap|apr|wsf)_.*")
         .allowlist_type("(ap|apr|proxy|wsf)_.*|module|module_struct|command_rec|cmd_parms.*|request_rec|conn_rec|server_rec")
-        .allowlist_var("(AP|APR|APLOG|MODULE|RSRC|ACCESS|OR|PROXYREQ|HTTP|M|OK|DECLINED|DONE|CONN|GLOBAL|EXEC|NOT)_.*|OK|DECLINED|DONE|M_GET|ap_.*")
+        .allowlist_var("(AP|APR|APLOG|MODULE|RSRC|ACCESS|OR|PROXYREQ|HTTP|M|OK|DECLINED|DONE|CONN|GLOBAL|EXEC|NOT)_.*|OK|DECLINED|DONE|M_GET|ap_.*|apr_hook_debug_current")
         .prepend_enum_name(false)
         .derive_debug(false)
         .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)

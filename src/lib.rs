@@ -29,7 +29,7 @@ use ffi::connection::{Connection, Socket};
 use ffi::content::{ContentHooks, Method, Reply};
 use ffi::ending::{ChildExit, EndHooks};
 use ffi::filter::Loading;
-use ffi::log::Server;
+use ffi::log::{self, Server};
 use ffi::mod_status::StatusHooks;
 use ffi::module;
 use ffi::orphans::OrphanHooks;
@@ -40,8 +40,8 @@ use ffi::server::{Process, Version};
 use ffi::slots::ModuleRecord;
 use ffi::tls_contexts::TlsHooks;
 use messages::{
-    CannotStart, Http2Streams, HttpdTooOld, MemoryBound, Message, MessageId, MpmItk, NoNativeTls,
-    NoProxy, NoSharedMemory, UselessRelay,
+    CannotStart, Http2Streams, HttpdTooOld, LineTooLong, MemoryBound, Message, MessageId, MpmItk,
+    NoNativeTls, NoProxy, NoSharedMemory, UselessRelay,
 };
 use processes::{access_line, child, graceful_stop, memory, parent, registry};
 use request::{admission, backends, decision, handler, head, origin, worker_tunnel};
@@ -52,8 +52,7 @@ static ALLOCATOR: allocator::BlockCache = allocator::BlockCache;
 
 /// The module record that LoadModule looks for.
 #[unsafe(no_mangle)]
-pub static mut wsforward_module: ModuleRecord =
-    module::module_record::<Hooks, _>(c"mod_wsforward.c", &COMMANDS);
+pub static mut wsforward_module: ModuleRecord = module::module_record::<Hooks, _>(&COMMANDS);
 
 static COMMANDS: Commands<DirConfig<'static>, { DIRECTIVES.len() + 1 }> =
     Commands::new(&DIRECTIVES);
@@ -64,6 +63,7 @@ pub(crate) struct Hooks;
 const OLDEST: Version = Version { major: 2, minor: 4, patch: 47 };
 
 impl module::Hooks for Hooks {
+    const NAME: &'static CStr = c"mod_wsforward.c";
     const CANNOT_START: MessageId = CannotStart::ID;
 
     type Section = DirConfig<'static>;
@@ -125,9 +125,8 @@ impl module::Hooks for Hooks {
         origin::keep(r);
     }
 
-    fn fixups(r: Request<'_>) -> Result<(), u16> {
+    fn fixups(r: Request<'_>) {
         decision::claim(r);
-        admission::admit(r)
     }
 
     fn child_init(process: Process<'_>) {
@@ -143,8 +142,12 @@ impl module::Hooks for Hooks {
 impl AccessLogHooks for Hooks {
     const NAMES: &'static [&'static str] = &access_line::NAMES;
 
-    fn keep(line: &Line<'_>) -> Vec<u8> {
-        access_line::keep(line)
+    fn keep(r: Request<'_>, line: &Line<'_>, others: usize) -> Option<Vec<u8>> {
+        let kept = access_line::keep(line, others);
+        if kept.is_none() {
+            log::request(r, &LineTooLong { log: &access_line::shown(line.log) });
+        }
+        kept
     }
 }
 
@@ -171,6 +174,7 @@ impl EndHooks for Hooks {
     }
 
     fn parent_ends(parent: &Parent, main: Server<'_>) {
+        graceful_stop::forget(parent);
         parent::end_all(parent, main);
     }
 }
@@ -208,7 +212,14 @@ impl ProxyHooks for Hooks {
         head::request_sent(response);
     }
 
+    fn request_begins(r: Request<'_>, url: &[u8]) -> Result<(), u16> {
+        admission::admit(r, url)
+    }
+
     fn request_status(r: Request<'_>) -> Option<u16> {
+        // Whatever it was, it is over. An error page may take as long as the client wants.
+        admission::give_back(r);
+        backends::forget(r);
         admission::status(r)
     }
 

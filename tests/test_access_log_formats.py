@@ -98,3 +98,23 @@ def test_reasons_and_codes_of_the_table_exist():
     for by, reason in re.findall(r"`(client|backend|server) ([a-z-]+)`", table):
         assert reason in reasons, (by, reason)
     assert set(re.findall(r"`([a-z]+-[a-z-]+)`", table)) <= reasons
+
+
+@pytest.mark.parametrize("relay", ["On", "Off"])
+def test_id_that_a_client_sends_is_escaped(site, client, relay):
+    """As mod_log_config escapes %{UNIQUE_ID}e: it ends no text of the line."""
+    def more(server):
+        return f'''SetEnvIf X-Request-ID "^(.+)$" UNIQUE_ID=$1
+LogFormat "{{\\"env\\":\\"%{{UNIQUE_ID}}e\\",\\"id\\":\\"%{{id}}^WS\\",\\"by\\":\\"%{{by}}^WS\\"}}" ids
+CustomLog "{server.directory}/ids.log" ids'''
+    made = site("event", more, vhost=f"WSForwardRelay {relay}")
+    path = made.server.directory / "ids.log"
+    texts = {"usual-1.2": "usual-1.2", 'x","by":"admin': r'x\",\"by\":\"admin', "a\\b\xc3\xa9": r"a\\b\xc3\xa9"}
+    for number, (sent, shown) in enumerate(texts.items(), 1):
+        talk = client(made.plain)
+        assert talk.ask(http.handshake(fields=[("X-Request-ID", sent)])).status == 101
+        close(talk)
+        line = wait.until(lambda number=number: len(rows := path.read_text().splitlines()) == number and rows, "its line")[-1]
+        assert line.startswith(f'{{"env":"{shown}","id":"{shown}","by":"')
+        if "xa9" not in shown:
+            assert json.loads(line)["id"] == sent

@@ -305,3 +305,27 @@ def test_large_refusal_is_streamed_in_bounded_memory(ours, origin, client):
 class _Uncounted(bytearray):
     def __iadd__(self, _data):
         return self
+
+
+@pytest.mark.parametrize("which", ["stock", "ours"])
+def test_include_in_an_answer_is_a_request_of_its_own(httpd, backend, client, which):
+    """The page that answers a handshake includes another one (SSI), whose head has more lines than one that
+    answers a handshake may have."""
+    page, part = backend(), backend(name="part")
+    server = httpd(mpm="event", extra=["include"], **({"module": None} if which == "stock" else {}))
+    on, off = ("", "") if which == "stock" else ("WSForward On", '<Location "/part">\nWSForward Off\n</Location>')
+    port = server.vhost(f"""{on}
+{off}
+ProxyPass "/part" "{part.url("http", "/part")}"
+ProxyPass "/" "{page.url("http")}" upgrade=websocket
+<Location "/page">
+    Options +Includes
+    SetOutputFilter INCLUDES
+</Location>""")
+    server.start()
+    text = b'before <!--#include virtual="/part" --> after\n'
+    page.answers(http.page(text, "200 OK", [("Content-Type", "text/html")]), steps.keep)
+    part.answers(http.page(b"included", "200 OK", [(f"X-{number}", "y") for number in range(120)]), steps.keep)
+    talk = client(port)
+    for _ in range(2):
+        assert talk.ask(http.handshake("/page")).body == b"before included after\n"

@@ -137,7 +137,51 @@ def test_late_answer_is_504_without_failover(httpd, backend, client):
     assert (len(first.requests), len(second.connections)) == (1, 0)
 
 
+def test_late_by_our_own_time_is_504_whatever_is_expected(httpd, backend, client):
+    """A client's Expect has mod_proxy_http wait for a 100, and blame who does not send one in time: in its own."""
+    first, second = backend(name="first"), backend(name="second")
+    members = [f'"{first.url("http", "")}"', f'"{second.url("http", "")}" status=+H']
+    server, port = balanced(httpd, members, "ProxySet nonce=none\n</Proxy>\nWSForwardHandshakeTimeout 1\n<Proxy \"balancer://cluster\">")
+    server.expect_log(r"proxy:error\].*WSF0105: no complete response head within 1s")
+    first.answers(steps.silence)
+    assert client(port).ask(http.handshake(fields=[("Expect", "100-continue")])).status == 504
+    assert (len(first.requests), len(second.connections)) == (1, 0)
+
+
 STICKY = "ProxySet stickysession=ROUTEID lbmethod=byrequests"
+
+
+@pytest.mark.parametrize("which", ["stock", "ours"])
+@pytest.mark.parametrize(("parameter", "asked"), [
+    ("timeout=2", {"fields": [("Expect", "100-continue")]}),
+    ("ping=1", {"fields": [("Expect", "100-continue")]}),
+    ("ping=1", {"method": "POST", "upgrade": "tcp", "fields": [("Content-Length", 6)], "body": b"a body"}),
+], ids=["timeout-expect", "ping-expect", "ping-body"])  # fmt: skip
+def test_member_that_does_not_say_100_is_passed_over(httpd, backend, client, which, parameter, asked):
+    """As mod_proxy_http does it: `ping=` holds until the 100 Continue, and a 503 brings the next member."""
+    hung, origin = backend(name="hung"), backend()
+    server = httpd(mpm="event", **({"module": None} if which == "stock" else {}))
+    on = "" if which == "stock" else "WSForward On\nWSForwardProtocols websocket tcp"
+    port = server.vhost(f"""{on}
+ProxyTimeout 60
+<Proxy "balancer://cluster">
+    BalancerMember "{hung.url("http", "")}" upgrade=any {parameter}
+    BalancerMember "{origin.url("http", "")}" upgrade=any {parameter} status=+H
+</Proxy>
+ProxyPass "/" "balancer://cluster/\"""")
+    server.expect_log("AH00898: Timeout on 100-Continue|AH01102")
+    server.start()
+    # An interim response before it is silent: what is tried again is still an upgrade request.
+    hung.answers(b"HTTP/1.1 103 Early Hints\r\n\r\n", steps.silence)
+    has_body = "body" in asked
+    origin.answers(b"HTTP/1.1 100 Continue\r\n\r\n", *([steps.body] if has_body else []),
+                   steps.switch(upgrade=asked.get("upgrade", "websocket")), steps.silence)  # fmt: skip
+    talk = client(port).send(http.handshake(**asked))
+    answer = talk.read_response()
+    while answer.status in (100, 103):
+        answer = talk.read_response()
+    assert answer.status == 101
+    assert len(hung.requests) == len(origin.requests) == 1
 
 
 @pytest.mark.parametrize("mpm", MPMS)

@@ -419,6 +419,8 @@ def test_a_fault_at_a_step(site, client, certificate, scratch, monkeypatch, name
         # A child in which a panic was caught takes no more upgrade requests, as documented.
         lab.reload()
     left_nothing(lab, [*risked, *others, *([victim] if victim else [])])
+    if fault == "error" and name.startswith("handover."):
+        assert sum('"GET /victim ' in line for line in lab.server.access()) == 1, "its line in the access log"
     numbers = [one for one in said(lab.server.log) if one != "WSF0108"]
     check_log(lab, name, fault)
     what = {"lost": "its tunnel", "goes on": "nothing", None: "nothing"}.get(victims, f"its tunnel ({victims})")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness import http, relayed, relaysite, steps, wait, websocket
-from harness.backend import Backend
+from harness.partial import PART, partial, secrets  # noqa: F401
 from harness.records import HANDSHAKE, KEY_UPDATE, Records
 from harness.relaysite import CLIENTS, dial
 
@@ -25,29 +25,11 @@ TINY = 2048
 SEND_BUFFER = 16384
 #: A KeyUpdate that wants one in return, update_requested (RFC 8446 4.6.3).
 ASKING = KEY_UPDATE[:-1] + b"\1"
-#: Bytes of a KeyUpdate with which OpenSSL has begun to read it.
-PART = 4
 
 
 @pytest.fixture(scope="module")
 def origins(shared_backend):
     return relaysite.origins(shared_backend)
-
-
-@pytest.fixture(scope="module")
-def secrets(scratch):
-    """Where the TLS back end's keys are."""
-    return scratch / "secrets"
-
-
-@pytest.fixture(scope="module")
-def partial(certificate, secrets):
-    """A TLS 1.3 back end that sends no session tickets: its first record is its answer."""
-    context = certificate.server_context("tls1.3")
-    context.num_tickets, context.keylog_filename = 0, str(secrets)
-    made = Backend(tls=context, name="partial")
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module", params=MPMS)
@@ -323,6 +305,24 @@ def test_key_update_that_dribbles(server, origins, records):
             assert talk.silent_for(TIMEOUT / 5)
             raw.sock.sendall(bytes([byte]))
     late(server, "a TLS message of the client was not completed")
+    talk.close()
+
+
+@pytest.mark.parametrize("where", ["relay", pytest.param("drain", marks=pytest.mark.slow)])
+def test_key_update_in_the_relay_that_is_never_completed(server, origins, records, where):
+    """OpenSSL holds room for it, which an idle tunnel has not."""
+    talk, raw = records()
+    raw.send(http.handshake())
+    assert talk.read_head().status == 101
+    server.log.wait_for(relayed.HANDED_OVER)
+    if where == "drain":
+        before = set(server.children)
+        server.reload()
+        wait.until(lambda: not before & set(server.children), "its child has left it to a drain process")
+    raw.send(KEY_UPDATE[:PART], HANDSHAKE)
+    [end] = relayed.ends(server)
+    assert (end.by, end.why) == ("client", "tls: a message that came in part was not completed in time"), end
+    assert end.seconds >= TIMEOUT
     talk.close()
 
 

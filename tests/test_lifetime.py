@@ -30,6 +30,21 @@ SITES = f"""<LocationMatch "^(/tls)?/lifetime">
 <Location "/empty">
     SetEnv WSFORWARD_EXPIRES ""
 </Location>
+<Location "/once">
+    ProxyPass "!"
+    RewriteEngine On
+    RewriteRule "^" "/behind" [E=WSFORWARD_EXPIRES:1000000000]
+</Location>
+<Location "/twice">
+    ProxyPass "!"
+    RewriteEngine On
+    RewriteRule "^" "/again" [E=WSFORWARD_EXPIRES:1000000000]
+</Location>
+<Location "/again">
+    ProxyPass "!"
+    RewriteEngine On
+    RewriteRule "^" "/behind"
+</Location>
 RewriteEngine On
 RewriteRule "^/rewritten" "-" [E=WSFORWARD_EXPIRES:1000000000]
 SetEnvIf Request_URI "^/setenvif" WSFORWARD_EXPIRES=1000000000
@@ -152,7 +167,7 @@ def ask(carrier, server, client, certificate):
 
 
 @pytest.mark.carriers("thread", "relay", "http2")
-@pytest.mark.parametrize("path", ["/past", "/rewritten", "/setenvif", "/expr", "/header?1000000000"])
+@pytest.mark.parametrize("path", ["/past", "/rewritten", "/once", "/twice", "/setenvif", "/expr", "/header?1000000000"])
 def test_what_has_expired_does_not_begin(server, origins, ask, path):
     seen = len(origins["tcp"].connections)
     with relayed.Counted(server, Refused_expired=1):

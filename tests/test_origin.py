@@ -10,7 +10,12 @@ pytestmark = pytest.mark.carriers("thread", "relay", "http2")
 REFUSED = "WSF0140"
 #: The site as its clients know it.
 OWN = "https://site.test"
-SITES = """<Location "/same">
+#: More words than httpd passes to a directive by itself.
+MANY = [f"https://tenant{number}.example" for number in range(100)]
+SITES = f"""<Location "/many">
+    WSForwardOrigin {" ".join(MANY)} required
+</Location>
+""" + """<Location "/same">
     WSForwardOrigin same
 </Location>
 <Location "/same/required">
@@ -33,6 +38,13 @@ SITES = """<Location "/same">
 <Location "/unset">
     WSForwardOrigin https://example.com
     RequestHeader unset Origin
+</Location>
+# Another section's, by a redirect within the server.
+<Location "/moved">
+    RequestHeader unset Origin
+    ProxyPass "!"
+    RewriteEngine On
+    RewriteRule "^" "/same/there"
 </Location>
 <Location "/set">
     WSForwardOrigin required https://example.com
@@ -90,6 +102,7 @@ FOREIGN = [
     ("/listed", ["http://example.com"]), ("/listed", ["https://evilexample.com"]),
     ("/listed", ["https://a.b.example.com"]), ("/listed", ["http://[::1]"]), ("/listed", ["https://example.com:8443"]),
     ("/unset", ["https://evil.example"]), ("/set", ["https://evil.example"]), ("/set", []),
+    ("/moved", ["https://evil.example"]), ("/many", []), ("/many", ["https://tenant100.example"]),
 ]  # fmt: skip
 
 
@@ -110,6 +123,7 @@ WELCOME = [
     ("/listed", ["https://a.example.com."]), ("/listed", ["http://[0:0::1]:8080"]), ("/listed", ["null"]),
     ("/listed/any", ["https://evil.example"]), ("/other", ["https://evil.example", "rubbish"]),
     ("/unset", ["https://example.com"]), ("/set", ["https://example.com"]), ("/if", ["https://evil.example"]),
+    ("/moved", ["own"]), ("/moved", []), ("/many", [MANY[63]]), ("/many", [MANY[64]]), ("/many", [MANY[-1]]),
 ]  # fmt: skip
 
 

@@ -21,6 +21,9 @@ SLACK = 5.0
 #: seconds apart. `WSF_STRESS=long` sends a GiB.
 FRAME, PARTS, PAUSE = (1 << 30 if os.environ.get("WSF_STRESS") == "long" else 64 << 20), 10, 0.2
 
+#: Frames of 64 KiB that are more than all buffers.
+FLOODED = 400
+
 
 @pytest.fixture(scope="module")
 def origins(shared_backend):
@@ -139,6 +142,27 @@ def test_nothing_is_put_into_a_frame_that_the_kernel_carries(server, carrier, tu
     wait.until(whole.is_set, "the back end has got the other")
     for talk in up, down:
         talk.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "tls1.3"])
+@pytest.mark.carriers("relay", mpms=["event"])
+def test_back_end_that_is_not_read_is_not_asked(server, carrier, tunnel, kind):
+    """A client takes nothing for a while: what the back end would answer lies behind what is not read of it."""
+    frame = Frame(BINARY, bytes(1 << 16)).encode(mask=False)
+    talk = tunnel(kind, "tcp", steps.repeat(frame, FLOODED * len(frame)), steps.drain, steps.close)
+    time.sleep(INTERVAL + 2 * TIMEOUT)
+    assert not talk.origin.closed.is_set()
+    whole = 0
+    while whole < FLOODED:
+        kind = talk.read_frame().opcode
+        assert kind in (BINARY, PING)
+        whole += kind == BINARY
+        if not whole % 50:
+            talk.send_frame(Frame(TEXT, b"here"))
+    talk.half_close()
+    talk.end()
+    carrier.ended(server, talk, "client", "closed")
 
 
 @pytest.mark.carriers("relay", mpms=["event"])

@@ -10,10 +10,13 @@ import time
 
 import pytest
 
-from harness import cmodule, http, procfs, relayed, steps, wait
+from harness import cmodule, config, http, procfs, relayed, steps, wait
+from harness.ports import Port
 
 MPMS = ["event", "worker", "prefork"]
 REFUSED = "WSF0108"
+#: More than all buffers on the way to a client hold.
+LONG = b"x" * 30_000_000
 
 
 def site(httpd, origin, mpm, directives="", extra=(), order="proxy first"):
@@ -317,6 +320,78 @@ def test_answer_of_another_kind_holds_no_place(httpd, backend, client, scratch, 
     accepted(client, server).echoes()
     over.set()
     assert (head.status, slow.read_exactly(5)) == (200, b"long\n")
+
+
+@pytest.mark.parametrize("scheme", ["fcgi", "ajp"])
+def test_other_schemes_hold_no_place_and_are_not_asked(httpd, backend, client, scheme):
+    """Their modules are loaded before mod_proxy_http, as on Debian, and ask to be first: for a member of a balancer too."""
+    origin = backend()
+    origin.answers(*steps.WEBSOCKET_OR_PAGE)
+    address = origin.url(scheme, "")
+    server = httpd(mpm="event", without=["proxy_http"], wstunnel=False)
+    server.directives(f"{config.load(f'proxy_{scheme}')}\n{config.load('proxy_http')}\nWSForwardMaxTunnels 1")
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+<Proxy "balancer://apps">
+    BalancerMember "{address}"
+</Proxy>
+ProxyPass "/app" "{address}"
+ProxyPass "/balanced" "balancer://apps"
+ProxyPass "/" "{origin.url("http")}"
+<Location "/app">
+    WSForwardOrigin same
+</Location>""")
+    server.expect_log(r"proxy_ajp:error|proxy_fcgi:error|proxy:error|AH00878|AH01075|AH00992", certain=False)
+    server.start()
+    for path in ("/app", "/balanced"):
+        before = len(origin.connections)
+        held = client(port).send(http.handshake(path, fields=[("Origin", "https://evil.example")]))
+        wait.until(lambda before=before: len(origin.connections) > before, "the back end is asked")
+        relayed.opened(server, client(port)).close()
+        relayed.wait_figure(server, "Tunnels", 0)
+        held.close()
+
+
+def test_page_of_a_cache_holds_no_place(httpd, backend, client):
+    """It comes from a handler before mod_proxy's, and a client may take all the time it wants."""
+    origin = backend()
+    server = httpd(mpm="event", extra=["cache", "cache_disk"])
+    cache = server.directory / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    server.directives(f"WSForwardMaxTunnels 1\nCacheRoot {cache}\nCacheMaxFileSize 100000000\nCacheQuickHandler Off")
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+CacheEnable disk /big
+ProxyPass "/" "{origin.url("http")}"""+'"')
+    server.start()
+    kept = [("Cache-Control", "max-age=3600"), ("Content-Type", "text/plain")]
+    origin.answers_in_turn([http.page(LONG, "200 OK", kept), steps.keep], steps.WEBSOCKET_OR_PAGE)
+    assert client(port).ask(http.request("/big")).status == 200
+    slow = client(port, receive_buffer=4096).send(http.handshake("/big"))
+    assert slow.read_head().status == 200
+    assert len(origin.requests) == 1
+    relayed.opened(server, client(port))
+
+
+def test_error_page_holds_no_place(httpd, backend, client):
+    origin = backend()
+    refusing = Port()
+    server = httpd(mpm="event")
+    server.directives("WSForwardMaxTunnels 1")
+    (server.htdocs / "long.html").write_bytes(LONG)
+    port = server.vhost(f"""WSForward On
+WSForwardRelay On
+ErrorDocument 503 /long.html
+ProxyPass "/long.html" "!"
+ProxyPass "/down" "http://127.0.0.1:{refusing.number}"
+ProxyPass "/" "{origin.url("http")}"""+'"')
+    server.expect_log(r"AH00957|AH00959|AH01114")
+    server.start()
+    slow = client(port, receive_buffer=4096).send(http.handshake("/down"))
+    assert slow.read_head().status == 503
+    relayed.opened(server, client(port))
+    refusing.release()
 
 
 def test_redirected_request_has_one_place(httpd, backend, client, scratch):

@@ -1,9 +1,11 @@
 """Children that end one by one: how many processes their tunnels need, and what a fork meets."""
 
+import itertools
 import os
 import pwd
 import resource
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -127,10 +129,8 @@ def test_limit_by_client_counts_collected_tunnels(site, client):
         tunnels.append(relayed(client, one))
 
 
-def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client):
-    """It waited in the queue, counted for the process that was to take it; who finds that gone takes it in,
-    and counts it anew."""
-    one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 2")
+def on_its_way(client, one):
+    """A process that collects and stands still, and a tunnel whose child has sent it there and is gone."""
     relayed(client, one)
     [collector] = wait.until(one.drains, "a process collects")
     os.kill(collector, signal.SIGSTOP)
@@ -140,6 +140,14 @@ def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client
     line = one.server.log.wait_for("WSF0200", handed + 1)[-1]
     child = int(line.split(b"[pid ")[1].split(b":")[0].split(b"]")[0])
     wait.until(lambda: child not in one.server.children, "its child has ended")
+    return collector, waiting
+
+
+def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client):
+    """It waited in the queue, counted for the process that was to take it; who finds that gone takes it in,
+    and counts it anew."""
+    one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 2")
+    collector, waiting = on_its_way(client, one)
     assert one.drains() == [collector]
     one.server.expect_log(f"WSF0310: process {collector} is gone")
     os.kill(collector, signal.SIGKILL)
@@ -155,6 +163,47 @@ def test_limit_by_client_counts_a_tunnel_whose_collector_was_killed(site, client
     waiting.close()
     wait.until(lambda: one.count("Tunnels") == 1, "it has ended")
     relayed(client, one)
+
+
+def test_a_tunnel_on_its_way_while_another_build_takes_the_role_over(site, client):
+    """What that one takes in may come through another queue: nobody but the old process looks into this one."""
+    one = site("prefork", ONE_EACH)
+    collector, waiting = on_its_way(client, one)
+    # Who collects: see shared/slots.rs and shared/collector.rs. httpd's parent lives, and does not.
+    memory = procfs.SharedMemory(one.server.pid)
+    generation, pid = struct.unpack("=II", memory.read(8, 8))
+    assert pid == collector
+    memory.write(8, struct.pack("=II", generation + 1, one.server.pid))
+    os.kill(collector, signal.SIGCONT)
+    waiting.echoes()
+
+
+def test_a_tunnel_that_a_queue_lost_is_counted_no_more(site, client):
+    """The process that is to take it has no descriptor left for it, and goes on."""
+    one = site("prefork", f"{ONE_EACH}\nWSForwardMaxTunnelsPerClient 2")
+    relayed(client, one)
+    [collector] = wait.until(one.drains, "a process collects")
+    status = dict(line.split(":\t") for line in Path(f"/proc/{collector}/status").read_text().splitlines() if ":\t" in line)
+    user, group = (int(status[kind].split()[0]) for kind in ("Uid", "Gid"))
+
+    def allow(descriptors):
+        # As its own user: root need not be allowed to.
+        subprocess.run(["prlimit", f"--pid={collector}", f"--nofile={descriptors}:"], user=user, group=group, check=True)
+
+    taken = {int(name) for name in os.listdir(f"/proc/{collector}/fd")}
+    free = next(number for number in itertools.count() if number not in taken)
+    allow(free)
+    one.server.expect_log(r"WSF0203: tunnel \[.*\] 127.0.0.1:\d+ -> .* lost: no room for its descriptors")
+    with client(one.plain) as lost:
+        assert lost.ask(http.handshake()).status == 101
+        one.server.log.wait_for("WSF0203")
+        assert lost.read_to_end() == b""
+    allow(1024)
+    assert one.drains() == [collector]
+    wait.until(lambda: one.count("Tunnels") == 1, "it is no tunnel any more")
+    # Its place is another's.
+    relayed(client, one)
+    wait.until(lambda: one.count("Tunnels") == 2, "both are counted")
 
 
 SHRINK = {
@@ -198,6 +247,8 @@ FORKS = {
 @pytest.mark.parametrize("mpm", FORKS)
 def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     """mod_proxy_hcheck and mod_watchdog check a member, mod_http2 serves streams, and children fork."""
+    if mpm == "event" and "WSF_REPORTS" in os.environ:
+        pytest.skip("httpd gives up HTTP/2 connections when such a child ends: each would be reported as leaks")
     limits = FORKS[mpm]
     # mod_proxy_hcheck is to be loaded after mod_proxy.
     load = "\n".join(config.load(name) for name in ("watchdog", "proxy_hcheck"))
@@ -219,12 +270,17 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     done = threading.Event()
     pages, errors = [], []
 
+    def few_pages():
+        return mpm == "event" and len(pages) <= 20
+
     def ask():
         context = certificate.client_context("tls1.3")
         context.set_alpn_protocols(["h2"])
         while not done.is_set():
             try:
                 with Http2Client(one.tls, context) as streams:
+                    # A child that missed its signal has no threads left, and its connections stand still.
+                    streams.sock.settimeout(5)
                     for _ in range(10):
                         pages.append(streams.request("/page").status)
             except (OSError, EOFError, h2.exceptions.ProtocolError):
@@ -240,7 +296,7 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
     living, drains, count, unlucky = [], set(), 0, 0
     try:
         # TLS tunnels cannot be collected: each child that has one forks for it.
-        while len(drains) < 200 and count < 1000:
+        while (len(drains) < 200 or few_pages()) and count < 1000:
             try:
                 talk = client(one.tls, tls)
             except ConnectionResetError:
@@ -261,7 +317,7 @@ def test_many_forks_beside_busy_modules(site, client, certificate, mpm):
         talk.echoes().close()
     assert not errors, errors
     assert len(drains) >= 200, f"{len(drains)} forks for {count} tunnels"
-    assert mpm != "event" or len(pages) > 20
+    assert not few_pages(), f"{len(pages)} pages"
     assert len(one.server.log.matching("AH02981")) >= 50
     one.server.log.wait_for("WSF0202.*: (closed|truncated)", count)
     wait.until(lambda: not one.drains(), "no process hangs")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import herd, http, procfs, steps, wait
+from harness import herd, http, procfs, steps, strace, wait
 from harness.draining import opened, site  # noqa: F401
 from harness.herd import Herd
 
@@ -131,6 +131,55 @@ def test_processes_that_end_spread_are_bounded(site, many):
     wait.until(lambda: len(one.drains()) == 2, one.drains)
 
 
+def slow_relay(drain, milliseconds=5):
+    """With this the relay of a process takes four times as long for the end of a tunnel, as if there were very many."""
+    slow = ("-o", "/dev/null", "-e", "trace=sendto,close", "-e", f"inject=sendto,close:delay_enter={milliseconds * 1000}")
+    return strace.attached(procfs.thread(drain, "relay-0"), *slow)
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("why", ["drain-timeout", "stopped"])
+def test_a_process_is_there_until_its_last_tunnel_has_ended(site, many, why):
+    """However many there are: each gets its Close and has its line, at WSForwardDrainTimeout and where processes are too many."""
+    more = {"drain-timeout": "WSForwardDrainTimeout 3", "stopped": "WSForwardMaxDrainProcesses 1"}[why]
+    one, closed = quiet(site, many, "event", f"{more}\nWSForwardCloseSpread 0", 200)
+    one.server.log.expect("WSF0301", certain=False)
+    one.server.reload()
+    drained(one, 1)
+    [drain] = one.drains()
+    # Their peers have longer to answer at the timeout.
+    with slow_relay(drain, 15 if why == "drain-timeout" else 5):
+        if why == "stopped":
+            relayed(one, many, 5, len(closed))
+            one.server.reload()
+        many.ends(closed, 100)
+        wait.until(lambda: drain not in one.drains(), "a process ends with its last tunnel")
+    assert {tunnel.code for tunnel in closed} == {1001}
+    one.server.log.wait_for(f"WSF0202.*by the server: {why}", len(closed))
+    assert not one.server.log.matching("WSF0310")
+
+
+@pytest.mark.timeout(200)
+def test_a_stop_that_ends_before_its_last_tunnel_says_so(site, many):
+    """The parent waits for a second, and no longer. Tunnels get their Close from a process that it leaves behind."""
+    one, closed = quiet(site, many, "event", "", 200)
+    one.server.reload()
+    drained(one, 1)
+    [drain] = one.drains()
+    one.server.log.expect(r"WSF0482: the server no longer waits for 1 processes that end \d+ tunnels")
+    with slow_relay(drain):
+        one.server.send_signal(signal.SIGTERM)
+        wait.until(lambda: not lives(one), "the parent has ended")
+        many.ends(closed, 100)
+        wait.until(lambda: not one.drains(), "a process ends with its last tunnel")
+    assert {tunnel.code for tunnel in closed} == {1001}
+    [line] = one.server.log.matching("WSF0482")
+    left = int(line.split(b" that end ")[1].split()[0])
+    # One may be counted as ended, and have no line yet.
+    assert len(one.server.log.matching("WSF0202")) + left >= len(closed) - 1
+    one.server.stop()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mpm", MPMS)
 def test_graceful_stop_ends_tunnels_of_all_generations_spread(site, many, mpm):
@@ -235,6 +284,54 @@ def test_graceful_stop_with_a_process_of_another_build(site, many):
     many.ends(closed)
     assert min(tunnel.at for tunnel in closed) - began > 3.5
     ended(one, closed)
+
+
+@pytest.mark.parametrize("mpm", ["event", "worker"])
+def test_a_graceful_stop_that_httpd_forgets(site, backend, client, mpm):
+    """It is asked for while httpd restarts, and waits for a child: httpd serves on, and tunnels live on."""
+    release = threading.Event()
+    held = backend(name="held")
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    held.script = [head, steps.wait_for(release), steps.close]
+    location = f'<Location "/held">\nProxyPass "{held.url("http")}"\n</Location>'
+    one = site(mpm, "ServerLimit 8\nStartServers 1\nGracefulShutdownTimeout 2\nWSForwardCloseSpread 0", location)
+    # What the end does to the request that is held.
+    one.server.expect_log("AH0(004[56]|1102|1110|1113|2611|0898|1097|1084|1086|0574)|proxy|core:error", certain=False)
+    talk = client(one.plain)
+    talk.send(http.request("/held"))
+    talk.read_until(b"data: 1\n\n")
+    said = len(one.server.log.matching("resuming normal operations"))
+    memory = procfs.SharedMemory(one.server.pid, procfs.SharedMemory.REGISTRY)
+    child = one.server.serving(talk)
+    threads = procfs.threads(child)
+    one.server.send_signal(signal.SIGHUP)
+    wait.until(lambda: procfs.threads(child) < threads, "the child ends")
+    one.server.send_signal(signal.SIGWINCH)
+    wait.until(lambda: memory.read(0, 8) != bytes(8), "the parent has heard it")
+    # From when on and until when, in eighths of a second: see shared/registry.rs.
+    until = struct.unpack("=II", memory.read(0, 8))[0] / 8
+    release.set()
+    wait.until(lambda: len(one.server.log.matching("resuming normal operations")) > said, "it has restarted", 20)
+    wait.until(one.server.status, "it serves on")
+    wait.until(lambda: time.monotonic() > until, "the time of that stop is over")
+    tunnel = client(one.plain)
+    assert tunnel.ask(http.handshake()).status == 101
+    tunnel.echoes()
+    wait.until(lambda: one.count("Tunnels") == 1, "it is relayed")
+    one.server.reload()
+    drained(one, 1)
+    [drain] = one.drains()
+    # It has looked around, and waits.
+    wait.until(lambda: procfs.asleep(drain), "it waits")
+    tunnel.echoes()
+    # The next one is none that is forgotten.
+    one.server.send_signal(signal.SIGWINCH)
+    one.server.log.wait_for("WSF0480.*for at most [012] s")
+    frame = tunnel.read_frame()
+    assert frame.payload[:2] == (1001).to_bytes(2)
+    tunnel.close()
+    wait.until(lambda: not lives(one), "the parent has ended")
+    one.server.stop()
 
 
 @pytest.mark.slow

@@ -1,13 +1,17 @@
 """Stop and restart while other requests hold their threads: relayed tunnels end at once all the same."""
 
+import contextlib
+import os
+import re
 import signal
 import threading
 import time
 
 import pytest
 
-from harness import http, procfs, steps, wait, websocket
+from harness import http, procfs, steps, strace, wait, websocket
 from harness.draining import site  # noqa: F401
+from harness.herd import Herd
 
 MPMS = ["event", "worker", "prefork"]
 #: One process per generation, so that held request and tunnels share it where they can.
@@ -106,10 +110,11 @@ def test_tunnels_end_at_once_beside_a_held_thread(site, backend, client, certifi
     for talk in open_ones:
         talk.read_to_end()
         talk.close()
-    one.server.log.wait_for("WSF0202.*by the server: (stop|server)", len(open_ones))
     wait.until(lambda: not one.drains(), "no drain process is left")
     over = time.monotonic() - began
     assert last < REPEATED and over < REPEATED, (last, over)
+    # Those of drain processes wait for the parent, where no child of the present configuration is left.
+    one.server.log.wait_for("WSF0202.*by the server: (stop|server)", len(open_ones))
     holding.release.set()
     for talk in held:
         talk.close()
@@ -121,3 +126,51 @@ def test_tunnels_end_at_once_beside_a_held_thread(site, backend, client, certifi
         wait.until(one.server.status, "it serves again")
         for talk in tunnels(client, certificate, one):
             talk.echoes().close()
+
+
+@pytest.fixture
+def many():
+    """A back end of many quiet tunnels, and their clients."""
+    one = Herd()
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("log", ["quick", "slow"])
+def test_lines_of_access_logs_that_nobody_took_before_the_stop(site, many, log):
+    """A drain process has sent them, and its children stood still. The parent takes all of them, and says how many it
+    did not write in its time."""
+    count = 200
+
+    def more(server):
+        return f'LogLevel wsforward:warn\nCustomLog "{server.directory}/ws.log" "%{{reason}}^WS"'
+
+    one = site("event", more, origin=many)
+    # Its children are killed.
+    one.server.expect_log("AH00052", certain=False)
+    closed = many.open(one.plain, count)
+    wait.until(lambda: one.count("Tunnels") == count, "all are relayed", 30)
+    one.server.reload()
+    wait.until(lambda: one.drains() and "G" not in one.server.status()["Scoreboard"], "they are in a drain process")
+    [drain] = one.drains()
+    children = one.server.children
+    for child in children:
+        os.kill(child, signal.SIGSTOP)
+    os.kill(drain, signal.SIGTERM)
+    many.ends(closed)
+    wait.until(lambda: not one.drains(), "it has sent its lines")
+    if log == "slow":
+        one.server.log.expect("WSF0130")
+    # So many milliseconds for each line.
+    slow = ("-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_enter=5000")
+    with strace.attached(one.server.pid, *slow) if log == "slow" else contextlib.nullcontext():
+        one.server.send_signal(signal.SIGTERM)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        wait.until(lambda: one.server._process.poll() is not None, "the parent has ended", 20)
+    written = (one.server.directory / "ws.log").read_text().count("stopped\n")
+    said = one.server.log.matching("WSF0130")
+    lost = sum(int(re.search(rb"WSF0130: (\d+) lines", line)[1]) for line in said)
+    # Each tunnel has a line in the server's own log too.
+    assert 2 * written + lost == 2 * count and (lost > 0) == (log == "slow"), (written, lost)
+    one.server.stop()

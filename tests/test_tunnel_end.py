@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import http, relayed, relaysite, steps, wait, websocket
+from harness import http, procfs, relayed, relaysite, steps, wait, websocket
 from harness.carriers import FLUSHING_FAILED
 from harness.pauses import without_long_pauses
 from harness.relaysite import CLIENTS, IDLE, ORIGINS
@@ -211,6 +211,9 @@ def test_reset_of_the_client_is_carried(server, carrier, tunnel, kind, to):
 def test_reset_of_the_back_end_is_carried(server, carrier, tunnel, kind, to):
     go = threading.Event()
     talk = tunnel(kind, to, steps.wait_for(go), steps.reset)
+    if carrier.is_relay:
+        here, there = talk.sock.getsockname()[1], talk.sock.getpeername()[1]
+        wait.until(lambda: procfs.tcp_socket(there, here)[0] == 0, "nothing is under way that a reset would throw away")
     go.set()
     begin = time.monotonic()
     end = talk.end()

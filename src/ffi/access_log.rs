@@ -25,8 +25,9 @@ pub(crate) trait AccessLogHooks {
     /// The names of `%{name}^WS`.
     const NAMES: &'static [&'static str];
 
-    /// A line that is to be completed later, as bytes that say so.
-    fn keep(line: &Line<'_>) -> Vec<u8>;
+    /// A line that is to be completed later, as bytes that say so, beside those of others of `r`, which
+    /// take `others` bytes. `None` if that is too much: then it is written now.
+    fn keep(r: Request<'_>, line: &Line<'_>, others: usize) -> Option<Vec<u8>>;
 }
 
 /// A line of an access log that is not complete.
@@ -174,7 +175,7 @@ unsafe extern "C" fn item<H: AccessLogHooks>(
         };
         let own = u8::try_from(at).ok().and_then(|at| at.checked_add(OWN));
         let shown = noted(r, |noted| match ((noted.values)(at), own) {
-            (Some(text), _) => pool.copy(text.as_bytes()).as_ptr().cast_const(),
+            (Some(text), _) => pool.copy_for_log(text.as_bytes()).as_ptr().cast_const(),
             (_, Some(own)) if noted.is_kept => mark(own),
             _ => std::ptr::null(),
         });
@@ -195,9 +196,10 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
         let Some(writer) = WRITER.get() else { return sys::APR_EGENERAL };
         // SAFETY: mod_log_config passes a live request.
         let request = unsafe { Request::from_raw(r) };
-        let keeps = request
-            .and_then(|r| noted(r, |noted| (noted.is_kept, noted.is_written, noted.read_ahead)));
-        let (Some(request), Some((true, is_written, read_ahead))) = (request, keeps) else {
+        let keeps = request.and_then(|r| {
+            noted(r, |noted| (noted.is_kept, noted.is_written, noted.read_ahead, noted.lines.len()))
+        });
+        let (Some(request), Some((true, is_written, read_ahead, others))) = (request, keeps) else {
             // SAFETY: as mod_log_config calls it.
             return unsafe { writer(r, handle, texts, lengths, count, length) };
         };
@@ -208,7 +210,7 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
         };
         let name = log_files::name(handle);
         if let Some(name) = &name {
-            let kept = H::keep(&Line {
+            let line = Line {
                 log: name,
                 since: Duration::from_micros(number(request, MICROS)),
                 bytes: [
@@ -216,17 +218,21 @@ unsafe extern "C" fn write<H: AccessLogHooks>(
                     number(request, BYTES_OUT),
                 ],
                 portions: parts.portions(),
-            });
-            noted(request, |noted| {
-                // A tunnel holds them for long, and there may be very many.
-                noted.lines.reserve_exact(kept.len());
-                noted.lines.extend_from_slice(&kept);
-            });
-            if !is_written {
+            };
+            let kept = H::keep(request, &line, others);
+            let is_later = kept.is_some() && !is_written;
+            if let Some(kept) = kept {
+                noted(request, |noted| {
+                    // A tunnel holds them for long, and there may be very many.
+                    noted.lines.reserve_exact(kept.len());
+                    noted.lines.extend_from_slice(&kept);
+                });
+            }
+            if is_later {
                 return sys::APR_SUCCESS;
             }
         }
-        // Of a log that is neither a file nor a pipe, this is the only line.
+        // Of a log that is neither a file nor a pipe, and of a long line, this is the only one.
         let length = parts.fill(request);
         // SAFETY: as mod_log_config calls it; texts and lengths are those of this one line.
         unsafe { writer(r, handle, texts, lengths, count, length) }

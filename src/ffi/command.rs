@@ -119,14 +119,16 @@ impl<'p> Arguments<'p> {
 
 /// `text` as a time in httpd's syntax.
 pub(crate) fn time(text: &str) -> Option<Duration> {
-    // httpd reads a unit without a number as 0.
-    let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+    // httpd reads a unit without a number as 0, and looks at the first letters of a unit alone: 1h30min as 1h.
+    let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let is_unit = ["", "ms", "s", "mi", "min", "h"].contains(&unit);
+    let is_right = is_unit && unit.len() < text.len();
     let text = c_string(text);
     let mut micros: sys::apr_interval_time_t = 0;
     // SAFETY: the strings are NUL-terminated, `micros` is ours.
     let rv =
         unsafe { sys::ap_timeout_parameter_parse(text.as_ptr(), &raw mut micros, c"s".as_ptr()) };
-    let micros = u64::try_from(micros).ok().filter(|_| rv == 0 && is_number)?;
+    let micros = u64::try_from(micros).ok().filter(|_| rv == 0 && is_right)?;
     Some(Duration::from_micros(micros))
 }
 
@@ -178,10 +180,11 @@ impl<C: SectionConfig, const N: usize> Commands<C, N> {
 const fn entry<C: SectionConfig>(directive: &'static Directive<C>) -> sys::command_rec {
     sys::command_rec {
         name: directive.name.as_ptr(),
-        func: sys::cmd_func { take_argv: Some(set::<C>) },
+        func: sys::cmd_func { raw_args: Some(set::<C>) },
         cmd_data: std::ptr::from_ref(directive).cast_mut().cast(),
         req_override: directive.context.bits(),
-        args_how: sys::TAKE_ARGV,
+        // Of TAKE_ARGV httpd passes 64 values, and drops the rest (config.c, AP_MAX_ARGC).
+        args_how: sys::RAW_ARGS,
         errmsg: directive.usage.as_ptr(),
     }
 }
@@ -189,22 +192,34 @@ const fn entry<C: SectionConfig>(directive: &'static Directive<C>) -> sys::comma
 /// The entry that ends httpd's command table.
 const END: sys::command_rec = sys::command_rec {
     name: std::ptr::null(),
-    func: sys::cmd_func { take_argv: None },
+    func: sys::cmd_func { raw_args: None },
     cmd_data: std::ptr::null_mut(),
     req_override: 0,
-    args_how: sys::TAKE_ARGV,
+    args_how: sys::RAW_ARGS,
     errmsg: std::ptr::null(),
 };
 
 /// What `configtest` says if this module fails in a way that no directive can cause.
 const BUG: &CStr = c"mod_wsforward: a bug in a directive";
 
+/// The next word of a line, and moves on behind it. `None` at the end, as httpd's own config.c has it.
+///
+/// # Safety
+/// `line` is NUL-terminated.
+unsafe fn next_word<'p>(pool: Pool<'p>, line: &mut *const c_char) -> Option<&'p CStr> {
+    // SAFETY: the caller's; the word is a NUL-terminated copy in the pool, and `line` stays within its text.
+    let (word, rest) = unsafe {
+        let word = CStr::from_ptr(sys::ap_getword_conf(pool.as_ptr(), line));
+        (word, CStr::from_ptr(*line))
+    };
+    (!word.is_empty() || !rest.is_empty()).then_some(word)
+}
+
 /// What httpd calls for each directive of the table. NULL means success.
 unsafe extern "C" fn set<C: SectionConfig>(
     parms: *mut sys::cmd_parms,
     config: *mut c_void,
-    argc: c_int,
-    argv: *const *mut c_char,
+    mut line: *const c_char,
 ) -> *const c_char {
     guard(BUG.as_ptr(), || {
         // SAFETY: httpd passes its own parms, whose info is `entry`'s cmd_data.
@@ -224,9 +239,8 @@ unsafe extern "C" fn set<C: SectionConfig>(
         let config = unsafe { stored::<C>(config).map(|mut config| config.as_mut()) };
         let Some(config) = config else { return BUG.as_ptr() };
         let mut values = Vec::new();
-        for at in 0..usize::try_from(argc).unwrap_or(0) {
-            // SAFETY: argv holds argc NUL-terminated strings of the same pool.
-            let value = unsafe { CStr::from_ptr(*argv.add(at)) };
+        // SAFETY: httpd passes what stands behind the directive's name, NUL-terminated.
+        while let Some(value) = unsafe { next_word(pool, &mut line) } {
             match value.to_str() {
                 Ok(value) => values.push(value),
                 Err(_) => return message(pool, directive.name, "a value is not valid UTF-8"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::apr_status::Status;
 use super::noted::Noted;
+use super::openssl::SslRef;
 use super::pool::Pool;
 use super::slots::{config_of, set_config_of};
 use super::sys;
@@ -101,6 +102,7 @@ impl<'c> Connection<'c> {
         if let Some(pool) = self.pool() {
             let state = pool.own(State {
                 ssl: Cell::new(None),
+                ssl_ref: Cell::new(None),
                 at_close: Cell::new(None),
                 noted: Cell::new(None),
                 challenged: Cell::new(false),
@@ -117,13 +119,30 @@ impl<'c> Connection<'c> {
         unsafe { config_of(self.conn_rec().conn_config).cast::<State>().as_ref() }
     }
 
+    /// Its TLS session, which is alive: see [`Self::keep_ssl`].
     pub(super) fn ssl(&self) -> Option<NonNull<tls::Ssl>> {
         self.state()?.ssl.get()
     }
 
-    pub(super) fn set_ssl(&self, ssl: Option<NonNull<tls::Ssl>>) {
+    /// Keeps its TLS session until [`Self::forget_ssl`], or the connection's end, whichever comes
+    /// first. mod_ssl gives it up in the middle of a connection when something goes wrong with it, such as a
+    /// message of TLS's own that is not completed (ssl_filter_io_shutdown in ssl_engine_io.c).
+    ///
+    /// # Safety
+    /// It is alive.
+    pub(super) unsafe fn keep_ssl(&self, ssl: NonNull<tls::Ssl>) {
         if let Some(state) = self.state() {
-            state.ssl.set(ssl);
+            state.ssl.set(Some(ssl));
+            // SAFETY: by the caller.
+            state.ssl_ref.set(unsafe { SslRef::new(ssl) });
+        }
+    }
+
+    /// The connection has no TLS session any more, as far as this module is concerned.
+    pub(super) fn forget_ssl(&self) {
+        if let Some(state) = self.state() {
+            state.ssl.set(None);
+            state.ssl_ref.set(None);
         }
     }
 
@@ -250,6 +269,8 @@ type AtClose = Box<dyn FnOnce(Vec<u8>) + Send>;
 /// This module's state of a connection.
 struct State {
     ssl: Cell<Option<NonNull<tls::Ssl>>>,
+    /// What keeps it alive.
+    ssl_ref: Cell<Option<SslRef>>,
     at_close: Cell<Option<AtClose>>,
     noted: Cell<Option<Box<Noted>>>,
     challenged: Cell<bool>,
@@ -263,6 +284,8 @@ unsafe impl Send for State {}
 
 impl Drop for State {
     fn drop(&mut self) {
+        // Whoever was handed the session has a reference of its own, and is the only one now.
+        self.ssl_ref.set(None);
         if let Some(last) = self.at_close.take() {
             last(self.noted.take().map(|noted| noted.into_lines()).unwrap_or_default());
         }

@@ -49,6 +49,12 @@ pub(crate) fn is_to_end_at_once(_: &Parent) -> bool {
     unsafe { sys::wsf_mpm_is_ungraceful() != 0 }
 }
 
+/// Whether the server goes on with another configuration once this one is gone.
+pub(crate) fn restarts(_: &Parent) -> bool {
+    // SAFETY: as above.
+    unsafe { sys::wsf_mpm_restart_pending() != 0 }
+}
+
 unsafe extern "C" fn child_status<H: EndHooks>(
     server: *mut sys::server_rec,
     _pid: libc::pid_t,

@@ -44,6 +44,7 @@ pub(crate) mod log_items;
 pub(crate) mod mod_status;
 pub(crate) mod module;
 pub(crate) mod noted;
+pub(crate) mod openssl;
 mod optional;
 pub(crate) mod orphans;
 pub(crate) mod pool;

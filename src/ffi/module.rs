@@ -25,7 +25,7 @@ use super::section::{self, SectionConfig};
 use super::server::{Process, Version, version};
 use super::slots::ModuleRecord;
 use super::tls_contexts::{self, TlsHooks};
-use super::{http2, sys, tls};
+use super::{http2, optional, sys, tls};
 
 /// What the module does at each hook.
 pub(crate) trait Hooks:
@@ -39,6 +39,8 @@ pub(crate) trait Hooks:
     + StatusHooks
     + TlsHooks
 {
+    /// The module, as httpd knows it.
+    const NAME: &'static CStr;
     /// The number of the message that says why the server cannot start.
     const CANNOT_START: MessageId;
     /// What is set in a section of the configuration.
@@ -61,8 +63,8 @@ pub(crate) trait Hooks:
     fn post_config(parent: &Parent, main: Server<'_>) -> Result<(), String>;
     /// A request's section is known, and no other module has changed its headers for that.
     fn section_known(r: Request<'_>);
-    /// Before the handler. `Err` answers with this status.
-    fn fixups(r: Request<'_>) -> Result<(), u16>;
+    /// Before the handler.
+    fn fixups(r: Request<'_>);
     /// A child process has started, and serves nothing yet.
     fn child_init(process: Process<'_>);
     /// A connection to a client or to a back end is being set up.
@@ -71,14 +73,13 @@ pub(crate) trait Hooks:
 
 /// The module record for hooks `H`.
 pub(crate) const fn module_record<H: Hooks, const N: usize>(
-    name: &'static CStr,
     commands: &'static Commands<H::Section, N>,
 ) -> ModuleRecord {
     ModuleRecord {
         version: sys::MODULE_MAGIC_NUMBER_MAJOR,
         minor_version: sys::MODULE_MAGIC_NUMBER_MINOR,
         module_index: -1,
-        name: name.as_ptr(),
+        name: H::NAME.as_ptr(),
         dynamic_load_handle: std::ptr::null_mut(),
         next: std::ptr::null_mut(),
         magic: sys::MODULE_MAGIC_COOKIE as std::ffi::c_ulong,
@@ -157,9 +158,11 @@ unsafe extern "C" fn pre_config<H: Hooks>(
 ) -> c_int {
     guard(FAILED, || match H::pre_config(&Parent::new(), version()) {
         Ok(()) => {
-            proxy::register::<H>();
-            balancer::register::<H>();
-            http2::register();
+            optional::hook_as(H::NAME, || {
+                proxy::register::<H>();
+                balancer::register::<H>();
+                http2::register();
+            });
             OK
         }
         Err(why) => refuse::<H>(&why),
@@ -259,10 +262,10 @@ unsafe extern "C" fn section_known<H: Hooks>(r: *mut sys::request_rec) -> c_int 
 unsafe extern "C" fn fixups<H: Hooks>(r: *mut sys::request_rec) -> c_int {
     guard(sys::DECLINED, || {
         // SAFETY: httpd passes a live request for the length of the call.
-        match unsafe { Request::from_raw(r) }.map(H::fixups) {
-            Some(Err(status)) => c_int::from(status),
-            _ => sys::DECLINED,
+        if let Some(r) = unsafe { Request::from_raw(r) } {
+            H::fixups(r);
         }
+        sys::DECLINED
     })
 }
 
@@ -302,11 +305,13 @@ unsafe extern "C" fn child_init<H: Hooks>(
 unsafe extern "C" fn pre_close(c: *mut sys::conn_rec) -> c_int {
     guard((), || {
         // SAFETY: httpd passes a live connection.
-        if let Some(c) = unsafe { Connection::from_raw(c) }
-            && c.is_handed_over()
-        {
-            tls::let_go(c);
-            c.abort();
+        if let Some(c) = unsafe { Connection::from_raw(c) } {
+            if c.is_handed_over() {
+                tls::let_go(c);
+                c.abort();
+            }
+            // It may be long until the client has closed it, too.
+            c.forget_ssl();
         }
     });
     OK

@@ -11,6 +11,17 @@ pub(super) fn symbol(name: &CStr) -> *mut c_void {
     unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
 }
 
+/// Has APR know the hooks that `add` adds by this name, by which it sorts them. In pre_config it would take
+/// the name of whichever module was loaded last: that of mod_proxy_http, maybe.
+pub(super) fn hook_as(name: &'static CStr, add: impl FnOnce()) {
+    let current = &raw mut sys::apr_hook_debug_current;
+    // SAFETY: APR's variable, which httpd uses in its only thread, as this is called.
+    let before = unsafe { current.replace(name.as_ptr()) };
+    add();
+    // SAFETY: the same.
+    unsafe { current.write(before) };
+}
+
 /// Adds a function to an optional hook, which is called if somebody has such a hook.
 ///
 /// # Safety

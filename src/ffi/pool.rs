@@ -87,6 +87,18 @@ impl<'p> Pool<'p> {
         }
     }
 
+    /// The same with what mod_log_config escapes: nothing of a client ends a text of the line.
+    pub(super) fn copy_for_log(self, text: &[u8]) -> NonNull<c_char> {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let copy = self.copy(text);
+        if text.iter().all(is_plain) {
+            return copy;
+        }
+        // SAFETY: the pool is alive; `copy` is NUL-terminated. What comes of a text is never NULL, as in
+        // `write`.
+        unsafe { NonNull::new_unchecked(sys::ap_escape_logitem(self.as_ptr(), copy.as_ptr())) }
+    }
+
     /// A copy of `text` that lives as long as the pool, cut at its first NUL.
     pub(crate) fn text(self, text: &[u8]) -> &'p [u8] {
         // SAFETY: NUL-terminated by `copy`, in a pool that lives for `'p`, and nobody writes to it.

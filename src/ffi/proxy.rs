@@ -13,6 +13,11 @@ use super::sys;
 
 /// What the module does when mod_proxy serves a request.
 pub(crate) trait ProxyHooks {
+    /// mod_proxy is about to choose a worker for a request to this URL, which may be a balancer's.
+    ///
+    /// # Errors
+    /// The status to answer with instead.
+    fn request_begins(r: Request<'_>, url: &[u8]) -> Result<(), u16>;
     /// A request was sent to a back end, whose response is about to be read.
     fn response_begins(response: Request<'_>);
     /// mod_proxy is done with a request. Returns the status to answer with, if not the handler's
@@ -29,9 +34,21 @@ pub(super) struct Names<const N: usize>(pub(super) [*const c_char; N]);
 // SAFETY: pointers to string literals, only read.
 unsafe impl<const N: usize> Sync for Names<N> {}
 
-/// The modules whose handlers come after ours. They ask to be first too, so this has to be said.
-static SUCCESSORS: Names<3> =
-    Names([c"mod_proxy_http.c".as_ptr(), c"mod_proxy_wstunnel.c".as_ptr(), std::ptr::null()]);
+/// The modules whose handlers come after ours. They ask to be first too, so this has to be said: of
+/// all of them, since what they serve is to be left to them.
+static SUCCESSORS: Names<11> = Names([
+    c"mod_proxy_ajp.c".as_ptr(),
+    c"mod_proxy_connect.c".as_ptr(),
+    c"mod_proxy_fcgi.c".as_ptr(),
+    c"mod_proxy_fdpass.c".as_ptr(),
+    c"mod_proxy_ftp.c".as_ptr(),
+    c"mod_proxy_http.c".as_ptr(),
+    c"mod_proxy_http2.c".as_ptr(),
+    c"mod_proxy_scgi.c".as_ptr(),
+    c"mod_proxy_uwsgi.c".as_ptr(),
+    c"mod_proxy_wstunnel.c".as_ptr(),
+    std::ptr::null(),
+]);
 
 type SchemeHandler = unsafe extern "C" fn(
     *mut sys::request_rec,
@@ -111,6 +128,7 @@ pub(super) fn register<H: ProxyHooks>() {
     }
     HTTP_HANDLER.store(std::ptr::null_mut(), Ordering::Relaxed);
     CAN_UPGRADE.store(symbol(c"ap_proxy_worker_can_upgrade"), Ordering::Relaxed);
+    register_pre_request::<H>();
     let hook = symbol(c"proxy_hook_scheme_handler");
     if hook.is_null() {
         return;
@@ -126,6 +144,25 @@ pub(super) fn register<H: ProxyHooks>() {
             sys::APR_HOOK_FIRST,
         );
     }
+}
+
+/// The same for mod_proxy's hook before the choice of a worker. mod_proxy_balancer asks to be first there.
+fn register_pre_request<H: ProxyHooks>() {
+    type Register = unsafe extern "C" fn(
+        sys::proxy_HOOK_pre_request_t,
+        *const *const c_char,
+        *const *const c_char,
+        c_int,
+    );
+    let hook = symbol(c"proxy_hook_pre_request");
+    if hook.is_null() {
+        return;
+    }
+    // SAFETY: mod_proxy.h declares the function of this name with this type.
+    let hook: Register = unsafe { std::mem::transmute(hook) };
+    let none = std::ptr::null();
+    // SAFETY: the callback lives as long as this load of the module, as the hook does.
+    unsafe { hook(Some(pre_request::<H>), none, none, sys::APR_HOOK_REALLY_FIRST) };
 }
 
 /// Looks for mod_proxy_http's handler among those registered. `false` if
@@ -257,6 +294,24 @@ unsafe extern "C" fn scheme_handler<H: ProxyHooks>(
         H::scheme_handler(&SchemeCall { request, worker, conf, url, proxy_host, proxy_port })
     })
     .0
+}
+
+/// mod_proxy looks for a worker: for the first time, if it has none yet.
+unsafe extern "C" fn pre_request<H: ProxyHooks>(
+    worker: *mut *mut sys::proxy_worker,
+    _balancer: *mut *mut sys::proxy_balancer,
+    r: *mut sys::request_rec,
+    _conf: *mut sys::proxy_server_conf,
+    url: *mut *mut c_char,
+) -> c_int {
+    guard(sys::DECLINED, || {
+        // SAFETY: mod_proxy passes the addresses of its own variables, and a live request.
+        let (first, url, r) = unsafe { ((*worker).is_null(), *url, Request::from_raw(r)) };
+        let (true, false, Some(r)) = (first, url.is_null(), r) else { return sys::DECLINED };
+        // SAFETY: NUL-terminated, in the request's pool.
+        let url = unsafe { CStr::from_ptr(url) };
+        H::request_begins(r, url.to_bytes()).err().map_or(sys::DECLINED, c_int::from)
+    })
 }
 
 /// mod_proxy_http has sent a request and made the record that reads its response.

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use tls::Taken;
 
 use super::connection::Connection;
-use super::tls::SslRef;
+use super::openssl::SslRef;
 
 /// The TLS session of a connection that was handed over, if it has one.
 pub(crate) type HandedOverTls = Option<io::Result<Taken>>;
@@ -25,7 +25,8 @@ impl Connection<'_> {
         ciphertext: Vec<u8>,
         then: impl FnOnce(OwnedFd, HandedOverTls, Vec<u8>) + Send + 'static,
     ) {
-        let ssl = SslRef::of(*self);
+        // SAFETY: the connection keeps it alive.
+        let ssl = self.ssl().and_then(|ssl| unsafe { SslRef::new(ssl) });
         self.at_close(move |lines| {
             // SAFETY: `at_close` runs after mod_ssl's cleanup, so mod_ssl has given up its
             // reference, and while the pool's memory is still valid. The session goes where the

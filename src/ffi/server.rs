@@ -153,6 +153,13 @@ impl<'p> Process<'p> {
         self.server
     }
 
+    /// Timeout of the main server; none if it is no length of time.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        // SAFETY: it lives as long as the child, by `from_raw`, and is only read.
+        let micros = unsafe { (*self.server).timeout };
+        u64::try_from(micros).ok().filter(|micros| *micros > 0).map(Duration::from_micros)
+    }
+
     /// The main server, for log lines that belong to no request.
     pub(crate) fn main_server(&self) -> Server<'static> {
         // SAFETY: it lives as long as the child, by `from_raw`: no code runs after its end.

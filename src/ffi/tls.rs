@@ -1,39 +1,21 @@
-//! The TLS sessions of connections, and the OpenSSL that mod_ssl uses for them.
-//! mod_ssl's `pre_handshake` is an optional hook: without mod_ssl it never runs,
-//! and every connection is plain.
+//! The TLS sessions of connections. mod_ssl's `pre_handshake` is an optional hook: without mod_ssl it
+//! never runs, and every connection is plain.
 
 use std::ffi::{c_int, c_void};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 use messages::LacksFunction;
 use once_cell::sync::OnceCell;
 use relay::Tls;
-use tls::{Context, Library, Native, Ssl, Taken};
+use tls::{Context, Library, Native};
 
 use super::connection::Connection;
 use super::guard::guard;
+use super::openssl::{self, OpenSsl, openssl};
 use super::role::Parent;
 use super::server::Process;
 use super::{optional, sys, tls_contexts};
-
-/// mod_ssl's OpenSSL as one child process sees it.
-struct OpenSsl {
-    context: &'static Context,
-    library: Library,
-    /// A connection that does not exist, for callbacks of mod_ssl that use an SSL's connection
-    /// without a check (its keylog callback does).
-    stub: NonNull<sys::conn_rec>,
-}
-
-// SAFETY: function addresses, and a stub that nobody writes to.
-unsafe impl Send for OpenSsl {}
-// SAFETY: as above.
-unsafe impl Sync for OpenSsl {}
-
-/// Set once in a child; stays empty in the parent, whose modules come and go.
-static OPENSSL: OnceCell<Result<OpenSsl, String>> = OnceCell::new();
 
 /// Asks mod_ssl, if it is loaded, to show us each session.
 pub(super) fn register() {
@@ -57,13 +39,14 @@ unsafe extern "C" fn pre_handshake(
 ) -> c_int {
     guard((), || {
         // SAFETY: mod_ssl passes the live connection that the session is for.
-        if let Some(c) = unsafe { Connection::from_raw(c) } {
-            c.set_ssl(NonNull::new(ssl.cast()));
-        }
-        if let (Some(ssl), Some(openssl)) = (NonNull::new(ssl), openssl()) {
+        let c = unsafe { Connection::from_raw(c) };
+        let Some((c, ssl)) = c.zip(NonNull::new(ssl.cast())) else { return };
+        // SAFETY: a live one.
+        unsafe { c.keep_ssl(ssl) };
+        if let Some(openssl) = openssl() {
             // SAFETY: its handshake is about to begin, in this thread; its SSL_CTX, and each that it
             // may get by SNI, is one of `tls_contexts`.
-            unsafe { openssl.context.trace(ssl.as_ptr().cast()) };
+            unsafe { openssl.context.trace(ssl.as_ptr()) };
         }
     });
     sys::OK
@@ -101,7 +84,7 @@ pub(crate) fn why_not_native_here(_: &Process<'_>) -> Option<&'static str> {
 /// are followed from now on.
 pub(super) fn init(child: &Process<'_>, native: bool) {
     let (pool, server) = (child.pool().as_ptr(), child.server_ptr());
-    OPENSSL.get_or_init(|| {
+    openssl::init(|| {
         // SAFETY: modules stay loaded for as long as a child runs.
         let library = unsafe { find() }.ok_or("mod_ssl is not loaded")?;
         let library = library.map_err(|error| error.to_string())?;
@@ -128,10 +111,6 @@ pub(super) fn init(child: &Process<'_>, native: bool) {
     });
 }
 
-fn openssl() -> Option<&'static OpenSsl> {
-    OPENSSL.get()?.as_ref().ok()
-}
-
 /// Whether a connection has TLS.
 pub(crate) fn is_on(c: Connection<'_>) -> bool {
     c.ssl().is_some()
@@ -142,10 +121,9 @@ pub(crate) fn is_on(c: Connection<'_>) -> bool {
 /// # Errors
 /// Why it never can.
 pub(crate) fn is_takeable(c: Connection<'_>) -> Result<(), String> {
-    match (c.ssl(), OPENSSL.get()) {
-        (None, _) | (_, Some(Ok(_))) => Ok(()),
-        (_, Some(Err(why))) => Err(why.clone()),
-        (_, None) => Err("OpenSSL was not looked for".to_owned()),
+    match c.ssl().and_then(|_| openssl::why_none()) {
+        Some(why) => Err(why),
+        None => Ok(()),
     }
 }
 
@@ -153,7 +131,7 @@ pub(crate) fn is_takeable(c: Connection<'_>) -> Result<(), String> {
 /// arrived only in part: the session cannot be taken over until the peer has sent the rest.
 pub(crate) fn is_within_message(c: Connection<'_>) -> bool {
     let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) else { return false };
-    // SAFETY: mod_ssl keeps the SSL until the connection is closed.
+    // SAFETY: the connection keeps the SSL (`Connection::keep_ssl`).
     unsafe { !openssl.library.is_init_finished(ssl.as_ptr()) }
 }
 
@@ -161,7 +139,7 @@ pub(crate) fn is_within_message(c: Connection<'_>) -> bool {
 /// there while records wait in mod_ssl's own brigade.
 pub(crate) fn set_auto_retry(c: Connection<'_>) {
     if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
-        // SAFETY: mod_ssl keeps the SSL until the connection is closed; this
+        // SAFETY: the connection keeps the SSL (`Connection::keep_ssl`); this
         // thread is the one that works on the connection.
         unsafe { openssl.library.set_auto_retry(ssl.as_ptr()) };
     }
@@ -190,8 +168,8 @@ pub(crate) fn send_close_notify(c: Connection<'_>) {
 /// certificate, which it frees at no other time (ssl_engine_io.c). The peer is told nothing.
 pub(super) fn let_go(c: Connection<'_>) {
     if let (Some(ssl), Some(openssl)) = (c.ssl(), openssl()) {
-        // SAFETY: mod_ssl keeps the SSL until then, and a hand-over has a reference of its own to it
-        // (`SslRef`). This thread is the one that works on the connection.
+        // SAFETY: the connection keeps the SSL (`Connection::keep_ssl`). This thread is the one that works
+        // on the connection.
         unsafe {
             openssl.library.shutdown_quietly(ssl.as_ptr(), || {
                 // An error is one of a connection that ends anyway.
@@ -217,43 +195,4 @@ pub(crate) unsafe fn thaw(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<
     // SAFETY: by the caller.
     let session = unsafe { Native::thaw(context?, frozen, fd.as_raw_fd()) }?;
     Some(Box::new(session))
-}
-
-/// A reference to an SSL that keeps it alive when its connection is closed.
-pub(super) struct SslRef {
-    ssl: NonNull<Ssl>,
-    openssl: &'static OpenSsl,
-}
-
-// SAFETY: OpenSSL ties an SSL to no thread; `SslRef` is used by one at a time.
-unsafe impl Send for SslRef {}
-
-impl SslRef {
-    /// `None` for a plain connection.
-    pub(super) fn of(c: Connection<'_>) -> Option<Self> {
-        let (ssl, openssl) = (c.ssl()?, openssl()?);
-        // SAFETY: mod_ssl keeps the SSL until the connection is closed.
-        unsafe { openssl.library.up_ref(ssl.as_ptr()) };
-        Some(Self { ssl, openssl })
-    }
-
-    /// Makes the SSL ours.
-    ///
-    /// # Safety
-    /// mod_ssl has given up its reference, and the memory of its BIOs is still
-    /// valid. `fd` is the connection's socket and stays open for as long as the
-    /// session lives. `ciphertext` was read of it before what it has now.
-    pub(super) unsafe fn take_over(self, fd: RawFd, ciphertext: Vec<u8>) -> io::Result<Taken> {
-        let this = std::mem::ManuallyDrop::new(self);
-        let stub = this.openssl.stub.as_ptr().cast();
-        // SAFETY: by the caller; the reference is the one that `of` made.
-        unsafe { tls::take_over(this.openssl.context, this.ssl.as_ptr(), fd, ciphertext, stub) }
-    }
-}
-
-impl Drop for SslRef {
-    fn drop(&mut self) {
-        // SAFETY: gives up the reference that `of` made.
-        unsafe { self.openssl.library.free(self.ssl.as_ptr()) };
-    }
 }

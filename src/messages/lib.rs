@@ -105,6 +105,8 @@ messages! {
 
     ForeignLogWriter(133) Warn "another module writes the access logs: the line of a relayed tunnel comes when it leaves its worker thread (WSForwardAccessLog start)"
 
+    LineTooLong(134) Info { log } "the line of a relayed tunnel for the access log {log} comes at its beginning: it is too long to be kept until the end"
+
     OriginRefused(140) Error { why } "upgrade request refused with 403 by WSForwardOrigin: {why}" {
         OriginMissing "it has no Origin";
         OriginTwice { seen } "its Origin is more than one: {seen}";
@@ -143,6 +145,7 @@ messages! {
         TlsNotTaken { error } "its TLS was not taken over: {error}";
         NotReleased "httpd did not release both of its sides";
         NeitherSentNorKept "it could neither be sent to another process nor go on in its own";
+        NoRelayLeft "the process that was to carry it is gone, and no other has a relay any more";
     }
 
     OthersTunnelLost(203) Error { why } "a tunnel of another child lost: {why}" {
@@ -205,4 +208,6 @@ messages! {
         TimeIsOver "their time is over";
         AskedToStop "the server was asked to stop at once";
     }
+
+    StillEnding(482) Warn { processes, tunnels } "the server no longer waits for {processes} processes that end {tunnels} tunnels: their lines are missing in the logs"
 }

@@ -75,7 +75,8 @@ pub fn watch(on_graceful: fn(u64)) {
 }
 
 /// Puts back what was there, unless somebody has done so meanwhile: the code of the handler may be
-/// unloaded before the process ends.
+/// unloaded before the process ends. What was asked for is forgotten: either it is done, or the MPM has
+/// forgotten it too.
 pub fn leave() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before
@@ -84,6 +85,7 @@ pub fn leave() {
         // SAFETY: what the kernel itself gave.
         unsafe { libc::sigaction(GRACEFUL, &raw const before, std::ptr::null_mut()) };
     }
+    SINCE.store(0, SeqCst);
 }
 
 /// When this process was asked to stop gracefully, see [`process::now`].

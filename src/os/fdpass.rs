@@ -51,18 +51,24 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: [BorrowedFd<'_>; FDS]) ->
     Ok(())
 }
 
-/// Receives one message: how long it is, and the descriptors that came with it.
+/// Receives one message: how long it is, and the descriptors that came with it. None if this process has
+/// no room for them: they are gone then.
 ///
 /// # Errors
-/// `WouldBlock` if none is there. `InvalidData` for a message that did not come whole: too
-/// long, or without room for its descriptors in this process. It is gone then.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, [OwnedFd; FDS])> {
+/// `WouldBlock` if none is there. `InvalidData` for a message that is too long, which is gone.
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Option<[OwnedFd; FDS]>)> {
     let mut room = [MaybeUninit::uninit(); CONTROL];
     let mut control = RecvAncillaryBuffer::new(&mut room);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let came = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)
         .inspect_err(poll::rest_after)?;
-    let is_cut = came.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    if came.flags.contains(ReturnFlags::TRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let is_cut = came.flags.contains(ReturnFlags::CTRUNC);
     // Those of a message that is refused are closed here.
     let rights = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -70,7 +76,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, 
     });
     let mut fds = rights.flatten();
     match (fds.next(), fds.next(), fds.next()) {
-        (Some(first), Some(second), None) if !is_cut => Ok((came.bytes, [first, second])),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+        (Some(first), Some(second), None) if !is_cut => Ok((came.bytes, Some([first, second]))),
+        _ => Ok((came.bytes, None)),
     }
 }

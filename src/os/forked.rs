@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use crate::closing::close_all_but;
 use crate::process::DRAIN_NAME;
 use crate::signal_safe::exit_now;
 use crate::signals::{Mask, Notice, Notices};
@@ -85,16 +86,8 @@ impl Forked {
         let mut keep: Vec<u32> = numbers.filter_map(|fd| u32::try_from(fd).ok()).collect();
         keep.sort_unstable();
         keep.dedup();
-        let mut from = 0;
-        for fd in keep {
-            if fd > from {
-                // SAFETY: by the caller.
-                unsafe { close_range(from, fd - 1) };
-            }
-            from = fd + 1;
-        }
         // SAFETY: by the caller.
-        unsafe { close_range(from, u32::MAX) };
+        unsafe { close_all_but(&keep) };
     }
 
     /// Gives up httpd's session, signal handlers, signal mask and environment; faults end the
@@ -150,27 +143,6 @@ impl Forked {
         // both.
         let memory = unsafe { std::slice::from_raw_parts_mut(start, length) };
         Some(Title { memory, used })
-    }
-}
-
-/// Closes the descriptors from `first` to `last`.
-///
-/// # Safety
-/// Nobody uses or owns them any more.
-unsafe fn close_range(first: u32, last: u32) {
-    // SAFETY: by the caller.
-    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
-        return;
-    }
-    // Kernels before 5.9, or what filters their calls. There may be many numbers, but few are open.
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers: Vec<u32> =
-        open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in numbers.into_iter().filter(|fd| (first..=last).contains(fd)) {
-        if let Ok(fd) = c_int::try_from(fd) {
-            // SAFETY: as above; that of the directory is closed already.
-            unsafe { libc::close(fd) };
-        }
     }
 }
 

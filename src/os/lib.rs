@@ -18,6 +18,7 @@
 )]
 
 pub mod asked;
+mod closing;
 pub mod descriptors;
 pub mod fdpass;
 pub mod forked;

@@ -32,20 +32,25 @@ pub fn write(fd: BorrowedFd<'_>, line: &[u8]) -> io::Result<()> {
 /// stopped reading, and the process ends. Where the pipe is full but moves, it waits no longer than a
 /// second: others would take each room there is.
 fn wait_for_room(fd: BorrowedFd<'_>, bytes: usize) {
-    /// The kernel says when there is room for a page, and no more.
-    const LOOK_AGAIN: Duration = Duration::from_millis(20);
-    const MOST_MOVES: u32 = 50;
+    /// The kernel says when there is room for a page, and no more. A program that waits for lines has
+    /// taken what is there in less than a millisecond; one that does not is looked at ever more seldom.
+    const FIRST_LOOK: Duration = Duration::from_micros(100);
+    const LAST_LOOKS: Duration = Duration::from_millis(20);
+    const MOST_MOVING: Duration = Duration::from_secs(1);
     if bytes <= libc::PIPE_BUF || !fits(fd, 0, bytes) {
         return;
     }
-    let (mut moves, mut before) = (0, None);
+    let (mut look, mut moving, mut before) = (FIRST_LOOK, Duration::ZERO, None);
     while let Ok(there) = ioctl_fionread(fd)
         && !fits(fd, there, bytes)
-        && moves < MOST_MOVES
+        && moving < MOST_MOVING
     {
-        moves += u32::from(before.is_some_and(|before| before != there));
+        std::thread::sleep(look);
+        if before.is_some_and(|before| before != there) {
+            moving += look;
+        }
         before = Some(there);
-        std::thread::sleep(LOOK_AGAIN);
+        look = (look * 2).min(LAST_LOOKS);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::processes::access_line;
 use crate::processes::line_kind::Kind;
 use crate::processes::line_queue::{Pushed, Queue};
 use crate::processes::lines;
+use crate::processes::memory;
 use crate::processes::own_slot::count_lost_access_lines;
 use crate::processes::registry;
 
@@ -38,6 +39,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// The most messages of drain processes that are taken in a row.
 const AT_ONCE: usize = 256;
+
+/// More than the way to a child holds, see [`packets`].
+const MOST_GIVEN_UP: u64 = 1 << 14;
 
 /// How often it is said at most that lines were lost, while the process goes on.
 const SAY_LOST_EVERY_SECONDS: u32 = 10;
@@ -231,9 +235,11 @@ impl AccessLog {
 
 impl Shared {
     /// The life of the thread.
-    fn write(&self, channel: Option<BorrowedFd<'static>>) {
+    fn write(&self, mut channel: Option<BorrowedFd<'static>>) {
         let mut buffer = Vec::new();
         let mut said = Said::default();
+        // It begins again behind a panic: nobody says again what waits by then.
+        self.wake.signal();
         while !self.queue.is_over() {
             let patience =
                 LOST.has_unsaid().then_some(Duration::from_secs(SAY_LOST_EVERY_SECONDS.into()));
@@ -241,6 +247,8 @@ impl Shared {
             if woken {
                 self.wake.clear();
             }
+            // For children with the logs of now, from here on: they wait there until one has started.
+            channel = channel.filter(|_| !came || memory::has_current_logs());
             // What a child that ends does not take is for others.
             if let Some(channel) = channel.filter(|_| came && self.queue.is_open()) {
                 take_in(channel, &mut buffer, |message| {
@@ -299,6 +307,13 @@ impl Said {
         }
     }
 
+    /// Says nothing of it now. Whether there was something to say.
+    fn keep(&self, written: Written) -> bool {
+        let (Written::Gone(name) | Written::Failed(name, _)) = written else { return false };
+        count_lost_access_lines(1);
+        !self.0.contains(&name)
+    }
+
     fn text(&mut self, written: Written) -> Option<(Kind, String)> {
         let (kind, name, error) = match written {
             Written::Yes => return None,
@@ -333,19 +348,36 @@ impl OfParent {
         registry::access_lines().map(|[receive, _]| receive)
     }
 
-    /// Writes what is there.
-    pub(super) fn write(&mut self, server: Server<'_>) {
-        let Some(channel) = Self::channel() else { return };
+    /// Writes what is there. Returns how many lines the error log did not take.
+    pub(super) fn write(&mut self, server: Server<'_>) -> u64 {
+        let Some(channel) = Self::channel() else { return 0 };
         let Self { said, buffer } = self;
+        let mut lost = 0;
         take_in(channel, buffer, |message| {
             let written = write_line(message, |fd, line| {
                 let is_written = log_file::write_now(fd, line);
                 is_written.then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
             });
+            if !server.takes_lines() {
+                lost += u64::from(said.keep(written));
+                return;
+            }
             if let Some((kind, text)) = said.text(written) {
                 let (level, id) = kind.form();
                 server.log(level, id, &text);
             }
         });
+        lost
+    }
+
+    /// Takes what is there without writing it, and says how many lines that were.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let mut lost = 0;
+        if let Some(channel) = Self::channel() {
+            while lost < MOST_GIVEN_UP && packets::receive(channel, &mut [0]).is_ok() {
+                lost += 1;
+            }
+        }
+        lost
     }
 }

@@ -109,8 +109,18 @@ fn value_of(name: &str, told: &Told<'_>) -> String {
     }
 }
 
-/// A line as bytes, for [`complete`]. All of a tunnel's are one behind the other.
-pub(crate) fn keep(line: &Line<'_>) -> Vec<u8> {
+/// What a tunnel keeps of its lines at most, in bytes: the limits reckon with 32 KiB for a tunnel, and a
+/// message to another process, of at most [`os::fdpass::MESSAGE`] bytes, has room for as much again and
+/// more. A client has a say in it by its headers, of which a byte takes four where it is escaped.
+const MAX_KEPT_BYTES: usize = 16 * 1024;
+
+/// A message also has the text by which a tunnel is known, which may be as long as a line of a request's
+/// head, its TLS sessions, and what is under way in it.
+const _: () = assert!(MAX_KEPT_BYTES <= os::fdpass::MESSAGE / 4);
+
+/// A line as bytes, for [`complete`]. All of a tunnel's are one behind the other, `others` bytes until
+/// now. `None` if a tunnel would keep too much.
+pub(crate) fn keep(line: &Line<'_>, others: usize) -> Option<Vec<u8>> {
     let mut kept = Vec::new();
     put_text(&mut kept, line.log);
     let micros = u64::try_from(line.since.as_micros()).unwrap_or(u64::MAX);
@@ -137,7 +147,7 @@ pub(crate) fn keep(line: &Line<'_>) -> Vec<u8> {
     }
     flush(&mut text, &mut body);
     put_text(&mut kept, &body);
-    kept
+    (kept.len().saturating_add(others) <= MAX_KEPT_BYTES).then_some(kept)
 }
 
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use messages::{
     Automatic, Evicted, HttpdTooOldForRelay, Level, NoDrain, NoNativeTls, NoProcess, NoRelay,
-    ProcessGone,
+    NoRelayLeft, ProcessGone,
 };
 use once_cell::sync::OnceCell;
 use os::descriptors::{self, SELECTABLE};
@@ -30,6 +30,7 @@ use crate::processes::errorlog::ErrorLog;
 use crate::processes::keeper::Keeper;
 use crate::processes::line_kind::Kind;
 use crate::processes::plan::Plan;
+use crate::processes::record::TunnelRecord;
 use crate::processes::{
     access, alarm, collecting, lines, logger, memory, orders, own_slot, parent, registry,
 };
@@ -43,6 +44,8 @@ struct Child {
     /// Whether its MPM is event or worker.
     is_threaded: bool,
     settings: Settings,
+    /// For how long a side may leave a message of TLS's own incomplete.
+    message_timeout: Duration,
     server: Server<'static>,
     relay: Option<Relay>,
     slot: &'static Slot,
@@ -73,16 +76,32 @@ fn capacity(limit: u64, worker_threads: u64, relay_threads: u64) -> u64 {
 }
 
 /// The child has started. A relay is started if any section of the configuration
-/// turns one on; its threads block all signals.
+/// turns one on; its threads block all signals. Lines are read for tunnels of other processes too,
+/// which a configuration without a relay may have been left with.
 pub(crate) fn start(process: Process<'_>) {
     let settings = config::settings();
     let server = process.main_server();
     logger::install(&process);
     memory::tell_gone(&process, found_gone);
     let slot = own_slot::claim(&process);
-    let started = if config::uses_relay() { start_relay(&settings, server, slot) } else { None };
-    let (errorlog, relay) = started.unzip();
-    lines::install_in_child(&process, errorlog);
+    let uses_relay = config::uses_relay();
+    let say_why = |error: &io::Error| server.say(&NoRelay { why: error });
+    let has_logs = (uses_relay || are_tunnels_left())
+        && start_logs(&process, settings.threads).inspect_err(say_why).is_ok();
+    if !has_logs {
+        lines::install_in_child(&process, None);
+    }
+    // As for one that comes before the tunnel leaves its worker thread.
+    let message_timeout = process.timeout().unwrap_or(RelaySettings::default().message_timeout);
+    let relay = if uses_relay && has_logs {
+        start_relay(&settings, message_timeout, slot).inspect_err(say_why).ok()
+    } else {
+        None
+    };
+    if relay.is_none() {
+        // Some may have been promised.
+        slot.capacity.store(0, Relaxed);
+    }
     let prepared = match relay {
         Some(_) => failpoint::check!("child.prepare").and_then(|()| Prepared::new()),
         None => Err(io::ErrorKind::Unsupported.into()),
@@ -95,13 +114,24 @@ pub(crate) fn start(process: Process<'_>) {
     if let (Some(_), Err(error)) = (&relay, &prepared) {
         server.say(&NoDrain { error });
     }
-    let keeper = relay.as_ref().and_then(|_| {
+    let keeper = has_logs.then(|| {
         let follow = |anew| follow_plan(anew);
         Keeper::start(end_tunnels, drain::tell_all, is_stop_watched, follow).ok()
     });
+    let keeper = keeper.flatten();
     let mark = Mark::leave();
     let is_threaded = is_threaded();
-    let child = Child { mark, is_threaded, settings, server, relay, slot, prepared, keeper };
+    let child = Child {
+        mark,
+        is_threaded,
+        settings,
+        message_timeout,
+        server,
+        relay,
+        slot,
+        prepared,
+        keeper,
+    };
     // A child starts once.
     let _ = CHILD.set(child);
     watch_orders();
@@ -126,12 +156,19 @@ fn found_gone(pid: u32, tunnels: usize) {
 }
 
 /// Takes in tunnels that are on their way to a process that is gone: nobody else would, before another
-/// child ends.
+/// child ends. Without a relay in any child they are lost: nobody would ever carry them.
 fn collect_left() {
-    let Some(child) = here().filter(|_| has_relay()) else { return };
-    let is_left = memory::shared().is_some_and(|shared| !shared.is_collected());
-    if let Some([queue, _]) = memory::queue().filter(|_| is_left) {
-        collecting::arrived(queue, child.slot).for_each(|tunnel| adopt(tunnel, &mut || {}));
+    let Some((child, shared)) = here().zip(memory::shared()) else { return };
+    if shared.is_collected() || (!has_relay() && shared.slots().any(Slot::takes_tunnels)) {
+        return;
+    }
+    let Some([queue, _]) = memory::queue() else { return };
+    for mut tunnel in collecting::arrived(queue, child.slot) {
+        if has_relay() {
+            adopt(tunnel, &mut || {});
+        } else if let Some(record) = tunnel.record::<TunnelRecord>() {
+            record.lost(&NoRelayLeft);
+        }
     }
 }
 
@@ -158,50 +195,49 @@ pub(crate) fn watch_orders() {
     }
 }
 
+/// Whether other processes have tunnels, or may get some: those of a configuration before this one.
+fn are_tunnels_left() -> bool {
+    // In this order: a child takes a place for its drain process before that has its slot.
+    memory::shared().is_some_and(|shared| shared.slots().any(Slot::takes_tunnels))
+        || registry::taken() > 0
+}
+
+/// Starts what writes the lines of tunnels: of the relay's, which does not wait for any log, and of those
+/// in drain processes, which have none.
+fn start_logs(process: &Process<'_>, relay_threads: usize) -> io::Result<()> {
+    let lines = registry::lines().map(|[read, _]| read);
+    let errorlog = ErrorLog::start(process.main_server(), lines, relay_threads)?;
+    access::start_in_child(relay_threads).inspect_err(|_| errorlog.finish())?;
+    lines::install_in_child(process, Some(errorlog));
+    Ok(())
+}
+
 fn start_relay(
     settings: &Settings,
-    server: Server<'static>,
+    message_timeout: Duration,
     slot: &'static Slot,
-) -> Option<(ErrorLog, Relay)> {
-    let start = || -> io::Result<(ErrorLog, Relay)> {
-        if version() < OLDEST_FOR_RELAY {
-            let why = HttpdTooOldForRelay { oldest: &OLDEST_FOR_RELAY, found: &version() };
-            return Err(io::Error::other(why.to_string()));
-        }
-        failpoint::check!("child.relay")?;
-        let limit = descriptors::raise_limit();
-        let capacity = capacity(limit, worker_threads(), settings.threads as u64);
-        slot.capacity.store(capacity, Relaxed);
-        // A child without threads has few tunnels, and there are many of them.
-        descriptors::make_room(if worker_threads() > 1 { capacity } else { 0 });
-        let lines = registry::lines().map(|[read, _]| read);
-        let errorlog = ErrorLog::start(server, lines, settings.threads)?;
-        access::start_in_child(settings.threads).inspect_err(|_| errorlog.finish())?;
-        let relay = Relay::start(
-            &RelaySettings {
-                threads: settings.threads,
-                buffer_size: settings.buffer_size,
-                lowest_descriptor: descriptors::lowest(),
-                keep_alive: settings.keep_alive,
-                ..RelaySettings::default()
-            },
-            &slot.counts.relay,
-        );
-        // A thread that nobody needs.
-        relay
-            .inspect_err(|_| {
-                access::finish();
-                errorlog.finish();
-            })
-            .map(|relay| (errorlog, relay))
-    };
-    match start() {
-        Ok(started) => Some(started),
-        Err(error) => {
-            server.say(&NoRelay { why: &error });
-            None
-        }
+) -> io::Result<Relay> {
+    if version() < OLDEST_FOR_RELAY {
+        let why = HttpdTooOldForRelay { oldest: &OLDEST_FOR_RELAY, found: &version() };
+        return Err(io::Error::other(why.to_string()));
     }
+    failpoint::check!("child.relay")?;
+    let limit = descriptors::raise_limit();
+    let capacity = capacity(limit, worker_threads(), settings.threads as u64);
+    slot.capacity.store(capacity, Relaxed);
+    // A child without threads has few tunnels, and there are many of them.
+    descriptors::make_room(if worker_threads() > 1 { capacity } else { 0 });
+    Relay::start(
+        &RelaySettings {
+            threads: settings.threads,
+            buffer_size: settings.buffer_size,
+            lowest_descriptor: descriptors::lowest(),
+            keep_alive: settings.keep_alive,
+            message_timeout,
+            ..RelaySettings::default()
+        },
+        &slot.counts.relay,
+    )
 }
 
 /// The settings of the server that this process was started with.
@@ -267,8 +303,10 @@ pub(crate) fn stopping(graceful: bool) {
 fn follow_plan(anew: bool) -> Option<Duration> {
     static PLAN: Mutex<Option<Plan>> = Mutex::new(None);
     let mut plan = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
-    if anew {
-        *plan = registry::stops_gracefully().map(Plan::of_server);
+    let times = registry::stops_gracefully();
+    // Without times httpd has forgotten that it was to stop.
+    if anew || times.is_none() {
+        *plan = times.map(Plan::of_server);
     }
     let plan = plan.as_mut()?;
     if let Some(how) = plan.begin(settings().close_code)
@@ -361,6 +399,7 @@ fn drain(child: &'static Child, relay: &Relay, is_graceful: bool) {
     let terms = Terms {
         buffer_size: settings.buffer_size,
         keep_alive: settings.keep_alive,
+        message_timeout: child.message_timeout,
         timeout: settings.drain_timeout,
         // They all end now.
         max_processes: if stops {

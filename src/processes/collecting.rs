@@ -41,7 +41,8 @@ impl Collecting {
     /// Takes what came, and says how many tunnels. `None` if the time for it is over.
     pub(super) fn go_on(self, relay: &Relay, slot: &Slot) -> (Option<Self>, usize) {
         if !self.claim.is_held() {
-            return (None, 0);
+            // The queue of who has the role now may be another: of a build with other messages.
+            return (None, take_in(self.claim.queue, relay, slot));
         }
         if relay.open() >= self.max_tunnels
             || self.until.is_some_and(|until| until <= Instant::now())
@@ -68,6 +69,10 @@ fn take_in(queue: BorrowedFd<'_>, relay: &Relay, slot: &Slot) -> usize {
 pub(super) fn arrived(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item = Tunnel> {
     collector::received(queue, slot).filter_map(|one| match one {
         Received::Tunnel(tunnel) => Some(tunnel),
+        Received::KnownLost(record, why) => {
+            collector::lost(record, &why);
+            None
+        }
         Received::Lost(why) => {
             lines::say(Kind::Lost, &OthersTunnelLost { why: &why });
             None

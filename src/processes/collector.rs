@@ -3,8 +3,9 @@
 //! OpenSSL: they come to it through a queue that the parent made. Who that is, and that none is
 //! left in the queue, is settled in src/shared/role.rs.
 
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use messages::{NeitherSentNorKept, NoRoom, OtherVersion};
@@ -43,7 +44,8 @@ impl Claim {
         self.role.take_over();
     }
 
-    /// Whether no other process has taken the role over; that one empties the queue then.
+    /// Whether no other process has taken the role over. If one has, a last look into the queue is due:
+    /// that of the other may not be the same.
     pub(super) fn is_held(&self) -> bool {
         self.role.is_held()
     }
@@ -61,24 +63,40 @@ pub(super) fn most() -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(MAX_QUEUED)
 }
 
-/// Leaves the tunnels that can be sent of a child that ends to the process that collects. Returns the
-/// tunnels that need a process of their own, and the claim if that process is to collect.
-pub(super) fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> (Vec<Tunnel>, Option<Claim>) {
+/// What a child that ends has left.
+pub(super) struct Left {
+    /// The tunnels that need a process of their own.
+    pub tunnels: Vec<Tunnel>,
+    /// If that process is to collect.
+    pub claim: Option<Claim>,
+    /// The queue, if the process that tunnels were sent to may have looked into it for the last time
+    /// before.
+    pub unsettled: Option<BorrowedFd<'static>>,
+}
+
+/// Leaves the tunnels that can be sent of a child that ends to the process that collects.
+pub(super) fn leave(slot: &Slot, tunnels: Vec<Tunnel>) -> Left {
+    let all = |tunnels| Left { tunnels, claim: None, unsettled: None };
     let usable = shared().filter(|_| slot.is_shared() && most() > 0);
     let queue = usable.and_then(|shared| Some((shared, memory::queue()?)));
-    let Some((shared, [receive, send])) = queue else { return (tunnels, None) };
+    let Some((shared, [receive, send])) = queue else { return all(tunnels) };
     let movable = tunnels.iter().filter(|tunnel| tunnel.is_movable()).count();
     if movable == 0 {
-        return (tunnels, None);
+        return all(tunnels);
     }
     let mut tunnels = tunnels;
+    let mut has_sent = false;
     let role = shared.leave(movable <= MAX_TUNNELS_TO_SEND, |pid| {
         let before = tunnels.len();
         let to = shared.slot_of(pid).unwrap_or(slot);
         tunnels = send_all(send, std::mem::take(&mut tunnels), slot, to);
-        if tunnels.len() < before { Sent::Some } else { Sent::Nothing }
+        has_sent = tunnels.len() < before;
+        if has_sent { Sent::Some } else { Sent::Nothing }
     });
-    (tunnels, role.map(|role| Claim { role, queue: receive }))
+    let claim = role.map(|role| Claim { role, queue: receive });
+    // The role may be another process's by now. Of the same configuration it looks into this very queue.
+    let is_settled = claim.is_some() || !has_sent || shared.is_collected_by_own();
+    Left { tunnels, claim, unsettled: (!is_settled).then_some(receive) }
 }
 
 /// Sends what can be sent, to the process whose slot is `to`; returns the rest.
@@ -126,7 +144,7 @@ fn send_one(
             return None;
         }
     }
-    frozen.thaw(&thaw_tls).map_err(lost).ok()
+    frozen.thaw(&thaw_tls).map_err(|record| lost(record, &NeitherSentNorKept)).ok()
 }
 
 /// The session of a side that was frozen.
@@ -136,10 +154,10 @@ fn thaw_tls(frozen: &mut &[u8], fd: BorrowedFd<'_>) -> Option<Box<dyn Tls>> {
     unsafe { crate::ffi::tls::thaw(frozen, fd) }
 }
 
-/// It has neither gone nor can it go on. A fault of the program.
-fn lost(mut record: Box<dyn Record>) {
+/// A tunnel is lost on its way.
+pub(super) fn lost(mut record: Box<dyn Record>, why: &dyn fmt::Display) {
     if let Some(record) = (*record).as_any_mut().downcast_mut::<TunnelRecord>() {
-        record.lost(&NeitherSentNorKept);
+        record.lost(why);
     }
 }
 
@@ -180,7 +198,9 @@ fn message(frozen: &Frozen) -> Option<Vec<u8>> {
 pub(super) enum Received {
     /// A tunnel.
     Tunnel(Tunnel),
-    /// One that is lost.
+    /// One that is lost, and why.
+    KnownLost(Box<dyn Record>, String),
+    /// The same, of which nothing is known.
     Lost(String),
 }
 
@@ -191,20 +211,37 @@ pub(super) fn received(queue: BorrowedFd<'_>, slot: &Slot) -> impl Iterator<Item
     (0..most).map_while(move |_| {
         let arrived = failpoint::check!("collector.receive");
         let arrived = arrived.and_then(|()| fdpass::receive(queue, &mut buffer));
-        let (length, [client, backend]) = match arrived {
+        let (length, descriptors) = match arrived {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Some(Received::Lost(NoRoom.to_string()));
+                return Some(Received::Lost(OtherVersion.to_string()));
             }
             Err(_) => return None,
         };
-        let is_whole = failpoint::check!("collector.thaw").is_ok();
-        let came = buffer.get(..length).filter(|_| is_whole);
-        let tunnel = came.and_then(Message::decode).and_then(|message| {
-            let record = Box::new(TunnelRecord::thaw(&message, slot));
-            Tunnel::thaw_with(message.frozen, client, backend, record, &thaw_tls)
-        });
+        let message = buffer.get(..length).and_then(Message::decode);
+        let received = message.map_or_else(
+            || Received::Lost(OtherVersion.to_string()),
+            |message| thaw(&message, descriptors, slot),
+        );
         tls::wipe(buffer.get_mut(..length).unwrap_or_default());
-        Some(tunnel.map_or_else(|| Received::Lost(OtherVersion.to_string()), Received::Tunnel))
+        Some(received)
     })
+}
+
+/// The tunnel of a message. One that cannot go on is counted no more.
+fn thaw(message: &Message<'_>, descriptors: Option<[OwnedFd; 2]>, slot: &Slot) -> Received {
+    let record = Box::new(TunnelRecord::thaw(message, slot));
+    let Some([client, backend]) = descriptors else {
+        return Received::KnownLost(record, NoRoom.to_string());
+    };
+    let is_whole = failpoint::check!("collector.thaw").is_ok();
+    let tunnel = if is_whole {
+        Tunnel::thaw_with(message.frozen, client, backend, record, &thaw_tls)
+    } else {
+        Err(record as Box<dyn Record>)
+    };
+    match tunnel {
+        Ok(tunnel) => Received::Tunnel(tunnel),
+        Err(record) => Received::KnownLost(record, OtherVersion.to_string()),
+    }
 }

@@ -10,7 +10,7 @@ use relay::Tunnel;
 use shared::Slot;
 
 use crate::processes::collecting::arrived;
-use crate::processes::collector;
+use crate::processes::collector::{self, Left};
 use crate::processes::drain_process::{self, DrainSlot, HANG_SECONDS, Prepared, Terms, surplus};
 use crate::processes::registry::{self, Drain};
 use crate::processes::{access, lines, record};
@@ -29,13 +29,15 @@ pub(crate) fn hand_on(
     terms: Terms,
     tunnels: Vec<Tunnel>,
 ) -> Result<usize, (io::Error, Vec<Tunnel>)> {
-    let (mut tunnels, claim) = collector::leave(slot, tunnels);
+    let Left { mut tunnels, claim, unsettled } = collector::leave(slot, tunnels);
+    tunnels.extend(unsettled.into_iter().flat_map(|queue| arrived(queue, slot)));
     if tunnels.is_empty() && claim.is_none() {
         return Ok(0);
     }
     failpoint::step!("drain.claimed");
     let place = failpoint::check!("drain.place").ok().and_then(|()| registry::claim());
     let child = std::process::id();
+    let is_shared = slot.is_shared();
     // One that nobody finds would outlive a restart.
     let forked = match place {
         None if registry::is_there() => Err(io::Error::other("there are as many as can be")),
@@ -63,15 +65,15 @@ pub(crate) fn hand_on(
             lines::install_in_drain_process(&forked, terms.ends_are_logged);
             access::install_in_drain_process(&forked);
             record::signal_ends(&forked, ended);
-            let drain_slot = DrainSlot::take(slot, place, child);
+            let drain_slot = DrainSlot::take((slot, is_shared), place, child);
             failpoint::step!("drain.slot");
             found.signal();
             failpoint::step!("drain.found");
-            drain_process::run(forked, prepared, &drain_slot, terms, tunnels, claim);
+            let left = drain_process::run(forked, prepared, &drain_slot, terms, tunnels, claim);
             access::finish();
             lines::finish();
             failpoint::step!("drain.end");
-            drain_slot.leave();
+            drain_slot.leave(left);
         }),
         Ok(Fork::Parent(pid)) => {
             failpoint::step!("drain.parent");

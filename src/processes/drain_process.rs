@@ -68,6 +68,8 @@ pub(crate) struct Terms {
     pub buffer_size: usize,
     /// WSForwardKeepAlive.
     pub keep_alive: Option<KeepAlive>,
+    /// For how long a side may leave a message of TLS's own incomplete.
+    pub message_timeout: Duration,
     /// WSForwardDrainTimeout; `None` is until they end.
     pub timeout: Option<Duration>,
     /// WSForwardMaxDrainProcesses.
@@ -124,7 +126,13 @@ pub(super) struct DrainSlot {
 impl DrainSlot {
     /// Takes over what `child` had. If the child ended before it could pass its slot on, the slot may
     /// belong to another process by now: then it is not ours.
-    pub(super) fn take(slot: &'static Slot, place: Option<Place<'static>>, child: u32) -> Self {
+    ///
+    /// `is_shared`: the slot was the child's own, in shared memory.
+    pub(super) fn take(
+        (slot, is_shared): (&'static Slot, bool),
+        place: Option<Place<'static>>,
+        child: u32,
+    ) -> Self {
         /// Nobody looks at it.
         static UNSEEN: Slot = Slot::new();
         let pid = std::process::id();
@@ -135,7 +143,7 @@ impl DrainSlot {
                 lines::say(Kind::NoProcess, &NotCounted { error: &error });
             }
         }
-        let is_ours = !slot.is_shared() || slot.pid() == pid;
+        let is_ours = !is_shared || slot.pid() == pid;
         Self { slot: if is_ours { slot } else { &UNSEEN }, place }
     }
 
@@ -146,8 +154,12 @@ impl DrainSlot {
         }
     }
 
-    pub(super) fn leave(&self) {
-        memory::release(self.slot);
+    /// The process ends, with so many tunnels open. Whoever finds it gone counts and tells those, as it
+    /// does if it was killed.
+    pub(super) fn leave(&self, tunnels: usize) {
+        if tunnels == 0 {
+            memory::release(self.slot);
+        }
         if let Some(place) = self.place {
             registry::release(place, std::process::id());
         }
@@ -174,23 +186,18 @@ struct DrainProcess<'d> {
     plan: Option<Plan>,
     /// What the server has said of its end.
     server_times: Option<Times>,
+    /// The plan before that, while that of the server holds and has not begun.
+    displaced: Option<Option<Plan>>,
     /// What it was told before it began: there are too many drain processes, and this is one of the
     /// oldest.
     surplus: Option<Notice>,
+    /// It is to end at once, or the server is gone.
+    is_to_end: bool,
     /// Those that have looked.
     told: orders::Told,
 }
 
-/// Why a drain process ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EndReason {
-    /// No tunnel is left, or nothing that could carry one.
-    NoTunnels,
-    /// The server stops, or there are far too many drain processes.
-    Told,
-}
-
-/// The life of a drain process.
+/// The life of a drain process. Returns how many tunnels it gave up.
 pub(super) fn run(
     forked: Forked,
     prepared: &'static Prepared,
@@ -198,12 +205,12 @@ pub(super) fn run(
     terms: Terms,
     tunnels: Vec<Tunnel>,
     claim: Option<Claim>,
-) {
+) -> usize {
     let started = DrainProcess::start(forked, prepared, drain_slot, terms, tunnels, claim);
-    let Some(mut drain) = started else { return };
+    let Some(mut drain) = started else { return 0 };
     loop {
-        if let Some(reason) = drain.poll_once() {
-            return drain.finish(reason);
+        if let Some(left) = drain.poll_once() {
+            return left;
         }
     }
 }
@@ -226,6 +233,7 @@ impl<'d> DrainProcess<'d> {
             threads: 1,
             buffer_size: terms.buffer_size,
             keep_alive: terms.keep_alive,
+            message_timeout: terms.message_timeout,
             ..RelaySettings::default()
         };
         let started =
@@ -273,9 +281,11 @@ impl<'d> DrainProcess<'d> {
                 Plan::new(end - spread, end, Order::DrainTimeout, TIMEOUT_LINGER)
             }),
             server_times: None,
+            displaced: None,
             surplus: surplus(terms.max_processes)
                 .into_iter()
                 .find_map(|(drain, notice)| (drain.pid == own).then_some(notice)),
+            is_to_end: false,
             told: orders::Told::default(),
         })
     }
@@ -288,8 +298,9 @@ impl<'d> DrainProcess<'d> {
         }
     }
 
-    /// Looks around, and waits until something happens. Says whether it is time to end.
-    fn poll_once(&mut self) -> Option<EndReason> {
+    /// Looks around, and waits until something happens. When it is time to end, it says how many tunnels
+    /// are left: none, unless the relay hangs.
+    fn poll_once(&mut self) -> Option<usize> {
         failpoint::step!("drain.watch");
         if self.relay.is_responsive() {
             end_unless_alive(HANG_SECONDS);
@@ -309,7 +320,7 @@ impl<'d> DrainProcess<'d> {
         if open == 0 || self.relay.alive() == 0 {
             // Unless a child has just left one.
             let Some(collecting) = self.collecting.take() else {
-                return Some(EndReason::NoTunnels);
+                return Some(self.relay.open());
             };
             let came = collecting.end(&self.relay, slot);
             self.note_arrival(came);
@@ -321,13 +332,13 @@ impl<'d> DrainProcess<'d> {
         self.follow_plan();
         let told = self.surplus.take().or_else(|| self.wait());
         match told {
-            Some(Notice::End) => return Some(EndReason::Told),
+            Some(Notice::End) => self.end_at_once(),
             Some(Notice::Evicted) => self.end_by_and_by(),
             Some(Notice::ServerEnds) | None => {}
         }
-        // The relay sees to it that none is left by then, unless it hangs.
-        let is_over = self.plan.as_ref().is_some_and(Plan::is_over);
-        is_over.then_some(EndReason::NoTunnels)
+        let open = self.relay.open();
+        let plan = self.plan.as_mut().filter(|_| open > 0);
+        plan.is_some_and(|plan| plan.is_given_up(open, Instant::now())).then_some(open)
     }
 
     /// So many tunnels came, which are to end with the others.
@@ -340,6 +351,7 @@ impl<'d> DrainProcess<'d> {
     /// Begins to end the tunnels, if it is time.
     fn follow_plan(&mut self) {
         if let Some(how) = self.plan.as_mut().and_then(|plan| plan.begin(self.terms.close_code)) {
+            self.displaced = None;
             self.drain_slot.say(true);
             self.relay.begin_end(how);
         }
@@ -350,18 +362,42 @@ impl<'d> DrainProcess<'d> {
         let times = registry::stops_gracefully();
         if times != self.server_times {
             self.server_times = times;
+            // If there are none it goes on: it was asked to stop while it restarted, and httpd forgot that.
+            if let Some(before) = self.displaced.take() {
+                self.plan = before;
+            }
             if let Some(times) = times {
+                let before = self.plan;
                 self.change_plan(Plan::of_server(times));
+                self.displaced = Some(before);
             }
         }
     }
 
-    /// There are too many drain processes: the tunnels end over WSForwardCloseSpread.
-    fn end_by_and_by(&mut self) {
+    /// Takes no tunnels of others any more.
+    fn end_collecting(&mut self) {
         if let Some(collecting) = self.collecting.take() {
             let came = collecting.end(&self.relay, self.drain_slot.slot);
             self.note_arrival(came);
         }
+    }
+
+    /// The server stops, or there are far too many drain processes: the tunnels end now, whatever was
+    /// planned.
+    fn end_at_once(&mut self) {
+        if std::mem::replace(&mut self.is_to_end, true) {
+            return;
+        }
+        self.end_collecting();
+        self.displaced = None;
+        let now = Instant::now();
+        self.plan = Some(Plan::new(now, now, Order::Stop, STOP_LINGER));
+    }
+
+    /// There are too many drain processes: the tunnels end over WSForwardCloseSpread.
+    fn end_by_and_by(&mut self) {
+        self.end_collecting();
+        self.displaced = None;
         let now = Instant::now();
         self.change_plan(Plan::new(now, now + self.terms.close_spread, Order::Stop, STOP_LINGER));
     }
@@ -385,8 +421,12 @@ impl<'d> DrainProcess<'d> {
 
     /// Gives free memory back each time half of the tunnels have ended: it lies between that of the
     /// others, where the C library keeps it. A process with few tunnels of many would hold for days
-    /// what all of them took. While it goes back, some 20 ms for 100 MiB, a thread that needs memory waits.
+    /// what all of them took. While it goes back, some 20 ms for 100 MiB, a thread that needs memory waits:
+    /// not at a stop, which is short of time.
     fn trim(&mut self, open: usize) {
+        if self.is_to_end {
+            return;
+        }
         self.trimmed = self.trimmed.max(open);
         if open <= self.trimmed / 2 {
             process::trim_memory();
@@ -404,9 +444,11 @@ impl<'d> DrainProcess<'d> {
         let left = left.map(|until| until.saturating_duration_since(Instant::now()));
         let queue = collecting.map(|collecting| collecting.claim.queue);
         let Prepared { server, ended, .. } = self.prepared;
+        // One that is gone stays readable.
+        let server = Some(server.as_fd()).filter(|_| !self.is_to_end);
         let longest = if access::send_waiting() { FOR_ROOM } else { LOOK_AROUND };
         let [is_told, is_server_gone, one_ended, _] = poll::wait(
-            [Some(self.notices.as_fd()), Some(server.as_fd()), Some(ended.as_fd()), queue],
+            [Some(self.notices.as_fd()), server, Some(ended.as_fd()), queue],
             Some(left.map_or(longest, |left| left.min(longest))),
         );
         if one_ended {
@@ -416,17 +458,5 @@ impl<'d> DrainProcess<'d> {
             return Some(Notice::End);
         }
         if is_told { self.notices.take() } else { None }
-    }
-
-    /// Ends what tunnels are left.
-    fn finish(self, reason: EndReason) {
-        if reason == EndReason::NoTunnels {
-            return;
-        }
-        if let Some(collecting) = self.collecting {
-            collecting.end(&self.relay, self.drain_slot.slot);
-        }
-        let code = Some(self.terms.close_code);
-        self.relay.end_all(Ending::at_once(Order::Stop, code, STOP_LINGER));
     }
 }

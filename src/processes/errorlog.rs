@@ -16,6 +16,7 @@ use os::{line_pipe, poll};
 use crate::ffi::log::Server;
 use crate::processes::line_kind::read_lines;
 use crate::processes::line_queue::{Pushed, Queue};
+use crate::processes::memory;
 use crate::processes::own_slot::count_lost_lines;
 
 /// What waits for the log at most, for each relay thread: lines, and their bytes.
@@ -111,13 +112,17 @@ impl Shared {
     }
 
     /// The life of the thread.
-    fn write(&self, pipe: Option<BorrowedFd<'_>>) {
+    fn write(&self, mut pipe: Option<BorrowedFd<'_>>) {
         let mut buffer = Vec::new();
+        // It begins again behind a panic: nobody says again what waits by then.
+        self.wake.signal();
         while !self.queue.is_over() {
             let [woken, said] = poll::wait([Some(self.wake.as_fd()), pipe], None);
             if woken {
                 self.wake.clear();
             }
+            // For children with the logs of now, from here on: they wait there until one has started.
+            pipe = pipe.filter(|_| !said || memory::has_current_logs());
             // What a child that ends does not take is for others.
             if let Some(pipe) = pipe.filter(|_| said && self.queue.is_open()) {
                 self.take_in(pipe, &mut buffer);

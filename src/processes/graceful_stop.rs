@@ -52,6 +52,11 @@ pub(crate) fn watch(parent: &Parent) {
     asked::watch(announce);
 }
 
+/// The stop is over.
+pub(crate) fn forget(_: &Parent) {
+    *TOLD.lock().unwrap_or_else(PoisonError::into_inner) = Vec::new();
+}
+
 /// Says to all processes when tunnels end, if they do. Takes no lock and no memory: this is called in
 /// the handler of a signal.
 fn announce(since: u64) {

@@ -10,7 +10,6 @@ use messages::NoRegister;
 use once_cell::sync::OnceCell;
 use os::descriptors::Place;
 use os::{fdpass, futex, process};
-use relay::FROZEN_VERSION;
 use shared::{Memory, Message, Processes, Register, Shareable, Shared, Slot};
 
 use crate::config;
@@ -42,11 +41,13 @@ pub(crate) fn tell_gone(_: &Process<'_>, told: fn(u32, usize)) {
     let _ = WHEN_GONE.set(told);
 }
 
-/// Of what is in the queue: messages, the relay's part of them, and what they say of the memory.
+/// Of what is in the queue: messages, the relay's part of them, the TLS sessions in that, and what they
+/// say of the memory.
 const QUEUE_LAYOUT: u64 = {
     let mut layout = 0;
     layout = mix(layout, Message::VERSION as u64);
-    layout = mix(layout, FROZEN_VERSION as u64);
+    layout = mix(layout, relay::FROZEN_VERSION as u64);
+    layout = mix(layout, tls::FROZEN_VERSION as u64);
     layout = mix(layout, Memory::LAYOUT);
     mix(layout, Register::LAYOUT)
 };
@@ -137,6 +138,12 @@ pub(crate) fn shared() -> Option<Shared<'static>> {
     // SAFETY: likewise.
     let register = unsafe { REGISTER.load(Relaxed).as_ref() };
     Some(Shared::new(memory, register, &System, GENERATION.load(Relaxed)))
+}
+
+/// Whether the logs of this process are those of the server: with the next configuration others are
+/// opened, and what was renamed meanwhile may be removed.
+pub(crate) fn has_current_logs() -> bool {
+    shared().is_none_or(Shared::is_current)
 }
 
 /// Gives a slot back when its process, which is this one, ends.

@@ -5,15 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use messages::{LinesLost, Message};
+use messages::{AccessLinesLost, LinesLost, Message, StillEnding};
 use os::line_pipe::Reader;
 use os::{poll, process, room};
+use shared::Shared;
 
+use crate::ffi::ending::restarts;
 use crate::ffi::log::Server;
 use crate::ffi::role::Parent;
 use crate::ffi::server::most_children;
 use crate::processes::access;
 use crate::processes::line_kind;
+use crate::processes::memory::shared;
 use crate::processes::registry::{self, Drain};
 
 /// What WSForwardMaxDrainProcesses stands for without a number. Written by [`measure`].
@@ -32,9 +35,10 @@ pub(crate) fn automatic() -> usize {
 
 /// The server stops, or restarts without grace: tells every drain process, and
 /// waits for them, at most a second. The parent has no children now, and logs for them.
-pub(crate) fn end_all(_: &Parent, server: Server<'_>) {
+pub(crate) fn end_all(parent: &Parent, server: Server<'_>) {
     // With what is logged meanwhile no more than the second.
     const WAIT: Duration = Duration::from_millis(900);
+    const LAST_LINES: Duration = Duration::from_millis(100);
     /// After this long they are told again: one that was just being forked may not have been found.
     const REPEAT: Duration = Duration::from_millis(50);
     let until = Instant::now() + WAIT;
@@ -47,10 +51,22 @@ pub(crate) fn end_all(_: &Parent, server: Server<'_>) {
         let ended = ended.as_ref().map(OwnedFd::as_fd);
         lines.wait([ended, None], REPEAT);
         if until <= Instant::now() {
+            say_left(&mut lines);
             break;
         }
     }
-    lines.log();
+    lines.finish(parent, until + LAST_LINES);
+}
+
+/// The time is over, and drain processes are not done.
+fn say_left(lines: &mut Lines<'_>) {
+    let processes = registry::drains().len();
+    let slots = shared().into_iter().flat_map(Shared::slots);
+    let open = slots.map(|slot| slot.counts.relay.open.load(Relaxed));
+    let tunnels = open.fold(0, u64::wrapping_add);
+    if processes > 0 && tunnels > 0 {
+        lines.say(&StillEnding { processes: &processes, tunnels: &tunnels });
+    }
 }
 
 /// What drain processes have logged while there is no child that could.
@@ -95,11 +111,39 @@ impl<'s> Lines<'s> {
         }
     }
 
+    /// Logs all that is there, until that time. Then what is left of lines of access logs is given up, and
+    /// said to be lost: unless the server restarts, where its next children take it.
+    fn finish(mut self, parent: &Parent, until: Instant) {
+        loop {
+            self.log();
+            // A pipe that nobody reads stays readable.
+            let pipe = self.pipe.filter(|_| self.reader.is_some());
+            let channels = [pipe, access::OfParent::channel()];
+            if poll::wait(channels, Some(Duration::ZERO)) == [false; 2] {
+                break;
+            }
+            if until <= Instant::now() {
+                let lines = if restarts(parent) { 0 } else { self.access.give_up() };
+                if lines > 0 {
+                    self.say(&AccessLinesLost { lines: &lines });
+                }
+                break;
+            }
+        }
+        self.say_lost();
+    }
+
+    fn say_lost(&mut self) {
+        if self.lost > 0 && self.server.takes_lines() {
+            self.server.say(&LinesLost { lines: &std::mem::take(&mut self.lost) });
+        }
+    }
+
     /// Logs what is there. Does not wait for a log that is piped to a program: at a stop that may be
     /// gone, while the parent itself keeps its pipe open.
     pub(crate) fn log(&mut self) {
         let Self { server, reader, access, lost, .. } = self;
-        access.write(*server);
+        *lost += access.write(*server);
         let Some(reader) = reader else { return };
         line_kind::read_lines(reader.receive(), |level, id, text| {
             if !server.takes_lines() {

@@ -1,6 +1,7 @@
 //! What a relayed tunnel is known by, and the line that its end leaves.
 
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use messages::{BackEndsCode, ClientsCode, TlsTaken, TunnelEnded, TunnelLost};
@@ -148,11 +149,15 @@ impl TunnelRecord {
         lines::log(&TlsTaken { tunnel: self, whose, how });
     }
 
-    /// The tunnel was lost on its way to the relay.
+    /// The tunnel was lost on its way to a relay. What another one carried of it counts.
     pub(crate) fn lost(&self, why: &dyn fmt::Display) {
-        self.forget_entries(&NO_TUNNEL);
+        let bytes =
+            |activity: &Activity| activity.bytes.each_ref().map(|count| count.load(Relaxed));
+        let [bytes_up, bytes_down] = self.activity().map_or([0; 2], bytes);
+        let end = End { bytes_up, bytes_down, ..NO_TUNNEL };
+        self.forget_entries(&end);
         own_slot::count_lost();
-        self.write_access_lines(&NO_TUNNEL);
+        self.write_access_lines(&end);
         lines::say(Kind::Lost, &TunnelLost { tunnel: self, why });
     }
 }

@@ -39,13 +39,16 @@ static LOCKS: descriptors::Place = descriptors::Place::new();
 static OWN: AtomicUsize = AtomicUsize::new(NOWHERE);
 const NOWHERE: usize = usize::MAX;
 
-/// Makes the memory.
+/// Makes the memory. The server runs from here on: httpd has forgotten a graceful stop that it was asked for
+/// while it restarted.
 ///
 /// # Errors
 /// It cannot be had.
 pub(crate) fn create(_: &Parent) -> io::Result<()> {
     failpoint::check!("reload.registry")?;
     let registry: &Registry = retained(c"mod_wsforward_drains_1")?;
+    // Nobody says that it stops between two configurations: there is no handler.
+    registry.go_on();
     /// Of what goes through the pipe, and of the numbers of locks.
     const LAYOUT: u64 = 1;
     let lines = retained_descriptors(c"mod_wsforward_lines", LAYOUT, line_pipe::make)?;
@@ -152,6 +155,8 @@ pub(crate) fn drains() -> Vec<Drain> {
     // Whoever holds several locks is one process.
     found.sort_unstable_by_key(|(since, drain)| (drain.pid, *since));
     found.dedup_by_key(|(_, drain)| drain.pid);
+    // Of one that has ended somebody may yet have the descriptor by which the lock was taken.
+    found.retain(|(_, drain)| process::runs(drain.pid));
     found.sort_unstable_by_key(|(since, drain)| (*since, drain.pid));
     found.into_iter().map(|(_, drain)| drain).collect()
 }

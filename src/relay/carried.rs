@@ -53,6 +53,9 @@ pub(crate) struct Seldom {
     hold: Option<Pin<Box<Sleep>>>,
     /// Since when the client and the back end have not answered; none while both do.
     silence: Option<[Silence; 2]>,
+    /// When the client and the back end have to have completed a message of TLS's own; none while there
+    /// is no part of one.
+    pub incomplete: [Option<Pin<Box<Sleep>>>; 2],
 }
 
 impl Seldom {
@@ -113,6 +116,7 @@ impl Carried {
         let cause = if self.state.ending.is_none() {
             match self.poll_carry(cx, thread) {
                 Poll::Pending if self.is_broken() => self.poll_ending(cx, thread),
+                Poll::Pending if self.is_left() => self.poll_ending(cx, thread),
                 Poll::Pending if self.is_over(cx) => self.poll_ending(cx, thread),
                 Poll::Pending => {
                     self.report_progress(cx);
@@ -121,7 +125,7 @@ impl Carried {
                         other => other,
                     }
                 }
-                ready => ready,
+                Poll::Ready(cause) => self.poll_failed(cx, thread, cause),
             }
         } else {
             self.poll_ending(cx, thread)
@@ -177,7 +181,13 @@ impl Carried {
         if let Some(idle) = self.idle.as_mut().filter(|_| moved || is_held) {
             idle.last = thread.now();
         }
-        if cause.is_pending() { self.poll_hold(cx) } else { cause }
+        if cause.is_ready() {
+            return cause;
+        }
+        match self.poll_incomplete(cx, thread.message_timeout) {
+            Poll::Pending => self.poll_hold(cx),
+            ready => ready,
+        }
     }
 
     /// Has a client read again when it was held back for long enough. Whether it was reset is looked
@@ -272,19 +282,12 @@ impl Carried {
     fn pump(&mut self, cx: &mut Context<'_>, buffers: &mut ThreadBuffers) -> Poll<Cause> {
         let Carried { client, backend, state, .. } = self;
         if let Err(fault) = state.up.pump(cx, client, backend, buffers, &state.down) {
-            if fault.is_of_sink() {
-                // What it sent before it failed may still be there, and is for the other side.
-                state.down.carry_rest(cx, backend, client, buffers);
-            }
             return Poll::Ready(Cause::from_fault(fault, By::Client, By::Backend));
         }
         if state.first_end.is_none() && !state.up.is_open() {
             state.first_end = Some((By::Client, state.up.was_closed() || client.closed_cleanly()));
         }
         if let Err(fault) = state.down.pump(cx, backend, client, buffers, &state.up) {
-            if fault.is_of_sink() {
-                state.up.carry_rest(cx, client, backend, buffers);
-            }
             return Poll::Ready(Cause::from_fault(fault, By::Backend, By::Client));
         }
         if state.first_end.is_none() && !state.down.is_open() {

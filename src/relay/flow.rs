@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::buffers::Clock;
+use crate::buffers::{Clock, ThreadBuffers};
 use crate::end::By;
 use crate::frames::Tracker;
 use crate::guard::{Breach, Guard};
@@ -192,18 +192,29 @@ impl Flow {
         std::mem::replace(&mut self.along, Along::Nothing) == Along::Sent
     }
 
-    /// Sends the sink a Ping, if it can stand there now. Says whether.
-    pub(crate) fn ping(&mut self, cx: &mut Context<'_>, sink: &mut Stream) -> io::Result<bool> {
+    /// Sends the sink a Ping, if it can stand there now. Says whether all of it was sent: who has no room for it
+    /// is not asked by it.
+    pub(crate) fn ping(
+        &mut self,
+        cx: &mut Context<'_>,
+        sink: &mut Stream,
+        buffers: &mut ThreadBuffers,
+    ) -> io::Result<bool> {
         if !self.can_ping(sink) {
             return Ok(false);
         }
         let (frame, length) = self.frames.ping_frame();
-        self.send(cx, sink, &frame[..length], false)?;
-        // What TLS keeps of it goes out when there is room.
-        if let Poll::Ready(Err(error)) = sink.poll_flush(cx) {
-            return Err(error);
+        let taken = sink.write(cx, &frame[..length], false)?;
+        if taken == 0 {
+            return Ok(false);
         }
-        Ok(true)
+        self.delivered += taken as u64;
+        self.keep(frame[taken..length].to_vec());
+        // The rest goes out when there is room, be it kept here or by TLS.
+        match self.poll_flush(cx, sink, buffers) {
+            Poll::Ready(flushed) => flushed.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
     }
 
     /// Bytes that the sink took.

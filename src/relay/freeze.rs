@@ -78,13 +78,7 @@ impl Frozen {
     /// Its record, if its TLS does not come to life again.
     pub fn thaw(self, tls: ThawTls<'_>) -> Result<Tunnel, Box<dyn Record>> {
         let Self { bytes, client, backend, record } = self;
-        match Tunnel::thaw_with(&bytes.0, client, backend, Box::new(Nobody), tls) {
-            Some(mut tunnel) => {
-                tunnel.replace_record(record);
-                Ok(tunnel)
-            }
-            None => Err(record),
-        }
+        Tunnel::thaw_with(&bytes.0, client, backend, record, tls)
     }
 }
 
@@ -182,15 +176,34 @@ impl Tunnel {
         backend: OwnedFd,
         record: Box<dyn Record>,
     ) -> Option<Self> {
-        Self::thaw_with(frozen, client, backend, record, &|_, _| None)
+        Self::thaw_with(frozen, client, backend, record, &|_, _| None).ok()
     }
 
     /// The same where a side may have TLS.
+    ///
+    /// # Errors
+    /// Its record.
     pub fn thaw_with(
         frozen: &[u8],
         client: OwnedFd,
         backend: OwnedFd,
         record: Box<dyn Record>,
+        tls: ThawTls<'_>,
+    ) -> Result<Self, Box<dyn Record>> {
+        match Self::thaw_unknown(frozen, client, backend, tls) {
+            Some(mut tunnel) => {
+                tunnel.replace_record(record);
+                Ok(tunnel)
+            }
+            None => Err(record),
+        }
+    }
+
+    /// The same without its record.
+    fn thaw_unknown(
+        frozen: &[u8],
+        client: OwnedFd,
+        backend: OwnedFd,
         tls: ThawTls<'_>,
     ) -> Option<Self> {
         let mut from = Reader(frozen);
@@ -223,7 +236,7 @@ impl Tunnel {
             state: TunnelState {
                 up,
                 down,
-                record,
+                record: Box::new(Nobody),
                 rules: rules.into(),
                 started,
                 first_end,

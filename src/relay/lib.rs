@@ -24,6 +24,7 @@ mod flow;
 mod frames;
 mod freeze;
 mod guard;
+mod incomplete;
 mod inline;
 mod keepalive;
 mod pace;

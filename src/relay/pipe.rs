@@ -67,10 +67,10 @@ impl Pipe {
     }
 
     /// Moves at most `most` bytes from a socket into the empty pipe. `Ok(0)` is the socket's
-    /// end.
+    /// end, or an urgent byte behind which there is one.
     ///
     /// # Errors
-    /// `WouldBlock` if the socket has nothing: an empty pipe has room.
+    /// `WouldBlock` if the socket has nothing, or an urgent byte is next: an empty pipe has room.
     pub(crate) fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let n = splice(from, self.into.as_fd(), most)?;
         self.length += n;

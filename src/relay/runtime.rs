@@ -403,6 +403,7 @@ mod tests {
         assert_eq!(seen.last(), Some(&0));
         assert!(seen.chunks(2).all(|pair| pair[0] == pair[1] + 1), "{seen:?}");
         drop((carried, under_way));
+        relay_ref.stop();
     }
 
     #[test]

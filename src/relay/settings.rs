@@ -19,6 +19,9 @@ pub struct Settings {
     /// How long a thread must have carried a tunnel before keepalive is turned on for it. Most
     /// short tunnels end before this, and are spared the system calls.
     pub probation: Duration,
+    /// For how long a side may leave a message of TLS's own incomplete; see
+    /// [`Tls::is_within_message`](crate::Tls::is_within_message).
+    pub message_timeout: Duration,
     /// Descriptors that the relay makes for itself are not below this, if there is room above.
     pub lowest_descriptor: RawFd,
 }
@@ -30,6 +33,7 @@ impl Default for Settings {
             buffer_size: 256 * 1024,
             keep_alive: None,
             probation: Duration::from_secs(3),
+            message_timeout: Duration::from_secs(60),
             lowest_descriptor: 0,
         }
     }

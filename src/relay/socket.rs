@@ -6,10 +6,8 @@ use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use libc::{c_int, c_void};
+use libc::{c_int, c_void, socklen_t};
 use socket2::SockRef;
-
-use crate::watch::tcp_info;
 
 /// Receives what is there, without waiting. `Ok(0)` is the end.
 ///
@@ -116,6 +114,37 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) {
     let on: c_int = 1;
     // SAFETY: the kernel reads one number, which lives on the stack.
     unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const on) };
+}
+
+/// Whether the peer has not got all that was sent, as far as is known: its TCP has not acknowledged it, or
+/// it has not read it of a unix socket. A close that is a reset throws that away.
+pub(crate) fn is_awaited(fd: BorrowedFd<'_>) -> bool {
+    let mut bytes: c_int = 0;
+    // SAFETY: the kernel writes one number, which lives on the stack.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    result == 0 && bytes != 0
+}
+
+/// What the kernel knows of the connection.
+///
+/// # Errors
+/// It is no TCP socket.
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // SAFETY: it is made of numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    #[expect(clippy::cast_possible_truncation, reason = "some hundred bytes")]
+    let mut length = size_of::<libc::tcp_info>() as socklen_t;
+    // SAFETY: the kernel writes at most length bytes into info, both live on the stack.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes the close that follows a reset. Sockets that know no reset just close.

@@ -28,6 +28,8 @@ pub(crate) struct Stream {
     failed: bool,
     /// The peer hung up without an error: nothing more to watch for.
     hung_up: bool,
+    /// So it cannot be written to any more, though no write was refused.
+    is_gone: bool,
 }
 
 impl Stream {
@@ -37,11 +39,20 @@ impl Stream {
     /// The kernel's refusal, with what was given.
     pub(crate) fn new(socket: Socket) -> Result<Self, (Socket, io::Error)> {
         let Socket { tls, fd, failed } = socket;
-        let both = Interest::READABLE | Interest::WRITABLE;
+        // Of urgent bytes only that there was one: see `poll_read`.
+        let all = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         // SAFETY: the AsyncFd owns the descriptor, and nobody else closes an OwnedFd: it stays
         // open, and the same, until it is dropped or taken out of the AsyncFd.
-        match unsafe { AsyncFd::register_with_interest(fd, both) } {
-            Ok(io) => Ok(Stream { pending: true, has_room: true, failed, tls, io, hung_up: false }),
+        match unsafe { AsyncFd::register_with_interest(fd, all) } {
+            Ok(io) => Ok(Stream {
+                pending: true,
+                has_room: true,
+                failed,
+                tls,
+                io,
+                hung_up: false,
+                is_gone: false,
+            }),
             Err(refused) => {
                 let (fd, error) = refused.into_parts();
                 Err((Socket { tls, fd, failed }, error))
@@ -71,6 +82,11 @@ impl Stream {
         self.tls.is_none()
     }
 
+    /// Whether its TLS has the first part of a message of its own.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_within_message())
+    }
+
     /// Ciphertext that TLS keeps because the socket did not take it, in bytes.
     pub(crate) fn kept(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.kept())
@@ -79,7 +95,8 @@ impl Stream {
     /// Reads. `Ok(0)` is the end. What TLS costs is charged to `budget`.
     ///
     /// A read that leaves room in the buffer has emptied the socket; as readiness is told by
-    /// its edges (EPOLLET), no second call is needed to learn that.
+    /// its edges (EPOLLET), no second call is needed to learn that. Only where an urgent byte came a
+    /// read stops before it (tcp(7)), and no edge tells of what is behind.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -93,15 +110,38 @@ impl Stream {
         })
     }
 
-    /// Moves at most `most` bytes into a pipe that has room for them. Only without TLS.
+    /// Moves at most `most` bytes into a pipe that has room for them. Only without TLS. `Ok(0)`: a read
+    /// has to tell whether this is the end, as splice(2) does not get past an urgent byte.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         pipe: &mut Pipe,
         most: usize,
     ) -> Poll<io::Result<usize>> {
-        // Less than was asked for says nothing: a pipe counts pages.
-        self.poll_take(cx, |fd, _| pipe.fill(fd, most).map(|n| (n, true)))
+        let is_doubtful = self.may_be_cut();
+        let filled = self.poll_take(cx, |fd, _| match pipe.fill(fd, most) {
+            Err(error) if is_doubtful && error.kind() == io::ErrorKind::WouldBlock => Ok((0, true)),
+            // Less than was asked for says nothing: a pipe counts pages.
+            filled => filled.map(|n| (n, true)),
+        });
+        self.pending |= matches!(filled, Poll::Ready(Ok(0)));
+        filled
+    }
+
+    /// Whether a read may have stopped at an urgent byte, or the end was announced, since the last read that
+    /// found nothing. Without asking the kernel.
+    fn may_be_cut(&self) -> bool {
+        self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    }
+
+    /// The same, and forgets urgent bytes.
+    fn take_cut(&self) -> bool {
+        let mut may_be_cut = false;
+        let _ = self.io.try_io(Interest::PRIORITY, |_| {
+            may_be_cut = true;
+            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+        });
+        may_be_cut
     }
 
     /// Takes what the descriptor has, in a way that tells how much it was and whether there may
@@ -114,6 +154,7 @@ impl Stream {
         if self.failed {
             return Poll::Ready(Ok(0));
         }
+        let mut is_sure = self.tls.is_none();
         loop {
             let mut guard = match self.io.poll_read_ready(cx)? {
                 Poll::Ready(guard) => Some(guard),
@@ -122,7 +163,7 @@ impl Stream {
             };
             match take(self.io.get_ref().as_fd(), self.tls.as_mut()) {
                 Ok((n, may_have_more)) => {
-                    self.pending = n > 0 && may_have_more;
+                    self.pending = n > 0 && (may_have_more || self.may_be_cut());
                     if let Some(guard) = guard.as_mut().filter(|_| !self.pending) {
                         guard.clear_ready();
                     }
@@ -130,6 +171,11 @@ impl Stream {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.pending = false;
+                    // TLS may go by a short read: it asks anew when it is called again.
+                    if self.take_cut() && !is_sure {
+                        (is_sure, self.pending) = (true, true);
+                        continue;
+                    }
                     // Without a guard the waker is registered, and any byte since wakes it.
                     let Some(guard) = guard.as_mut() else {
                         return Poll::Pending;
@@ -156,6 +202,28 @@ impl Stream {
     /// Whether something has come of the peer, as far as that is known without asking the kernel.
     pub(crate) fn has_news(&self, cx: &mut Context<'_>) -> bool {
         matches!(self.io.poll_read_ready(cx), Poll::Ready(Ok(_)))
+    }
+
+    /// Whether the next read may bring something although nothing more comes.
+    pub(crate) fn may_have_more(&self) -> bool {
+        self.pending && !self.failed
+    }
+
+    /// Has the next read ask the kernel: what came just now may not have been told yet.
+    pub(crate) fn ask_again(&mut self) {
+        self.pending = !self.failed;
+    }
+
+    /// Nothing comes of its peer but what is there, unless its TLS failed, of which the peer is to read why.
+    pub(crate) fn take_no_more(&self) {
+        if !self.failed {
+            socket::shutdown_read(self.fd());
+        }
+    }
+
+    /// Whether its peer has not got all that was sent, as far as the kernel knows.
+    pub(crate) fn is_awaited(&self) -> bool {
+        socket::is_awaited(self.fd())
     }
 
     /// Whether the end has come, and nothing before it. With TLS a read would have to tell.
@@ -305,8 +373,10 @@ impl Stream {
                 if let Some(error) = socket::take_error(self.io.get_ref().as_fd()) {
                     return Poll::Ready(error);
                 }
-                // Closed in both directions, as it may be: bytes that came before still count.
+                // Closed in both directions, as it may be: bytes that came before still count. Of TCP that
+                // is when each side has sent a FIN. Of a unix socket the peer alone can have done it.
                 self.hung_up = true;
+                self.is_gone = socket::peer_has_ended(self.fd()).is_none();
             } else {
                 // Room is of no interest now. No edge tells of it again.
                 guard.clear_ready();
@@ -314,6 +384,11 @@ impl Stream {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether [`poll_reset`](Self::poll_reset) found that the peer can neither send nor be sent anything.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone
     }
 
     /// Tries once to send what TLS has to say (an alert), before a close.

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::thread;
 
 use messages::TaskPanicked;
 use shared::{Activity, Why};
@@ -110,6 +111,18 @@ impl Task {
         None
     }
 
+    /// Goes on when a peer counts as gone.
+    fn poll_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        cause: Cause,
+    ) -> thread::Result<Poll<Option<Cause>>> {
+        let Some(carried) = &mut self.carried else {
+            return Ok(Poll::Ready(Some(cause)));
+        };
+        catch_unwind(AssertUnwindSafe(|| carried.poll_failed(cx, &self.thread, cause).map(Some)))
+    }
+
     /// Has this task polled when it is time to look whether a side is silent.
     fn schedule_ping(&mut self) {
         if let Some(carried) = &self.carried
@@ -123,11 +136,12 @@ impl Task {
     fn finish(&mut self, cause: Cause) {
         if let Some(carried) = self.carried.take() {
             carried.leave_seat();
+            let is_told = carried.gone().is_some();
             let Carried { client, backend, mut state, .. } = carried;
             // A TLS session may be what panicked, and do so again.
             let closed = catch_unwind(AssertUnwindSafe(|| {
                 failpoint::step!("relay.end");
-                close(client, backend, &cause);
+                close(client, backend, &cause, is_told);
             }));
             let why = if closed.is_ok() { cause.why } else { Why::Panic };
             report(&mut state, &self.thread, cause.by, why);
@@ -174,9 +188,13 @@ fn begin(client: Socket, backend: Socket, state: &TunnelState) -> Result<Begun, 
     })
 }
 
-/// Closes both sides so that the peers see what kind of end it is.
-fn close(mut client: Stream, mut backend: Stream, cause: &Cause) {
+/// Closes both sides so that the peers see what kind of end it is. `is_told`: one of them is gone, and the
+/// other was given what that had sent, which may still be under way to it.
+fn close(mut client: Stream, mut backend: Stream, cause: &Cause, is_told: bool) {
     match (&cause.why, cause.by) {
+        (Why::Tls(_), By::Client | By::Backend) if is_told => {}
+        (why, By::Client) if is_told && why.is_abrupt() => client.reset_on_close(),
+        (why, By::Backend) if is_told && why.is_abrupt() => backend.reset_on_close(),
         // A TLS failure is told to the side it came from by an alert, to the other by a reset.
         (Why::Tls(_), By::Backend) => {
             backend.try_flush();
@@ -222,18 +240,20 @@ impl Future for Task {
         }
         let command = thread.command(this.number);
         thread.buffers().clock.begin();
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let mut polled = catch_unwind(AssertUnwindSafe(|| {
             failpoint::step!("relay.carry");
             carried.poll(cx, thread, command)
         }));
+        if matches!(polled, Ok(Poll::Pending))
+            && let Some(cause) = this.watch()
+        {
+            polled = this.poll_failed(cx, cause);
+        }
         match polled {
-            Ok(Poll::Pending) => match this.watch() {
-                None => {
-                    this.schedule_ping();
-                    return Poll::Pending;
-                }
-                Some(cause) => this.finish(cause),
-            },
+            Ok(Poll::Pending) => {
+                this.schedule_ping();
+                return Poll::Pending;
+            }
             Ok(Poll::Ready(Some(cause))) => this.finish(cause),
             Ok(Poll::Ready(None)) => {
                 if let Some(carried) = this.carried.take() {

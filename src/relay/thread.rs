@@ -53,6 +53,8 @@ pub(crate) enum TunnelCommand {
 pub(crate) struct Thread {
     pub counters: &'static Counters,
     pub keep_alive: Option<KeepAlive>,
+    /// For how long a side may leave a message of TLS's own incomplete.
+    pub message_timeout: Duration,
     shared: Arc<Shared>,
     /// Its number in the relay.
     number: usize,
@@ -100,6 +102,7 @@ impl Thread {
         Rc::new(Thread {
             counters,
             keep_alive: settings.keep_alive,
+            message_timeout: settings.message_timeout,
             shared,
             number,
             buffers: RefCell::new(ThreadBuffers {

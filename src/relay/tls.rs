@@ -26,6 +26,12 @@ pub trait Tls: Send {
     /// Whether the end that `read` reported came with close_notify (RFC 8446 6.1).
     fn closed_cleanly(&self) -> bool;
 
+    /// Whether the peer has sent the first part of a message of TLS's own (RFC 8446 4), for the rest of which
+    /// room is held.
+    fn is_within_message(&self) -> bool {
+        false
+    }
+
     /// Encrypts all of `bytes`. Ciphertext that the descriptor does not take is kept inside. If
     /// `more` follows at once the kernel may wait for it (MSG_MORE of send(2)).
     ///

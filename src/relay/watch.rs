@@ -6,14 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_void, socklen_t};
 use tokio::time::{Sleep, sleep};
+
+use crate::socket::{is_awaited, tcp_info};
 
 /// How long a peer may leave unanswered what TCP has sent it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,15 @@ pub(crate) struct Patience {
 #[derive(Debug)]
 pub(crate) struct Watch {
     patience: Option<Patience>,
-    /// The numbers of their tasks.
-    tasks: RefCell<Vec<usize>>,
+    /// The numbers of their tasks, a bit each: a task that ends leaves its number, and its bit, to another.
+    tasks: RefCell<Vec<u64>>,
     /// How many rounds of checks there were. It wraps.
     round: Cell<u32>,
     timer: RefCell<Option<Pin<Box<Sleep>>>>,
 }
+
+/// Of a word of them.
+const BITS: usize = u64::BITS as usize;
 
 impl Watch {
     pub(crate) fn new(patience: Option<Patience>) -> Self {
@@ -59,8 +62,13 @@ impl Watch {
     /// thread has to be woken to set its timer.
     pub(crate) fn add(&self, task: usize) -> bool {
         let mut tasks = self.tasks.borrow_mut();
-        tasks.push(task);
-        tasks.len() == 1
+        let is_first = tasks.is_empty();
+        let (at, bit) = (task / BITS, 1 << (task % BITS));
+        if at >= tasks.len() {
+            tasks.resize(at + 1, 0);
+        }
+        tasks[at] |= bit;
+        is_first
     }
 
     /// Ready with the numbers of the tasks to be polled when a round begins.
@@ -75,7 +83,12 @@ impl Watch {
         }
         *timer = None;
         self.round.set(self.round.get().wrapping_add(1));
-        Poll::Ready(self.tasks.take())
+        let words = self.tasks.take().into_iter().enumerate();
+        let tasks = words.flat_map(|(at, word)| {
+            let is_in = move |bit: &usize| word >> bit & 1 != 0;
+            (0..BITS).filter(is_in).map(move |bit| at * BITS + bit)
+        });
+        Poll::Ready(tasks.collect())
     }
 }
 
@@ -93,10 +106,7 @@ pub(crate) enum UnderWay {
 
 /// What was sent on this socket and not acknowledged.
 pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
-    let mut bytes: c_int = 0;
-    // SAFETY: the kernel writes one number, which lives on the stack.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result != 0 || bytes == 0 {
+    if !is_awaited(fd) {
         return UnderWay::Nothing;
     }
     match tcp_info(fd) {
@@ -107,24 +117,6 @@ pub(crate) fn under_way(fd: BorrowedFd<'_>) -> UnderWay {
         // A unix socket: its peer cannot go unnoticed.
         Err(_) => UnderWay::Nothing,
     }
-}
-
-pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-    // SAFETY: it is made of numbers, for which zero is a value.
-    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    #[expect(clippy::cast_possible_truncation, reason = "some hundred bytes")]
-    let mut length = size_of::<libc::tcp_info>() as socklen_t;
-    // SAFETY: the kernel writes at most length bytes into info, both live on the stack.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast::<c_void>(),
-            &raw mut length,
-        )
-    };
-    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Since when the peer of one socket has answered nothing.
@@ -153,12 +145,38 @@ impl Silence {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Silence, UnderWay};
+    use std::task::{Context, Poll, Waker};
+
+    use super::{Patience, Silence, UnderWay, Watch};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
     fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
+    }
+
+    /// However many tunnels come and go between two rounds, and have the same number.
+    #[test]
+    fn a_number_is_kept_once() {
+        let runtime = crate::serve::runtime().expect("a runtime");
+        runtime.block_on(async {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let interval = Duration::from_millis(1);
+            let watch = Watch::new(Some(Patience { interval, limit: LIMIT }));
+            assert!(watch.poll_round(cx).is_pending());
+            for round in 1..3 {
+                assert!(watch.add(130), "it is the first");
+                for _ in 0..1000 {
+                    for task in [0, 130, 63, 64] {
+                        assert!(!watch.add(task));
+                    }
+                }
+                assert!(watch.poll_round(cx).is_pending());
+                tokio::time::sleep(2 * interval).await;
+                assert_eq!(watch.poll_round(cx), Poll::Ready(vec![0, 63, 64, 130]));
+                assert_eq!(watch.round(), round);
+            }
+        });
     }
 
     #[test]

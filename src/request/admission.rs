@@ -1,7 +1,7 @@
 //! The limits on relayed tunnels, which neither the MPM nor mod_qos sees. A request reserves a place
-//! before mod_proxy picks a worker, or in the scheme handler if it becomes an upgrade request only
+//! just before mod_proxy picks a worker, or in the scheme handler if it becomes an upgrade request only
 //! then; either way no balancer member is blamed for a 503. No tunnel goes to the relay without a
-//! place.
+//! place, and mod_proxy is done with no request that keeps one.
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -67,17 +67,16 @@ fn network(client: IpAddr, prefix: ClientPrefix) -> (IpAddr, u32) {
     }
 }
 
-/// Lets a request pass, or refuses it with a status, before the handler. This concerns only what looks like
-/// an upgrade request by now; handler.rs decides on the headers as they are then.
+/// Lets a request to a URL pass, or refuses it with a status, before a worker is chosen. This concerns only
+/// what looks like an upgrade request by now; handler.rs decides on the headers as they are then.
 ///
 /// # Errors
 /// The status to answer with.
-pub(crate) fn admit(r: Request<'_>) -> Result<(), u16> {
+pub(crate) fn admit(r: Request<'_>, url: &[u8]) -> Result<(), u16> {
     let config = DirConfig::of(r);
-    if !config.forward() || !decision::is_candidate(r, &config) {
-        return Ok(());
-    }
-    reserve(r, &config)
+    let is_candidate =
+        config.forward() && decision::is_candidate(r, &config) && decision::may_be_upgraded(r, url);
+    if is_candidate { reserve(r, &config) } else { Ok(()) }
 }
 
 /// Takes a place for an upgrade request that may become a relayed tunnel and has none yet, if the

@@ -24,7 +24,7 @@ pub(crate) fn may_be_tunnel(r: Request<'_>) -> bool {
         && !poisoned()
         && r.is_reverse_proxied()
         && !r.is_subrequest()
-        && r.status() == 200
+        && decision::is_no_error(r)
         && decision::decide(r, &config).is_ok()
 }
 

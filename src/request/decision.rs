@@ -8,9 +8,44 @@ use protocol::upgrade::{self, NotUpgrade};
 use crate::config::DirConfig;
 use crate::ffi::request::Request;
 
+/// What makes mod_proxy_http speak HTTP/1.0, without Upgrade.
+const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
+
+/// Whether httpd is to speak HTTP/1.0 with the back end.
+pub(crate) fn is_forced_to_http_1_0(r: Request<'_>) -> bool {
+    r.env().is_some_and(|env| env.get(FORCE_1_0).is_some())
+}
+
+/// Whether a request is none for an error page. A member that was tried before may have left the status
+/// of an interim response (103) behind.
+pub(crate) fn is_no_error(r: Request<'_>) -> bool {
+    (100..=200).contains(&r.status())
+}
+
+/// Whether a request to this URL may be an upgrade request of ours: its scheme is one that mod_proxy_http
+/// serves, or a balancer's, and it is not forced to HTTP/1.0, by which mod_proxy_http sends no `Upgrade`.
+pub(crate) fn may_be_upgraded(r: Request<'_>, url: &[u8]) -> bool {
+    // The path of a socket stands before the URL: `unix:/run/socket|http://name`.
+    let bar = url.iter().position(|byte| *byte == b'|');
+    let scheme = |url: &[u8]| {
+        let end = url.iter().position(|byte| *byte == b':').unwrap_or(url.len());
+        url[..end].to_ascii_lowercase()
+    };
+    let scheme = match (scheme(url).as_slice(), bar) {
+        (b"unix", Some(bar)) => scheme(&url[bar + 1..]),
+        _ => scheme(url),
+    };
+    match scheme.as_slice() {
+        b"http" | b"https" => !is_forced_to_http_1_0(r),
+        // mod_proxy_wstunnel, which may serve them, does not know of that.
+        b"ws" | b"wss" | b"balancer" => true,
+        _ => false,
+    }
+}
+
 /// Whether a request looks like an upgrade request of ours before the handler.
 pub(crate) fn is_candidate(r: Request<'_>, config: &DirConfig<'_>) -> bool {
-    r.status() == 200
+    is_no_error(r)
         && !r.is_subrequest()
         && r.will_be_proxied()
         && r.connection().is_some_and(|client| !client.is_secondary())

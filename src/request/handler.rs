@@ -21,9 +21,9 @@ use crate::ffi::proxy::{Answer, SchemeCall};
 use crate::ffi::request::Request;
 use crate::ffi::table::Table;
 use crate::processes::listing;
-use crate::request::decision::{asked, decide_on};
+use crate::request::decision::{asked, decide_on, is_forced_to_http_1_0, is_no_error};
 use crate::request::expiry;
-use crate::request::handshake::{self, Handshake, NOT_POOLED, Stage};
+use crate::request::handshake::{self, AWAITS_CONTINUE, Handshake, NOT_POOLED, Stage};
 use crate::request::worker_tunnel;
 use crate::request::{admission, backends};
 
@@ -33,13 +33,14 @@ const GATEWAY_TIMEOUT: u16 = 504;
 
 const EXTENSIONS: &CStr = c"Sec-WebSocket-Extensions";
 
-/// What makes mod_proxy_http speak HTTP/1.0, without Upgrade.
-const FORCE_1_0: &CStr = c"force-proxy-request-1.0";
-
 /// Serves a request whose URL is at a back end, if it is an upgrade request of ours, or one
 /// that nobody may take for one. Any other is mod_proxy_http's, as it is without this module.
 pub(crate) fn serve(call: &SchemeCall<'_>) -> Answer {
     let answer = try_to_serve(call);
+    if answer == Answer::DECLINED {
+        // Somebody else serves it, without a relayed tunnel.
+        admission::give_back(call.request);
+    }
     // A tunnel of the relay is counted by its record.
     backends::forget(call.request);
     answer
@@ -56,18 +57,18 @@ fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
     let asked = asked(r);
     let decision = decide_on(asked.as_ref(), &config);
     if decision == Err(NotUpgrade::NotAsked) {
-        admission::give_back(r);
         return Answer::DECLINED;
     }
+    // Others, as fcgi:, carry no upgrade.
     let Some(url) = websocket_url(call.url()) else { return Answer::DECLINED };
     let plain = |why: &dyn Display| serve_plain(call, headers, why);
     if r.is_subrequest() {
         return plain(&Subrequest);
     }
-    if r.status() != 200 {
+    if !is_no_error(r) {
         return plain(&ErrorDocument);
     }
-    let leave = |why: &dyn Display| leave(call, headers, env, why);
+    let leave = |why: &dyn Display| leave(call, headers, why);
     let token = match decision {
         Ok(token) => token,
         Err(why) if why.is_for_nobody() => return plain(&why),
@@ -76,7 +77,7 @@ fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
         }
         Err(why) => return leave(&why),
     };
-    if env.get(FORCE_1_0).is_some() {
+    if is_forced_to_http_1_0(r) {
         return leave(&ForcedToHttp10);
     }
     if !call.worker_allows(token, Some(c"WebSocket")) {
@@ -87,7 +88,7 @@ fn try_to_serve(call: &SchemeCall<'_>) -> Answer {
         return admission::refuse_by_handler(r, status);
     }
     // When it is sent to a back end, and no sooner: whoever sets it may do so late.
-    let config = match expiry::of(env) {
+    let config = match expiry::of(r) {
         Ok(expires) => config.until(expires),
         Err(why) => {
             let status = admission::refuse_expired(r, &why);
@@ -117,11 +118,10 @@ fn serve_plain(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> 
 
 /// Leaves a request with Upgrade to httpd, and says what that does with it
 /// (mod_proxy_http.c, proxy_http_handler).
-fn leave(call: &SchemeCall<'_>, headers: Table<'_>, env: Table<'_>, why: &dyn Display) -> Answer {
+fn leave(call: &SchemeCall<'_>, headers: Table<'_>, why: &dyn Display) -> Answer {
     let r = call.request;
-    admission::give_back(r);
     let default = call.url().starts_with(b"ws").then_some(c"WebSocket");
-    let passes = env.get(FORCE_1_0).is_none()
+    let passes = !is_forced_to_http_1_0(r)
         && headers.get(c"Upgrade").is_some_and(|upgrade| call.worker_allows(upgrade, default));
     if passes {
         log::request(r, &LeftToHttpd { why });
@@ -189,6 +189,10 @@ fn delegate(
         && [c"Authorization", c"Proxy-Authorization"]
             .iter()
             .any(|name| headers.get(name).is_some());
+    // mod_proxy_http notes it anew if it waits for one: that of a member before is none of this one's.
+    if let Some(notes) = r.notes() {
+        notes.unset(AWAITS_CONTINUE);
+    }
     r.set_headers_in(upgraded);
     if !is_answer {
         handshake::force_fresh_connection(r, &handshake);

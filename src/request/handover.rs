@@ -396,6 +396,7 @@ fn take(
         ahead: [from_client, from_origin],
         is_websocket: handshake.offer.is_websocket(),
         rules: handshake.rules.get(),
+        error: None,
         record: Some(record),
         place: Some(place),
     });

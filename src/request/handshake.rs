@@ -20,6 +20,9 @@ use crate::request::tunnel::Tunnel;
 /// first request of a client's connection: `proxy-initial-not-pooled`.
 pub(crate) const NOT_POOLED: &CStr = c"proxy-initial-not-pooled";
 
+/// What mod_proxy_http notes of a request for which it awaits a 100 Continue.
+pub(crate) const AWAITS_CONTINUE: &CStr = c"proxy-100-continue";
+
 thread_local! {
     static CURRENT: Scope<Handshake> = const { Scope::new() };
 }
@@ -65,6 +68,10 @@ pub(crate) struct Handshake {
     has_body: bool,
     /// Its connection to the back end has served a request before.
     pub reused: Cell<bool>,
+    /// The back end has sent a 100 Continue.
+    pub continued: Cell<bool>,
+    /// The time that the worker gives its back end.
+    worker_timeout: Cell<Option<Duration>>,
     stage: Cell<Stage>,
     began: Instant,
     /// When the back end had answered.
@@ -110,6 +117,8 @@ impl Handshake {
             keepalives,
             shows_no_keepalives: Cell::new(false),
             reused: Cell::new(false),
+            continued: Cell::new(false),
+            worker_timeout: Cell::new(None),
             stage: Cell::new(Stage::Waiting),
             began: Instant::now(),
             answered: Cell::new(None),
@@ -164,10 +173,16 @@ impl Handshake {
 
     /// The deadline is set, by the setting or else by the socket's timeout.
     pub(crate) fn begin(&self, timeout: Option<Duration>) {
+        self.worker_timeout.set(timeout);
         if let Some(allowed) = self.timeout.or(timeout) {
             let at = Instant::now().checked_add(allowed);
             self.deadline.set(at.map(|at| Deadline { at, allowed }));
         }
+    }
+
+    /// Whether a socket with this timeout waits by the worker's `ping=`: it is not the one of the connection.
+    pub(crate) fn is_pinged(&self, timeout: Duration) -> bool {
+        self.worker_timeout.get() != Some(timeout)
     }
 
     /// Ends the handshake for a reason that goes into the log.

@@ -20,7 +20,9 @@ use crate::ffi::filter::{InputFilter, Kind, Layer, Loading, Mode, Next, Read};
 use crate::ffi::log;
 use crate::ffi::request::Request;
 use crate::ffi::scope::Serving;
-use crate::request::handshake::{self, Handshake, Stage, awaits_head, current, keep_for_answer};
+use crate::request::handshake::{
+    self, AWAITS_CONTINUE, Handshake, Stage, awaits_head, current, keep_for_answer,
+};
 use crate::request::tunnel::Side;
 use crate::request::worker_tunnel;
 use crate::request::{admission, backends};
@@ -48,12 +50,17 @@ pub(crate) fn register(loading: &Loading) {
 /// deadline holds for a TLS handshake too, and above, for the head.
 pub(crate) fn connected(c: Connection<'_>, socket: Socket<'_>) {
     let ours = current(|serving| {
+        // While an answer is passed on, what it includes (SSI) has connections of its own.
+        if serving.data.stage() != Stage::Waiting {
+            return false;
+        }
         // mod_proxy has set the worker's timeout on the socket.
         serving.data.begin(socket.timeout());
         // What mod_proxy_http had to find at the choice of the connection.
         handshake::restore_keepalive_count(serving.request, serving.data);
+        true
     });
-    if ours.is_some() {
+    if ours == Some(true) {
         handshake::set_origin(c);
         // Not back into the pool: an answer to an upgrade may be followed by bytes that are no
         // HTTP. Only a challenge needs it, see `keep_for_answer`.
@@ -65,8 +72,10 @@ pub(crate) fn connected(c: Connection<'_>, socket: Socket<'_>) {
 /// A request was sent, and its response is about to be read. If it is a handshake's and went over
 /// a connection that was kept, its filters go on now, where they are not on it already.
 pub(crate) fn request_sent(response: Request<'_>) {
-    let is_kept = current(|serving| serving.origin.is_none()) == Some(true);
-    let (true, Some(c)) = (is_kept, response.connection()) else { return };
+    let is_kept = |serving: Serving<'_, Handshake>| {
+        serving.origin.is_none() && serving.data.stage() == Stage::Waiting
+    };
+    let (true, Some(c)) = (current(is_kept) == Some(true), response.connection()) else { return };
     handshake::set_origin(c);
     if !is_attached(c) {
         attach(c);
@@ -91,6 +100,12 @@ fn is_attached(origin: Connection<'_>) -> bool {
     origin.has_filter(c"wsforward_head")
 }
 
+/// Whether mod_proxy_http waits for a 100 Continue, because of the request's Expect or the worker's `ping=`.
+fn awaits_continue(serving: &Serving<'_, Handshake>) -> bool {
+    let asked = serving.request.notes().is_some_and(|notes| notes.get(AWAITS_CONTINUE).is_some());
+    asked && !serving.data.continued.get()
+}
+
 /// Bounds each blocking read by the time that the handshake has left.
 struct DeadlineFilter;
 
@@ -110,6 +125,14 @@ impl InputFilter for DeadlineFilter {
             None => Err(Status::TIMEUP),
             Some(left) => {
                 let before = socket.timeout();
+                // `ping=` of the worker: mod_proxy_http waits no longer than that for a 100 Continue.
+                let is_pinged = |serving: Serving<'_, Handshake>| {
+                    before.is_some_and(|before| before < left && serving.data.is_pinged(before))
+                        && awaits_continue(&serving)
+                };
+                if current(is_pinged) == Some(true) {
+                    return next.read(out, read);
+                }
                 socket.set_timeout(Some(left))?;
                 let result = next.read(out, read);
                 socket.set_timeout(before)?;
@@ -270,6 +293,7 @@ impl HeadFilter {
             }
             // mod_proxy_http refuses the tenth.
             code @ 100..200 => {
+                handshake.continued.set(handshake.continued.get() || code == CONTINUE);
                 // Behind this one it may send the body.
                 self.waits = code != CONTINUE;
                 (end, Then::AnotherHead)
@@ -299,6 +323,15 @@ impl HeadFilter {
         // The back end had closed the connection meanwhile. mod_proxy_http knows that case, and
         // closes the client's, which may try again.
         if current(|serving| is_stale(serving.data)) == Some(true) {
+            return Err(why);
+        }
+        // No 100 Continue has come in the time that is mod_proxy's own. mod_proxy_http answers 503, for which
+        // the next member is tried. Whoever is late by WSForwardHandshakeTimeout is not to blame for that.
+        let is_proxys = |serving: Serving<'_, Handshake>| {
+            let is_late = serving.data.stage() == Stage::Late;
+            awaits_continue(&serving) && !(is_late && serving.data.timeout.is_some())
+        };
+        if why.is_timeup() && current(is_proxys) == Some(true) {
             return Err(why);
         }
         let done = current(|serving| {

@@ -1,6 +1,7 @@
 //! The last step of the hand-over: httpd lets go of each of the two sockets in its own time. When
 //! it has let go of both, the tunnel is the relay's.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,9 @@ pub(crate) struct Waiting {
     pub ahead: [Vec<u8>; 2],
     pub is_websocket: bool,
     pub rules: Rules,
+    /// What went wrong with a side: the tunnel is lost, but not before the client's has come, with the lines
+    /// of the access logs.
+    pub error: Option<io::Error>,
     /// Until the tunnel begins, or is lost.
     pub record: Option<TunnelRecord>,
     /// Held until the relay counts the tunnel, and no longer: the tunnel would count twice.
@@ -71,19 +75,13 @@ impl Meeting {
                 meeting.keep_access_lines(access_lines);
             }
             let taken = failpoint::check!("handover.release").and_then(|()| session.transpose());
-            let tls = match taken {
-                Ok(taken) => taken.map(|taken| meeting.count_tls(side, taken)),
-                Err(error) => {
-                    // The other side is closed with the meeting.
-                    let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(record) = waiting.record.take() {
-                        record.lost(&TlsNotTaken { error: &error });
-                    }
-                    return;
-                }
-            };
+            let tls = taken.map(|taken| taken.map(|taken| meeting.count_tls(side, taken)));
             let mut waiting = meeting.0.lock().unwrap_or_else(PoisonError::into_inner);
-            waiting.put(side, fd, tls);
+            match tls {
+                Ok(tls) => waiting.put(side, fd, tls),
+                // The other side is closed with the meeting.
+                Err(error) => waiting.error = Some(error),
+            }
             waiting.start_if_complete();
         }
     }
@@ -108,8 +106,10 @@ fn what_became(stays: Option<Reason>) -> TlsSession {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(record) = self.record.take() {
-            record.lost(&NotReleased);
+        match (self.record.take(), &self.error) {
+            (Some(record), None) => record.lost(&NotReleased),
+            (Some(record), Some(error)) => record.lost(&TlsNotTaken { error }),
+            (None, _) => {}
         }
     }
 }

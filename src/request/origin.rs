@@ -17,12 +17,14 @@ const NOTE: &CStr = c"wsforward-origin";
 /// Before the value of the note: there was one.
 const PRESENT: u8 = b'=';
 
-/// Keeps what the client sent, before header directives see it.
+/// Keeps what the client sent, before header directives see it. Of each request that may become one
+/// of another section, by a redirect within the server.
 pub(crate) fn keep(r: Request<'_>) {
-    if DirConfig::of(r).origins().is_none() || r.is_subrequest() {
+    let (Some(headers), Some(notes)) = (r.headers_in(), r.notes()) else { return };
+    let is_asked = || headers.get(c"Upgrade").is_some();
+    if r.is_subrequest() || (DirConfig::of(r).origins().is_none() && !is_asked()) {
         return;
     }
-    let (Some(headers), Some(notes)) = (r.headers_in(), r.notes()) else { return };
     let note = match headers.get(c"Origin") {
         Some(origin) => [&[PRESENT], origin].concat(),
         None => Vec::new(),

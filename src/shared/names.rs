@@ -12,18 +12,12 @@ use crate::bits::index;
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::text;
 
-/// More texts than this are not told apart.
-#[cfg(not(loom))]
-const MOST: u32 = 1024;
-#[cfg(loom)]
-const MOST: u32 = 2;
-/// Twice as many, so that a text is found near where it should be.
-#[cfg(not(loom))]
-const PLACES: usize = 2048;
-#[cfg(loom)]
-const PLACES: usize = 2;
+/// Places of virtual hosts, each of which has series of its own in Prometheus, and of back ends, of which
+/// there may be one for each user. Half of them are taken, so that a text is found near where it should be.
+pub(crate) const VHOST_PLACES: usize = if cfg!(loom) { 2 } else { 2 * 1024 };
+pub(crate) const BACKEND_PLACES: usize = if cfg!(loom) { 2 } else { 2 * 8192 };
 /// How far from there it may be.
-const TRIES: usize = if cfg!(loom) { PLACES } else { 64 };
+const TRIES: usize = 64;
 /// A place is 256 bytes.
 const WORDS: usize = if cfg!(loom) { 1 } else { 30 };
 
@@ -50,8 +44,6 @@ impl Name {
     }
 }
 
-const _: () = assert!(PLACES < 1 << Name::BITS);
-
 /// One text.
 #[repr(C)]
 struct Place {
@@ -64,14 +56,19 @@ struct Place {
 
 /// Texts of one kind.
 #[repr(C)]
-pub(crate) struct Names {
+pub(crate) struct Names<const PLACES: usize> {
     /// How many places are taken, or a few more.
     taken: AtomicU32,
     _pad: AtomicU32,
     places: [Place; PLACES],
 }
 
-impl Names {
+impl<const PLACES: usize> Names<PLACES> {
+    /// More texts than this are not told apart.
+    const MOST: usize = {
+        assert!(PLACES < 1 << Name::BITS);
+        if cfg!(loom) { PLACES } else { PLACES / 2 }
+    };
     #[cfg(loom)]
     pub fn new() -> Self {
         let place = |_| Place {
@@ -90,7 +87,7 @@ impl Names {
     pub fn name(&self, key: [u64; 2], text: &[u8]) -> Name {
         let text = text::cut(text, size_of::<u64>() * WORDS);
         let hash = SipHasher13::new_with_keys(key[0], key[1]).hash(text).max(1);
-        (0..TRIES)
+        (0..TRIES.min(PLACES))
             .find_map(|nth| {
                 let at = index(hash).wrapping_add(nth) % PLACES;
                 let place = self.places.get(at)?;
@@ -109,7 +106,7 @@ impl Names {
     /// if it is another text's.
     fn take(&self, place: &Place, hash: u64) -> Option<u64> {
         let found = match place.hash.load(Acquire) {
-            0 if self.taken.load(Relaxed) >= MOST => 0,
+            0 if index(self.taken.load(Relaxed).into()) >= Self::MOST => 0,
             0 => match place.hash.compare_exchange(0, hash, AcqRel, Acquire) {
                 Ok(_) => {
                     self.taken.fetch_add(1, Relaxed);

@@ -20,7 +20,7 @@ use crate::bits::index;
 use crate::entry::{About, Entry, Listed, Ordered, Owner, Phase};
 use crate::labels::{self, By, Direction, Opcode, Reason};
 use crate::mapping::Shareable;
-use crate::names::Names;
+use crate::names::{BACKEND_PLACES, Names, VHOST_PLACES};
 use crate::nonces::Nonces;
 use crate::orders::OrderTexts;
 use crate::series::{Metric, Series};
@@ -43,8 +43,8 @@ pub struct Register {
     size: AtomicU32,
     /// No entry at or above this index was ever used.
     used: AtomicU32,
-    pub(crate) vhosts: Names,
-    pub(crate) backends: Names,
+    pub(crate) vhosts: Names<VHOST_PLACES>,
+    pub(crate) backends: Names<BACKEND_PLACES>,
     pub(crate) order_texts: OrderTexts,
     pub(crate) nonces: Nonces,
     pub(crate) series: Series,
@@ -55,7 +55,7 @@ pub struct Register {
 
 // SAFETY: atomics only, repr(C) throughout, any bytes are valid.
 unsafe impl Shareable for Register {
-    const LAYOUT: u64 = labels::LAYOUT ^ (4 << 32 | size_of::<Self>() as u64);
+    const LAYOUT: u64 = labels::LAYOUT ^ (5 << 32 | size_of::<Self>() as u64);
 }
 
 const _: () = assert!(size_of::<Register>() as u64 >> 32 == 0);

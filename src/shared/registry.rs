@@ -134,6 +134,11 @@ impl Registry {
         self.times.store(times.pack(), Release);
     }
 
+    /// The server does not stop, whatever was said before.
+    pub fn go_on(&self) {
+        self.times.store(0, Release);
+    }
+
     /// Whether it does, and when tunnels end then.
     pub fn stops_gracefully(&self) -> Option<Times> {
         Times::unpack(self.times.load(Acquire))

@@ -35,6 +35,11 @@ impl<'a> Shared<'a> {
         self.memory.collector.load().is_held(self.processes)
     }
 
+    /// Whether the process that has the role, if any, is of this process's configuration.
+    pub fn is_collected_by_own(self) -> bool {
+        self.memory.collector.load().generation() == self.generation
+    }
+
     fn take_role(self, over: Role) -> Option<Claim<'a>> {
         let role = Role::of(self.processes.own(), self.generation);
         self.memory.collector.replace(over, role).then_some(Claim { shared: self, role })

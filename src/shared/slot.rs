@@ -158,6 +158,11 @@ impl Slot {
         self.owner() != Owner::NOBODY
     }
 
+    /// Whether its process has a relay that takes tunnels.
+    pub fn takes_tunnels(&self) -> bool {
+        self.capacity.load(Relaxed) > 0
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.owner().0

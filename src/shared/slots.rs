@@ -100,6 +100,11 @@ impl<'a> Shared<'a> {
         Self { memory, register, processes, generation }
     }
 
+    /// Whether no other configuration has begun since.
+    pub fn is_current(self) -> bool {
+        self.memory.generation.load(Relaxed) == self.generation
+    }
+
     /// The file without which the server takes no new tunnels, as somebody saw it last.
     pub const fn ready_file(self) -> &'a Sighting {
         &self.memory.ready_file

@@ -43,7 +43,7 @@ impl Context {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_native(library: Library) -> io::Result<&'static Self> {
-        let native = library.native.map_err(|name| format!("its OpenSSL has no {name}"));
+        let native = library.native.map_err(|name| format!("the OpenSSL of mod_ssl has no {name}"));
         let native = native.and_then(|table| {
             let algorithms = self_test::tried(&table)?;
             Tracing::start(&library, table.functions)

@@ -10,10 +10,15 @@ use crate::outgoing::Outgoing;
 
 /// Of the encoding: a build of the module may get sessions from another one. Whoever changes what
 /// [`Native::freeze`] writes, or the records crate does for it, raises this.
-const FROZEN_VERSION: u8 = 1;
+pub const FROZEN_VERSION: u8 = 1;
 
 /// What a frozen session takes when nothing is on its way.
 const FROZEN_BYTES: usize = 1 + Sender::FROZEN_BYTES + Receiver::FROZEN_BYTES + 3 + 3 * 8;
+
+const _: () = assert!(
+    FROZEN_VERSION == 1 && FROZEN_BYTES == 268,
+    "another encoding needs another FROZEN_VERSION: change both here"
+);
 
 /// The most that may be on its way in a session that goes to another process, in bytes: what
 /// carries it there has a bound.

@@ -39,6 +39,7 @@ mod tracing;
 mod wire;
 
 pub use context::Context;
+pub use frozen::FROZEN_VERSION;
 pub use leave::{Taken, take_over};
 pub use library::{Error, Library};
 pub use native::Native;

@@ -144,7 +144,8 @@ impl Native {
             match self.outgoing.receive(room) {
                 Ok(0) => break Stop::Found(Ok(0)),
                 Ok(n) => {
-                    // Readiness is told by its edges: a short read has emptied the socket.
+                    // Readiness is told by its edges: a short read has emptied the socket. Where an
+                    // urgent byte stopped it, who reads asks again (relay's Stream).
                     self.empty = n < room.len();
                     have += n;
                 }

@@ -15,7 +15,7 @@ use crate::symbols::{
     MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE, MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS,
     OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN, Ssl,
 };
-use crate::wire::{self, Wire};
+use crate::wire::{self, RECORDS, Wire};
 
 /// What a record with data costs beside its bytes, see [`Budget`].
 const RECORD_COST: usize = 2048;
@@ -107,23 +107,36 @@ impl Session {
                 MODE_RELEASE_BUFFERS | MODE_ACCEPT_MOVING_WRITE_BUFFER,
                 MODE_AUTO_RETRY | MODE_ENABLE_PARTIAL_WRITE,
             );
-            // A whole record, and more, in one recv. Not on a client: a ticket must be dealt
-            // with (see `forget_session`) before what comes after it is looked at. Nor where the
-            // former owner read the first part of a record: the next would begin no one knows where.
-            let is_server = (functions.SSL_is_server)(ssl) != 0;
-            let is_between = context.library.is_between_records(ssl);
-            (functions.SSL_set_read_ahead)(ssl, c_int::from(is_server && is_between));
-            if is_between {
-                session.wire().follow_records();
-            }
+            // Where the former owner read the first part of a record, the next begins no one knows
+            // where.
+            (functions.SSL_set_read_ahead)(ssl, 0);
             if (functions.SSL_set_SSL_CTX)(ssl, context.neutral).is_null() {
                 return Err(context.library.last_error());
             }
             (functions.SSL_set_ex_data)(ssl, 0, app_data);
         }
+        session.follow_records();
         session.forget_session();
         session.forget_keys();
         Ok(session)
+    }
+
+    /// Has its records counted from here on, if the next byte of the wire begins one.
+    fn follow_records(&mut self) {
+        let (library, ssl) = (&self.context.library, self.ssl);
+        // SAFETY: a live SSL of ours.
+        if self.wire().follows_records() || !unsafe { library.is_between_records(ssl) } {
+            return;
+        }
+        self.wire().follow_records();
+        // A whole record, and more, in one recv. Not on a client: a ticket must be dealt with (see
+        // `forget_session`) before what comes after it is looked at.
+        // SAFETY: as above.
+        unsafe {
+            if (library.functions.SSL_is_server)(ssl) != 0 {
+                (library.functions.SSL_set_read_ahead)(ssl, 1);
+            }
+        }
     }
 
     /// Its SSL, which is alive for as long as the session is.
@@ -221,6 +234,7 @@ impl Session {
             self.wire().starved = false;
             let result = self.read_once(buffer);
             self.charge(budget, result.is_ok());
+            self.follow_records();
             let error = match result {
                 Ok(n) => return Ok(n),
                 Err(error) => error,
@@ -266,11 +280,9 @@ impl Session {
         } else {
             budget.charge(RECORD_COST);
             self.given = self.given.saturating_sub(1);
-            // Those that are still inside may have data.
-            if self.given == 0 || self.has_pending() {
-                return;
-            }
-            self.given
+            // Those that are still inside may have data. They are not more than it gets at a time.
+            let inside = if self.given > 0 && self.has_pending() { RECORDS } else { 0 };
+            self.given.saturating_sub(inside)
         };
         budget.charge(silent * SILENT_COST);
         self.given -= silent;
@@ -314,6 +326,11 @@ impl Tls for Session {
 
     fn closed_cleanly(&self) -> bool {
         self.clean
+    }
+
+    fn is_within_message(&self) -> bool {
+        // SAFETY: a live SSL of ours.
+        unsafe { !self.context.library.is_init_finished(self.ssl) }
     }
 
     fn write(&mut self, bytes: &[u8], more: bool) -> io::Result<()> {

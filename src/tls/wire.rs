@@ -26,6 +26,11 @@ pub(crate) const ANSWERS: usize = 256 * 1024;
 /// can get before it comes back, and new keys (KeyUpdate) take some 20 us each.
 pub(crate) const RECORDS: usize = 8;
 
+/// The most reads of the wire that bring bytes for one read of OpenSSL's, while it is not known where
+/// records begin. A record takes two, its header and the rest. Odd, so that OpenSSL does not stand
+/// within a record after each share of them.
+const UNFOLLOWED_READS: usize = 2 * RECORDS - 1;
+
 /// What the BIO's functions need of OpenSSL: they get nothing but the BIO. Written by every
 /// `method`, before any BIO is made with it.
 static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
@@ -38,6 +43,8 @@ pub(crate) struct Wire {
     ahead: Vec<u8>,
     /// Where records begin; none if that is not known.
     records: Option<Records>,
+    /// Meanwhile: how many reads have brought bytes since OpenSSL was last allowed some.
+    reads: usize,
     kept: Vec<u8>,
     sent: usize,
     /// The most that may be kept.
@@ -114,10 +121,13 @@ impl Wire {
         self.records.is_some()
     }
 
-    /// How many records OpenSSL was given since this was asked last, as far as that is known. It
-    /// may have as many as [`RECORDS`] again.
+    /// How many records OpenSSL was given since this was asked last, or as many as may be, if that is
+    /// not known. It may have as many as [`RECORDS`] again.
     pub(crate) fn take_begun(&mut self) -> usize {
-        self.records.as_mut().map_or(0, |records| std::mem::take(&mut records.begun))
+        match &mut self.records {
+            Some(records) => std::mem::take(&mut records.begun),
+            None => std::mem::take(&mut self.reads).div_ceil(2),
+        }
     }
 
     /// Whether OpenSSL has the first part of a record, as far as that is known.
@@ -137,7 +147,14 @@ impl Wire {
 
     /// How much of `bytes` is to be passed on.
     fn follow(&mut self, bytes: &[u8]) -> usize {
-        self.records.as_mut().map_or(bytes.len(), |records| records.follow(bytes))
+        if let Some(records) = &mut self.records {
+            return records.follow(bytes);
+        }
+        if self.reads == UNFOLLOWED_READS {
+            return 0;
+        }
+        self.reads += 1;
+        bytes.len()
     }
 
     pub(crate) fn kept(&self) -> usize {
@@ -218,7 +235,8 @@ impl Wire {
                 None
             }
             Ok(n) => {
-                // Readiness is told by its edges: a short read has emptied the socket.
+                // Readiness is told by its edges: a short read has emptied the socket. Where an urgent
+                // byte stopped it, who reads asks again (relay's Stream).
                 self.empty = n < buffer.len();
                 let passed = self.follow(&buffer[..n]);
                 self.ahead = buffer[passed..n].to_vec();
@@ -272,6 +290,7 @@ pub(crate) fn bio(
         fd,
         ahead,
         records: None,
+        reads: 0,
         kept: Vec::new(),
         sent: 0,
         limit: ANSWERS,
@@ -371,13 +390,14 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
 
-    use super::{ANSWERS, RECORDS, Wire};
+    use super::{ANSWERS, RECORDS, UNFOLLOWED_READS, Wire};
 
     fn wire(socket: &UnixStream) -> Wire {
         Wire {
             fd: socket.as_raw_fd(),
             ahead: Vec::new(),
             records: None,
+            reads: 0,
             kept: Vec::new(),
             sent: 0,
             limit: super::ANSWERS,
@@ -455,12 +475,35 @@ mod tests {
             assert_eq!(wire.take_begun(), lengths.len() - shared_out);
             assert_eq!(wire.take_begun(), 0);
         }
-        // Where it is not known where they begin, all is passed on.
-        let (ours, _peer) = UnixStream::pair().expect("pair");
+    }
+
+    /// Where it is not known where they begin, all that is asked for is passed on, a few times.
+    #[test]
+    fn reads_are_shared_out_where_records_are_not_followed() {
+        let (ours, mut peer) = UnixStream::pair().expect("pair");
         let mut wire = wire(&ours);
-        assert_eq!(wire.follow(&bytes), bytes.len());
-        assert!(!wire.follows_records() && !wire.is_within_record());
+        wire.ahead = vec![1; UNFOLLOWED_READS + 2];
+        peer.write_all(&[2; 3]).expect("write");
+        assert!(!wire.follows_records());
+        for _ in 0..UNFOLLOWED_READS {
+            assert_eq!(wire.read(&mut [0]), Some(1));
+        }
+        // It is to come again, and not for want of bytes.
+        for _ in 0..2 {
+            assert_eq!(wire.read(&mut [0]), None);
+            assert!(!wire.starved && !wire.ended && wire.has_ahead());
+        }
+        assert!(!wire.is_within_record());
+        assert_eq!(wire.take_begun(), RECORDS);
         assert_eq!(wire.take_begun(), 0);
+        let mut rest = [0; 2];
+        assert_eq!((wire.read(&mut rest), rest), (Some(2), [1; 2]));
+        assert_eq!(wire.read(&mut [0]), Some(1));
+        assert_eq!(wire.take_begun(), 1);
+        // From there on it is known.
+        wire.follow_records();
+        assert_eq!(wire.read(&mut rest), Some(2));
+        assert_eq!((wire.take_begun(), wire.is_within_record()), (1, true));
     }
 
     #[test]

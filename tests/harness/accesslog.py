@@ -24,7 +24,9 @@ def lines(server, file="ws.log", count=None, request="", timeout=wait.DEADLINE):
     def found():
         text = path.read_text() if path.exists() else ""
         assert not text or text.endswith("\n") or count is not None
-        rows = [line.removeprefix("line ") for line in text.splitlines() if line.startswith("line ") and request in line]
+        # One that is being written may be there in part.
+        whole = text[: text.rfind("\n") + 1].splitlines()
+        rows = [line.removeprefix("line ") for line in whole if line.startswith("line ") and request in line]
         return [dict(zip(NAMES, row.split("|"), strict=True)) for row in rows]
 
     if count is None:

@@ -54,7 +54,11 @@ fn who_asks_for_a_stop() {
     // Another one's is left alone.
     asked::leave();
     assert_eq!(handler(libc::SIGWINCH), mpm);
+    assert_eq!(asked::to_stop_gracefully(), None, "the MPM forgets it too");
     asked::watch(told);
+    raise(libc::SIGWINCH);
+    let again = asked::to_stop_gracefully().expect("it was noted again");
+    assert!(since <= again && TOLD.load(SeqCst) == again);
     set(libc::SIGWINCH, libc::SIG_IGN);
     asked::leave();
     assert_eq!(handler(libc::SIGWINCH), libc::SIG_IGN);
@@ -63,7 +67,7 @@ fn who_asks_for_a_stop() {
     assert!(!poll::is_readable(held.as_fd()));
     raise(libc::SIGTERM);
     assert!(poll::is_readable(held.as_fd()));
-    assert_eq!(HANDLED.load(SeqCst), 2);
-    drop(held);
     assert_eq!(HANDLED.load(SeqCst), 3);
+    drop(held);
+    assert_eq!(HANDLED.load(SeqCst), 4);
 }

@@ -16,8 +16,8 @@ fn a_message_brings_copies_of_both_descriptors() {
     drop(theirs);
 
     let mut buffer = [0; MESSAGE];
-    let (length, [first, _second]) =
-        fdpass::receive(receive.as_fd(), &mut buffer).expect("a message");
+    let (length, descriptors) = fdpass::receive(receive.as_fd(), &mut buffer).expect("a message");
+    let [first, _second] = descriptors.expect("there is room");
     assert_eq!(&buffer[..length], b"tunnel");
     UnixStream::from(first).write_all(b"through the copy").expect("it is open");
     let mut text = String::new();

@@ -406,3 +406,22 @@ fn what_is_sealed_is_opened() {
         }
     }
 }
+
+#[test]
+fn each_failure_is_named() {
+    let [failed, exhausted, closed] =
+        [SealError::from(CryptoError), SealError::Exhausted, SealError::Closed]
+            .map(|e| e.to_string());
+    assert_eq!(failed, CryptoError.to_string());
+    assert_eq!(failed, "the TLS library failed");
+    assert_eq!(exhausted, "no TLS record numbers left");
+    assert_eq!(closed, "the TLS session has ended");
+}
+
+/// Who keeps what it made of keys by their numbers finds that of no others.
+#[test]
+fn keys_have_numbers_of_their_own() {
+    let keys = || Keys::tls12(Suite::Aes128Gcm, &[1; 16], &[2; 4]).expect("their lengths");
+    let [first, second, third] = [keys(), keys(), keys()].map(|keys| keys.id());
+    assert!(0 < first && first < second && second < third, "{first} {second} {third}");
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use shared::Why;
 
 use super::Carried;
+use crate::buffers::ThreadBuffers;
 use crate::cause::Cause;
 use crate::end::By;
 use crate::ping::Due;
@@ -21,36 +22,43 @@ impl Carried {
             return Poll::Pending;
         }
         let now = thread.now();
-        match self.count(thread, |carried| carried.send_pings(cx, now)).0 {
+        let send = |carried: &mut Self| carried.send_pings(cx, now, &mut thread.buffers());
+        match self.count(thread, send).0 {
             Ok(None) => Poll::Pending,
             Ok(Some(by)) => {
                 self.begin_end(by, Why::PingTimeout, [Some(GOING_AWAY); 2]);
                 self.poll_ending(cx, thread)
             }
-            Err(cause) => Poll::Ready(cause),
+            Err(cause) => self.poll_failed(cx, thread, cause),
         }
     }
 
     /// The same. Returns the side that has not answered.
-    fn send_pings(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Option<By>, Cause> {
+    fn send_pings(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        buffers: &mut ThreadBuffers,
+    ) -> Result<Option<By>, Cause> {
         let Carried { client, backend, state, pings: Some(pings), .. } = self else {
             return Ok(None);
         };
         let mut gone = None;
         for at in 0..pings.sides.len() {
-            let (from, to, sink) = match at {
-                0 => (&state.up, &mut state.down, &mut *client),
-                _ => (&state.down, &mut state.up, &mut *backend),
+            let (from, to, sink, other) = match at {
+                0 => (&state.up, &mut state.down, &mut *client, &*backend),
+                _ => (&state.down, &mut state.up, &mut *backend, &*client),
             };
             let by = pings.sides[at].by;
-            if from.held_until().is_some() {
+            // Its answer may lie behind what is not read of it.
+            if from.held_until().is_some() || from.is_blocked(other) {
                 pings.held_back(at, now);
             }
             match pings.note(at, from.arrived(), now) {
                 Due::Nothing => {}
                 // A side that has ended is not asked.
                 Due::Gone | Due::Ping if !from.is_open() => pings.pinged(at, false, now),
-                Due::Ping => match to.ping(cx, sink) {
+                Due::Ping => match to.ping(cx, sink, buffers) {
                     Ok(is_sent) => pings.pinged(at, is_sent, now),
                     Err(error) => return Err(Cause::from_error(&error, by)),
                 },

@@ -27,12 +27,6 @@ pub(crate) enum Fault {
     Sink(io::Error),
 }
 
-impl Fault {
-    pub(crate) fn is_of_sink(&self) -> bool {
-        matches!(self, Fault::Sink(_))
-    }
-}
-
 /// Whether the kernel does not splice these sockets, is not allowed to, or has no memory for it.
 /// Copying needs none of its own.
 fn cannot_splice(error: &io::Error) -> bool {
@@ -67,11 +61,17 @@ impl Flow {
             let Some(most) = self.room(buffers.buffer.len(), &mut buffers.clock) else {
                 return Ok(());
             };
-            let taken = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
+            let spliced = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
                 self.poll_splice(cx, source, sink, most, &mut buffers.pipes)?
             } else {
-                let buffer = &mut buffers.buffer[..most];
-                self.poll_copy(cx, source, sink, buffer, &mut budget, other.has_closed())?
+                None
+            };
+            let taken = match spliced {
+                Some(taken) => taken,
+                None => {
+                    let buffer = &mut buffers.buffer[..most];
+                    self.poll_copy(cx, source, sink, buffer, &mut budget, other.has_closed())?
+                }
             };
             match taken {
                 Poll::Pending => {
@@ -91,33 +91,71 @@ impl Flow {
         Ok(())
     }
 
-    /// Carries what the source still has, unless it is held back, but not its end: the tunnel ends
-    /// another way.
-    pub(crate) fn carry_rest(
+    /// Carries what is left of a source that is gone: what is kept, and what it sent before, unless it is
+    /// held back. Ready when the sink has taken all of it, up to the FIN, or is gone too.
+    ///
+    /// Whether that was all nobody knows, unless a Close frame was there: so TLS does not say that it
+    /// was, which would be a close_notify.
+    pub(crate) fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
         buffers: &mut ThreadBuffers,
-    ) {
+    ) -> Poll<()> {
         let mut budget = Budget::default();
-        while self.is_open()
-            && self.breach.is_none()
-            && !budget.is_spent()
-            && matches!(self.poll_flush(cx, sink, buffers), Poll::Ready(Ok(())))
-        {
-            let Some(most) = self.room(buffers.buffer.len(), &mut buffers.clock) else {
-                return;
+        loop {
+            if budget.is_spent() {
+                give_way(cx);
+                return Poll::Pending;
+            }
+            match self.poll_flush(cx, sink, buffers) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+            if self.stage != Stage::Open {
+                return match self.poll_end(cx, sink) {
+                    Ok(()) if !self.is_ended() => Poll::Pending,
+                    Ok(()) => Poll::Ready(()),
+                    Err(_) => break,
+                };
+            }
+            let most = self.room(buffers.buffer.len(), &mut buffers.clock);
+            let taken = match most.filter(|_| self.breach.is_none()) {
+                Some(most) => {
+                    let buffer = &mut buffers.buffer[..most];
+                    self.poll_copy(cx, source, sink, buffer, &mut budget, false)
+                }
+                None => Ok(Poll::Ready(0)),
             };
-            match self.poll_copy(cx, source, sink, &mut buffers.buffer[..most], &mut budget, false)
-            {
+            match taken {
                 Ok(Poll::Ready(n)) if n > 0 => {
                     self.charge(n, |pace| pace.age(buffers.clock.now()));
                     budget.charge(n + READ_COST);
                 }
-                _ => return,
+                Ok(Poll::Pending) if source.may_have_more() => return Poll::Pending,
+                Err(Fault::Sink(_)) => break,
+                _ if self.was_closed() => self.stage = Stage::Ending,
+                _ => self.stage = Stage::Closing,
             }
         }
+        self.give_up();
+        Poll::Ready(())
+    }
+
+    /// Carries nothing more. The sink is told an end, if it can still be told anything.
+    pub(crate) fn cut_off(&mut self, sink: &Stream) {
+        if self.stage != Stage::Ended {
+            sink.shutdown();
+        }
+        self.give_up();
+    }
+
+    /// The sink is gone: nothing of what is kept can get there.
+    fn give_up(&mut self) {
+        self.kept = None;
+        self.stage = Stage::Ended;
     }
 
     /// Reads into the lent buffer, writes at once, and keeps what the sink does not take. Ready with
@@ -150,16 +188,17 @@ impl Flow {
         self.arrived += n as u64;
         let length = if head > 0 { self.put_ping(&mut buffer[..head]) } else { 0 };
         let allowed = self.allow(&buffer[head..head + n]);
-        let mut begin = head;
-        if length > 0 && allowed > 0 {
-            self.along = Along::Sent;
-            begin -= length;
-        }
+        let has_ping = length > 0 && allowed > 0;
+        let begin = if has_ping { head - length } else { head };
         // Nothing but the end may come after the second Close frame. If it is there, both go on
         // together: that spares the peer and this thread a wake-up each.
         let is_last =
             answers && self.frames.has_closed() && self.breach.is_none() && source.has_ended();
         self.send(cx, sink, &buffer[begin..head + allowed], is_last).map_err(Fault::Sink)?;
+        if has_ping {
+            // If it has to wait, it asks nobody: another one will.
+            self.along = if self.is_blocked(sink) { Along::Nothing } else { Along::Sent };
+        }
         if is_last {
             self.stage = Stage::Ending;
         }
@@ -174,7 +213,8 @@ impl Flow {
         length
     }
 
-    /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken.
+    /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken; `None` if
+    /// bytes have to be copied, or a read has to tell whether there are any.
     fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
@@ -182,11 +222,10 @@ impl Flow {
         sink: &mut Stream,
         most: usize,
         pipes: &mut Pipes,
-    ) -> Result<Poll<usize>, Fault> {
+    ) -> Result<Option<Poll<usize>>, Fault> {
         let Some(mut pipe) = pipes.take() else {
             self.flood_reads = 0;
-            cx.waker().wake_by_ref();
-            return Ok(Poll::Pending);
+            return Ok(None);
         };
         match source.poll_fill(cx, &mut pipe, most) {
             Poll::Ready(Ok(n)) if n > 0 => {
@@ -196,18 +235,19 @@ impl Flow {
                     guard.skip(n as u64);
                 }
                 self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
-                return Ok(Poll::Ready(n));
+                return Ok(Some(Poll::Ready(n)));
             }
-            Poll::Ready(Err(error)) if cannot_splice(&error) => {
-                self.can_splice = false;
-                cx.waker().wake_by_ref();
-            }
+            Poll::Ready(Err(error)) if cannot_splice(&error) => self.can_splice = false,
             Poll::Ready(Err(error)) => return Err(Fault::Source(error)),
-            Poll::Ready(Ok(_)) => return Ok(Poll::Ready(0)),
-            Poll::Pending => {}
+            // Splicing begins anew behind what is read then.
+            Poll::Ready(Ok(_)) => self.flood_reads = 0,
+            Poll::Pending => {
+                pipes.give_back(pipe);
+                return Ok(Some(Poll::Pending));
+            }
         }
         pipes.give_back(pipe);
-        Ok(Poll::Pending)
+        Ok(None)
     }
 
     /// Writes what is in a pipe at once and keeps what the sink does not take.
@@ -260,7 +300,7 @@ impl Flow {
     }
 
     /// Ready when nothing is kept, here or in the sink's TLS.
-    fn poll_flush(
+    pub(super) fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
         sink: &mut Stream,

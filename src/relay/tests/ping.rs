@@ -4,6 +4,8 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -160,6 +162,91 @@ fn what_is_no_websocket_is_left_alone() {
     client.set_read_timeout(Some(INTERVAL + TIMEOUT)).expect("timeout");
     assert!((&client).read(&mut [0]).is_err(), "silence");
     assert_eq!(relay.open(), 1);
+    drop((client, backend));
+    ends.wait();
+}
+
+/// Sends frames until no more are taken, and the rest of the last one when it is told to.
+fn flood(mut to: &TcpStream, masked: bool, go_on: &Receiver<()>) {
+    let mut frame = frame_header(0x82, masked, 4096);
+    // With the masking key.
+    frame.resize(frame.len() + 4 * usize::from(masked) + 4096, 0);
+    to.set_write_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    let mut sent = 0;
+    while let Ok(more) = to.write(&frame[sent..]) {
+        sent = (sent + more) % frame.len();
+    }
+    to.set_write_timeout(None).expect("timeout");
+    go_on.recv().expect("told");
+    to.write_all(&frame[sent..]).expect("write");
+}
+
+/// What it answers would lie behind what the other side does not take.
+#[test]
+fn who_is_not_read_is_not_asked() {
+    for floods in [By::Client, By::Backend] {
+        let (relay, client, backend, ends) = open(websocket());
+        let masked = floods == By::Client;
+        let (from, to) = if masked { (&client, &backend) } else { (&backend, &client) };
+        std::thread::scope(|scope| {
+            let (tell, go_on) = channel();
+            scope.spawn(move || flood(from, masked, &go_on));
+            std::thread::sleep(2 * (INTERVAL + TIMEOUT));
+            assert_eq!(relay.open(), 1, "{floods:?}");
+            tell.send(()).expect("told");
+            // Once all of it has come it is asked, and says nothing.
+            scope.spawn(|| std::io::copy(&mut &*to, &mut std::io::sink()).expect("read"));
+            assert_eq!(read(from), if masked { [0x89, 0] } else { [0x89, 0x80] });
+            assert_eq!(ends.wait().why, Why::PingTimeout);
+            drop(relay);
+        });
+    }
+}
+
+/// A side whose socket has no room at all is asked as soon as it has.
+#[test]
+fn who_has_no_room_for_a_ping_is_asked_later() {
+    const INTERVAL: Duration = Duration::from_secs(4);
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let ((mut client, a), (mut backend, b)) = (tcp_pair(), unix_pair());
+    let (record, ends, activity) = registered("");
+    let rules =
+        Rules { ping_interval: Some(INTERVAL), ping_timeout: Some(TIMEOUT), ..Rules::default() };
+    let (a, b) = (Side::plain(a.into()), Side::plain(b.into()));
+    let (relay, _) = relay(1);
+    let begin = Instant::now();
+    relay.adopt(Tunnel::new(a, b, websocket(), rules, record)).expect("adopted");
+    let mut frame = frame_header(0x82, true, 30_000);
+    frame.resize(frame.len() + 4 + 30_000, 0);
+    // The kernel takes all of the last one, or there would be something to wait for: so many fill it.
+    let count = {
+        let (to, _from) = unix_pair();
+        to.set_nonblocking(true).expect("not blocking");
+        let writes = std::iter::repeat_with(|| (&to).write(&frame));
+        writes.take_while(|written| written.as_ref().is_ok_and(|n| *n == frame.len())).count()
+    };
+    for sent in 1..=count {
+        if sent == count {
+            // So the client is asked long after the back end.
+            std::thread::sleep(INTERVAL * 3 / 4);
+        }
+        client.write_all(&frame).expect("write");
+        let bytes = (sent * frame.len()) as u64;
+        until("it goes on", || activity.bytes[0].load(Relaxed) == bytes);
+    }
+    // The back end is asked by then, and not gone yet.
+    std::thread::sleep((INTERVAL + TIMEOUT / 4).saturating_sub(begin.elapsed()));
+    backend.read_exact(&mut vec![0; count * frame.len()]).expect("all of them");
+    let mut ping = [0; 6];
+    backend.read_exact(&mut ping).expect("a Ping");
+    assert!(masked_ping(ping));
+    backend.write_all(&[0x8a, 0]).expect("write");
+    // On a slow machine the client was asked meanwhile.
+    let answer = match read(&client) {
+        [0x89, 0] => read(&client),
+        other => other,
+    };
+    assert_eq!(answer, [0x8a, 0], "it is not too late");
     drop((client, backend));
     ends.wait();
 }

@@ -277,7 +277,10 @@ fn names_are_told_apart_as_long_as_there_is_room() {
         assert_eq!(shared.text_of_vhost(*name), text(n));
     }
     assert_eq!(shared.text_of_vhost(Name::OTHER), b"other");
-    // The other table has room.
+    // The other table has room, and more of it.
+    let backends: Vec<_> = (0..8190).map(|n| shared.backend_name(&text(n))).collect();
+    assert_eq!(backends.iter().collect::<HashSet<_>>().len(), 8190);
+    assert!(!backends.contains(&Name::OTHER));
     let [long, longer] = [300, 400].map(|length| shared.backend_name(&vec![b'b'; length]));
     assert!(long == longer && long != Name::OTHER);
     assert_eq!(shared.text_of_backend(long), [b'b'; 240]);

@@ -31,6 +31,8 @@ fn whoever_leaves_first_collects() {
     claim.take_over();
     claim.take_over();
     assert_eq!((shared.collector(), claim.is_held()), (101, true));
+    // The one that it was forked from had it: what was sent to that one is for this.
+    assert!(shared.is_collected_by_own());
     claim.give_up();
     assert_eq!((shared.collector(), shared.is_collected()), (0, false));
 }
@@ -107,8 +109,10 @@ fn each_configuration_has_its_own() {
     let [older, newer] = [(); 2].map(|()| Shared::new(memory, None, &world, begin()));
     world.become_process(100);
     let former = leave(older, true).0.expect("nobody collects");
+    assert!(older.is_collected_by_own() && !newer.is_collected_by_own());
     world.become_process(101);
     let (claim, sent) = leave(newer, true);
+    assert!(newer.is_collected_by_own() && !older.is_collected_by_own());
     assert!(claim.is_some() && sent.is_empty() && !former.is_held());
     assert_eq!(older.collector(), 101);
     // One of an older configuration keeps its own.

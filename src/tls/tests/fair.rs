@@ -6,16 +6,12 @@ use std::ffi::c_int;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::forge::{Forge, Peer, shaken};
 use common::*;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::sign::Signer;
-use openssl::ssl::{Ssl, SslStream, SslVersion};
-use openssl::symm::{Cipher, encrypt_aead};
+use openssl::ssl::SslVersion;
 use relay::{Budget, Counters, Relay, Rules, Settings, Side, Tracker, Tunnel};
 
 /// What a hostile client sends, again and again.
@@ -29,6 +25,9 @@ enum Pattern {
     Empty(usize),
     /// A Ping without payload in a record of its own.
     Pings,
+    /// KeyUpdates and a record of no byte around one of one byte, so that something is left behind
+    /// that one.
+    Around,
 }
 
 impl Pattern {
@@ -45,175 +44,31 @@ impl Pattern {
         match self {
             Pattern::KeyUpdates(count, _) | Pattern::Empty(count) => count + 1,
             Pattern::Bytes | Pattern::Pings => 1,
+            Pattern::Around => 8,
         }
     }
 }
 
-const PATTERNS: [(SslVersion, Pattern); 8] = [
+const PATTERNS: [(SslVersion, Pattern); 9] = [
     (SslVersion::TLS1_3, Pattern::KeyUpdates(60, KEY_UPDATE_NOT_REQUESTED)),
     (SslVersion::TLS1_3, Pattern::KeyUpdates(60, KEY_UPDATE_REQUESTED)),
     (SslVersion::TLS1_3, Pattern::Bytes),
     (SslVersion::TLS1_3, Pattern::Empty(20)),
     (SslVersion::TLS1_3, Pattern::Pings),
+    (SslVersion::TLS1_3, Pattern::Around),
     (SslVersion::TLS1_2, Pattern::Bytes),
     (SslVersion::TLS1_2, Pattern::Empty(20)),
     (SslVersion::TLS1_2, Pattern::Pings),
 ];
 
-/// A socket whose writes are only taken down once `recorded` is there.
-struct Recorder {
-    socket: TcpStream,
-    recorded: Option<Vec<u8>>,
-}
-
-impl Read for Recorder {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.socket.read(buffer)
-    }
-}
-
-impl Write for Recorder {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match &mut self.recorded {
-            Some(recorded) => recorded.write(bytes),
-            None => self.socket.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A client after its handshake, and the session that it has with us.
-struct Client {
-    stream: SslStream<Recorder>,
-    version: SslVersion,
-    /// The lines of SSLKEYLOGFILE.
-    secrets: Arc<Mutex<String>>,
-}
-
-fn client(version: SslVersion) -> (Client, Session, TcpStream) {
-    let secrets = Arc::new(Mutex::new(String::new()));
-    let mut context = builder(version);
-    context.set_ciphersuites("TLS_AES_128_GCM_SHA256").expect("ciphers");
-    context.set_cipher_list("ECDHE-ECDSA-AES128-GCM-SHA256").expect("ciphers");
-    let ours = context.build();
-    let mut context = builder(version);
-    let lines = Arc::clone(&secrets);
-    context.set_keylog_callback(move |_, line| {
-        let mut lines = lines.lock().expect("lines");
-        lines.push_str(line);
-        lines.push('\n');
-    });
-    let context = context.build();
-    let (one, two) = tcp_pair();
-    let ours = traced(&ours);
-    let recorder = Recorder { socket: one, recorded: None };
-    let mut stream = SslStream::new(Ssl::new(&context).expect("ssl"), recorder).expect("stream");
-    let accepted = thread::spawn(move || {
-        let mut stream = SslStream::new(ours, two).expect("stream");
-        stream.accept().expect("accept");
-        stream
-    });
-    stream.connect().expect("connect");
-    let mut ours = accepted.join().expect("handshake");
-    greet(&mut stream, &mut ours);
+fn client(version: SslVersion) -> (Peer, Session, TcpStream) {
+    let (client, ours) = shaken(version, true);
     let (session, socket) = take_over(ours);
-    (Client { stream, version, secrets }, session, socket)
-}
-
-fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    let key = PKey::hmac(key).expect("key");
-    let mut signer = Signer::new(MessageDigest::sha256(), &key).expect("signer");
-    for part in parts {
-        signer.update(part).expect("update");
-    }
-    signer.sign_to_vec().expect("sign")
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("hex"));
-    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hex")).collect()
-}
-
-/// Makes records that no library makes: those of no byte. The client has sent none yet.
-struct Forge {
-    version: SslVersion,
-    key: Vec<u8>,
-    iv: Vec<u8>,
-    sequence: u64,
-}
-
-impl Forge {
-    fn new(client: &Client) -> Self {
-        let secrets = client.secrets.lock().expect("secrets");
-        let secret = |label: &str| {
-            let line = secrets.lines().find(|line| line.starts_with(label)).expect("a secret");
-            from_hex(line.rsplit(' ').next().expect("a secret"))
-        };
-        let greeting = u64::from(NATIVE);
-        if client.version == SslVersion::TLS1_3 {
-            // RFC 8446 7.1 and 7.3.
-            let secret = secret("CLIENT_TRAFFIC_SECRET_0 ");
-            let expand = |label: &str, length: u8| {
-                let label = format!("tls13 {label}");
-                let head = [0, length, label.len() as u8];
-                let mut out = hmac(&secret, &[&head, label.as_bytes(), &[0, 1]]);
-                out.truncate(length.into());
-                out
-            };
-            Forge {
-                version: client.version,
-                key: expand("key", 16),
-                iv: expand("iv", 12),
-                sequence: greeting,
-            }
-        } else {
-            // RFC 5246 5, 6.3 and RFC 5288. One record went before: the Finished.
-            let master = secret("CLIENT_RANDOM ");
-            let ssl = client.stream.ssl();
-            let (mut here, mut there) = ([0; 32], [0; 32]);
-            assert_eq!((ssl.client_random(&mut here), ssl.server_random(&mut there)), (32, 32));
-            let seed = [&b"key expansion"[..], &there, &here].concat();
-            let first = hmac(&master, &[&seed]);
-            let second = hmac(&master, &[&first]);
-            let mut block = hmac(&master, &[&first, &seed]);
-            block.extend(hmac(&master, &[&second, &seed]));
-            let (key, iv) = (block[..16].to_vec(), block[32..36].to_vec());
-            Forge { version: client.version, key, iv, sequence: 1 + greeting }
-        }
-    }
-
-    fn record(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let sequence = self.sequence.to_be_bytes();
-        self.sequence += 1;
-        let mut tag = [0; 16];
-        let seal = |nonce: &[u8], aad: &[u8], bytes: &[u8], tag: &mut [u8]| {
-            encrypt_aead(Cipher::aes_128_gcm(), &self.key, Some(nonce), aad, bytes, tag)
-                .expect("seal")
-        };
-        if self.version == SslVersion::TLS1_3 {
-            let mut nonce = self.iv.clone();
-            for (place, byte) in nonce[4..].iter_mut().zip(sequence) {
-                *place ^= byte;
-            }
-            let inner = [bytes, &[0x17]].concat();
-            let head = [0x17, 3, 3, 0, (inner.len() + 16) as u8];
-            let sealed = seal(&nonce, &head, &inner, &mut tag);
-            out.extend([&head[..], &sealed, &tag].concat());
-        } else {
-            let nonce = [&self.iv[..], &sequence].concat();
-            let aad = [&sequence[..], &[0x17, 3, 3, 0, bytes.len() as u8]].concat();
-            let sealed = seal(&nonce, &aad, bytes, &mut tag);
-            let head = [0x17, 3, 3, 0, (8 + bytes.len() + 16) as u8];
-            out.extend([&head[..], &sequence, &sealed, &tag].concat());
-        }
-    }
+    (client, session, socket)
 }
 
 /// The ciphertext of `times` repetitions of a pattern.
-fn ciphertext(client: &mut Client, pattern: Pattern, times: usize) -> Vec<u8> {
+fn ciphertext(client: &mut Peer, pattern: Pattern, times: usize) -> Vec<u8> {
     if let Pattern::Empty(count) = pattern {
         let mut forge = Forge::new(client);
         let mut out = Vec::new();
@@ -222,6 +77,19 @@ fn ciphertext(client: &mut Client, pattern: Pattern, times: usize) -> Vec<u8> {
                 forge.record(b"", &mut out);
             }
             forge.record(pattern.bytes(), &mut out);
+        }
+        return out;
+    }
+    if pattern == Pattern::Around {
+        let mut forge = Forge::new(client);
+        let mut out = Vec::new();
+        for _ in 0..times {
+            for _ in 0..5 {
+                forge.key_update(&mut out);
+            }
+            forge.record(pattern.bytes(), &mut out);
+            forge.key_update(&mut out);
+            forge.record(b"", &mut out);
         }
         return out;
     }
@@ -251,7 +119,7 @@ fn one_read_goes_through_few_records() {
         let times = if pattern.records() == 1 { 1500 } else { 20 };
         let (mut client, mut session, socket) = client(version);
         let sent = ciphertext(&mut client, pattern, times);
-        let mut wire = &client.stream.get_ref().socket;
+        let mut wire = client.wire();
         wire.write_all(&sent).expect("write");
         let mut all = vec![0; sent.len()];
         until("all is there", || socket.peek(&mut all).expect("peek") == sent.len());
@@ -370,6 +238,7 @@ fn quiet_tunnels_pass_peers_of_small_records() {
     for (version, pattern) in PATTERNS {
         let times = match pattern {
             Pattern::KeyUpdates(..) => 100,
+            Pattern::Around => 1000,
             Pattern::Empty(_) => 4_000,
             Pattern::Bytes | Pattern::Pings => 100_000,
         };
@@ -379,7 +248,7 @@ fn quiet_tunnels_pass_peers_of_small_records() {
                     scope.spawn(move || {
                         let (mut client, session, socket) = client(version);
                         let sent = ciphertext(&mut client, pattern, times);
-                        let peer = client.stream.get_ref().socket.try_clone().expect("dup");
+                        let peer = client.wire().try_clone().expect("dup");
                         let side =
                             Side { fd: socket.into(), tls: Some(session), read_ahead: Vec::new() };
                         (peer, side, sent)

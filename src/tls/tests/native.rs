@@ -5,6 +5,8 @@
 mod fair;
 #[path = "memory.rs"]
 mod memory;
+#[path = "parts.rs"]
+mod parts;
 #[path = "relayed.rs"]
 mod relayed;
 #[path = "session.rs"]

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -120,6 +120,24 @@ pub(crate) fn tcp_pair() -> (TcpStream, TcpStream) {
     one.set_read_timeout(Some(PATIENCE)).expect("timeout");
     one.set_write_timeout(Some(PATIENCE)).expect("timeout");
     (one, two)
+}
+
+/// Buffers of few bytes, so that they are full soon.
+pub(crate) fn limit_buffers(socket: &TcpStream) {
+    let bytes: libc::c_int = 16_384;
+    for option in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        // SAFETY: the kernel reads a number, which lives on the stack.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                (&raw const bytes).cast(),
+                size_of::<libc::c_int>() as u32,
+            )
+        };
+        assert_eq!(result, 0);
+    }
 }
 
 pub(crate) fn unix_pair() -> (UnixStream, UnixStream) {

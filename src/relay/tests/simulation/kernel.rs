@@ -41,6 +41,8 @@ pub(crate) struct Socket {
     pub sent: u64,
     /// A FIN came.
     pub peer_ended: bool,
+    /// The relay has said that it reads no more.
+    reads_no_more: bool,
     /// A RST came, or an error of the network.
     pub is_dead: bool,
     /// The error that the next call tells.
@@ -101,6 +103,10 @@ impl Socket {
 
     /// Takes bytes of the peer, as many as there is room for.
     pub(crate) fn arrive(&mut self, bytes: &mut VecDeque<u8>, most: usize) -> usize {
+        if self.reads_no_more {
+            self.refuse();
+            return 0;
+        }
         let n = most.min(bytes.len()).min(self.inbox_size.saturating_sub(self.inbox.len()));
         self.inbox.extend(bytes.drain(..n));
         self.edge |= n > 0;
@@ -542,11 +548,17 @@ unsafe extern "C" fn splice(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let result = ours(fd, |kernel, number| {
-        let is_second = kernel.sockets[number].shut;
-        kernel.expect(how == libc::SHUT_WR && !is_second, "a second FIN");
+        let is_second = how == libc::SHUT_WR && kernel.sockets[number].shut;
+        kernel.expect(how != libc::SHUT_RDWR && !is_second, "a second FIN");
         let socket = &mut kernel.sockets[number];
-        socket.shut = true;
-        socket.edge |= socket.peer_ended;
+        if how == libc::SHUT_WR {
+            socket.shut = true;
+            socket.edge |= socket.peer_ended;
+        } else if !socket.is_dead {
+            // Behind what has come there is an end, whatever the peer still sends.
+            socket.reads_no_more = true;
+            socket.end();
+        }
         0
     });
     // SAFETY: the caller's own arguments.
@@ -565,6 +577,8 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
             socket.closed = true;
             socket.resets = socket.lingers || !socket.inbox.is_empty();
             socket.interest = None;
+            let loses = socket.lingers && !socket.is_dead && !socket.outbox.is_empty();
+            kernel.expect(!loses, "a reset throws away what was sent");
         }
     }
     drop(kernel);

@@ -34,6 +34,7 @@ pub(crate) struct Sums {
     closed: usize,
     truncated: usize,
     reset: usize,
+    reset_both: usize,
     tls: usize,
     idle: usize,
     paced: usize,
@@ -785,7 +786,7 @@ impl Script<'_> {
                 let is_ending = self.ordered.is_some() || pair.may_be_idle || pair.may_be_killed;
                 let is_ending = is_ending || source.peer_ended && source.shut;
                 // Nobody reads on where TLS has failed.
-                let is_left = is_ending && pair.is_broken;
+                let is_left = pair.is_broken && (is_ending || has_tls);
                 // A client that is held back is not looked at meanwhile.
                 let is_held = pair.paces.is_some() && from == 0;
                 assert!(is_ending || is_held || !source.has_failed, "a failure is seen: {looks:?}");
@@ -912,14 +913,15 @@ impl Script<'_> {
             let length = if to.is_client { 4 } else { 8 } + REASON.len();
             assert!(!is_told || said == if may_be_told { length } else { 0 }, "{end:?}");
         }
-        let is_abrupt = matches!(end.why, Why::Reset | Why::Error(_));
-        for peer in [client, backend] {
-            let resets = kernel::look(peer.socket).resets;
-            if is_abrupt {
-                assert!(resets, "a reset is carried");
-            } else if matches!(end.why, Why::Closed) {
-                assert!(!resets, "an end is no reset");
+        let resets = [client, backend].map(|peer| kernel::look(peer.socket).resets);
+        match end.why {
+            // To the other only if it has got all else, as the kernel of the simulation sees to.
+            Why::Reset | Why::Error(_) => {
+                assert!(resets[usize::from(end.by == By::Backend)], "a reset is kept to");
+                sums.reset_both += usize::from(resets == [true; 2]);
             }
+            Why::Closed => assert_eq!(resets, [false; 2], "an end is no reset"),
+            _ => {}
         }
     }
 }
@@ -955,6 +957,7 @@ fn refrozen(mut tunnel: Tunnel) -> Tunnel {
             let bytes = frozen.bytes().to_vec();
             drop(frozen);
             Tunnel::thaw_with(&bytes, client, backend, record, &toy_tls::thaw)
+                .ok()
                 .expect("what was frozen")
         }
         Err(mut tunnel) => {

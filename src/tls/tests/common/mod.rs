@@ -21,6 +21,8 @@ use openssl::x509::{X509, X509NameBuilder};
 use relay::{Counters, End, Record, Relay, Rules, Settings, Side, Tls, Tracker, Tunnel};
 use tls::{Context, Library, Reason, Taken};
 
+pub(crate) mod forge;
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether sessions are to leave OpenSSL: the tests are built in `tests/native.rs` once more.
