@@ -14,12 +14,15 @@ class Sample:
     """KiB, descriptors and tunnels of the parent, of children and of drain processes."""
 
     at: float
-    #: By process id.
+    #: By process id: its share of memory in KiB (Pss), and its descriptors.
     children: dict = field(default_factory=dict)
     drains: dict = field(default_factory=dict)
     parent_kib: int = 0
-    #: Its anonymous memory, whoever shares it: what it has by itself.
+    #: Anonymous memory, whoever shares it: what the process has by itself. Its share grows without its doing, too,
+    #: when the process that it was forked from ends.
     parent_own_kib: int = 0
+    #: Likewise of drain processes, by process id.
+    drains_own_kib: dict = field(default_factory=dict)
     parent_descriptors: int = 0
     #: As the clients know it.
     open: int = 0
@@ -51,16 +54,17 @@ def sample(server, mark, clients):
     made.parent_own_kib = procfs.anonymous_kib(server.pid)
     drains = procfs.named("wsforward-drain", mark)
     for pid in drains:
-        _put(made.drains, pid)
+        _put(made.drains, pid, _of)
+        _put(made.drains_own_kib, pid, procfs.anonymous_kib)
     for pid in server.children:
         if pid not in drains:
-            _put(made.children, pid)
+            _put(made.children, pid, _of)
     return made
 
 
-def _put(processes, pid):
+def _put(processes, pid, of):
     try:
-        processes[pid] = _of(pid)
+        processes[pid] = of(pid)
     except (OSError, KeyError):
         return
 

@@ -120,9 +120,9 @@ def text(soak, said):
               for kind, (least, most) in besides.items()]  # fmt: skip
     if soak.drains:
         minutes, (first, had), (last, has) = oldest(soak)
-        lines.append(f"- The drain process that lived longest was seen for {minutes:.0f} minutes: {first} KiB with {had} tunnels "
-                     f"at first, {last} KiB with {has} at last. None of {len(soak.drains)} grew by more than {grown(soak)} KiB "
-                     f"from the first to the last time that it was seen ({ONE_DRAIN} are allowed).")
+        lines.append(f"- The drain process that lived longest was seen for {minutes:.0f} minutes: {first} KiB of its own "
+                     f"(anonymous) with {had} tunnels at first, {last} KiB with {has} at last. "
+                     f"None of {len(soak.drains)} grew by more than {grown(soak)} KiB from the first to the last time that it was seen ({ONE_DRAIN} are allowed).")
     lines.append(f"- Lines at warn or above in the error log that no killed process or back end explains: {soak.did['unexpected']}.")
     return "\n".join(lines)
 

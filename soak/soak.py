@@ -86,7 +86,7 @@ class Soak:
         self.gone = {}
         #: Descriptors of a process besides two for each tunnel: all that were seen.
         self.besides = {"child": Counter(), "drain process": Counter()}
-        #: The same drain processes again and again: (instant, KiB, tunnels) by process id.
+        #: The same drain processes again and again: (instant, KiB of its own, tunnels) by process id.
         self.drains = {}
         self.began = time.monotonic()
         self.clients = Clients(count=args.tunnels, backends=len(self.site.backends), seed=args.seed, rate=self.plan.rate,
@@ -243,7 +243,7 @@ class Soak:
             for pid, (_, descriptors) in processes.items():
                 if pid in held:
                     self.besides[kind][descriptors - 2 * held[pid]] += 1
-        for pid, (kib, _) in one.drains.items():
+        for pid, kib in one.drains_own_kib.items():
             self.drains.setdefault(pid, []).append((one.at, kib, held[pid]))
         self.samples.append(one)
         self.settled.append(one)
@@ -364,7 +364,7 @@ def main():
     said, rows = page.figures(soak, loads)
     soak.wrong += [f"{row.what}: {row.said} is beyond {row.allowed}" for row in rows if not row.holds]
     if not args.small and page.grown(soak) > page.ONE_DRAIN:
-        soak.wrong.append(f"a drain process grew by {page.grown(soak)} KiB")
+        soak.wrong.append(f"a drain process grew by {page.grown(soak)} KiB of its own")
     print(said["text"], *(row.line() for row in rows), "", json.dumps(said), sep="\n")
     if soak.wrong:
         print("ci/soak: nothing is written, since this is wrong:", *soak.wrong, sep="\n", file=sys.stderr)
