@@ -4,11 +4,11 @@ use std::io;
 use std::ptr;
 
 use crate::algorithms::Algorithms;
+use crate::bio;
 use crate::callbacks::Tracing;
 use crate::library::Library;
 use crate::self_test;
 use crate::symbols::{BioMethod, CTRL_SET_SESS_CACHE_MODE, OP_NO_RENEGOTIATION, SslCtx};
-use crate::wire;
 
 /// What [`Session`](crate::Session)s are made with: an SSL_CTX without callbacks, session cache
 /// or certificates, and the BIO below them. One per process, made after any fork that precedes
@@ -84,7 +84,7 @@ impl Context {
         }
         let context: &'static mut Context = context;
         let functions = Box::leak(Box::new(library.functions));
-        context.method = wire::method(functions).ok_or_else(|| library.last_error())?;
+        context.method = bio::method(functions).ok_or_else(|| library.last_error())?;
         Ok(context)
     }
 }

@@ -14,6 +14,7 @@
 )]
 
 mod algorithms;
+mod bio;
 mod callbacks;
 mod context;
 mod derive;

@@ -7,6 +7,7 @@ use std::ptr;
 
 use relay::{Budget, Tls};
 
+use crate::bio;
 use crate::context::Context;
 use crate::library::Library;
 use crate::symbols::{
@@ -15,7 +16,7 @@ use crate::symbols::{
     MODE_AUTO_RETRY, MODE_ENABLE_PARTIAL_WRITE, MODE_RELEASE_BUFFERS, OP_ENABLE_KTLS,
     OP_NO_RENEGOTIATION, RECEIVED_SHUTDOWN, SENT_SHUTDOWN, Ssl,
 };
-use crate::wire::{self, RECORDS, Wire};
+use crate::wire::{RECORDS, Wire};
 
 /// What a record with data costs beside its bytes, see [`Budget`].
 const RECORD_COST: usize = 2048;
@@ -76,7 +77,7 @@ impl Session {
         app_data: *mut c_void,
     ) -> io::Result<Self> {
         let functions = &context.library.functions;
-        let Some((bio, wire)) = wire::bio(functions, context.method, fd, ciphertext) else {
+        let Some((bio, wire)) = bio::on(functions, context.method, fd, ciphertext) else {
             // SAFETY: the reference was given to us.
             unsafe { (functions.SSL_free)(ssl) };
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
