@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use common::*;
 use shared::{
-    Mapping, Memory, Message, Metric, Processes, Register, Registry, Says, Shareable, Timed, Times,
+    Mapping, Memory, Message, Metric, Name, Processes, Register, Registry, Says, Shareable, Timed,
+    Times,
 };
 
 /// The same bytes as in the golden file. With WSF_GOLDEN set it is written.
@@ -170,6 +171,24 @@ fn message() -> Vec<u8> {
 #[test]
 fn a_message_is_that_of_its_version() {
     assert_golden(&format!("message-{}", Message::VERSION), &message());
+}
+
+/// Memory that it would leave behind as it grows may have secrets.
+#[test]
+fn a_message_does_not_move_while_it_is_made() {
+    let (frozen, label, access_lines) = (vec![1; 100_000], "l".repeat(10_000), vec![2; 1000]);
+    let message = Message {
+        frozen: &frozen,
+        client_entry: None,
+        backend_entry: None,
+        tunnel_entry: None,
+        vhost: Name::OTHER,
+        backend: Name::OTHER,
+        label: &label,
+        access_lines: &access_lines,
+    };
+    let bytes = message.encode().expect("it is short");
+    assert!(bytes.capacity() - bytes.len() <= 256, "{} for {}", bytes.capacity(), bytes.len());
 }
 
 #[test]
