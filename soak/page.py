@@ -10,8 +10,8 @@ BEGIN, END = "<!-- soak: written by ci/soak -->\n", "<!-- soak end -->"
 #: So many quiet times make a slope.
 ENOUGH = 6
 #: What memory may grow by over the steady time, as a share of its mean; and that of one drain process, in KiB: its relay
-#: takes a buffer of 256 KiB when it first needs one.
-MEMORY, ONE_DRAIN = 0.05, 1024
+#: takes a buffer of 256 KiB when it first needs one. And for each tunnel that it collects of others.
+MEMORY, ONE_DRAIN, COLLECTED = 0.05, 1024, 4
 
 
 @dataclass
@@ -66,8 +66,14 @@ def rows(soak):
 
 
 def grown(soak):
-    """What a drain process grew by from the first to the last time that it was seen, in KiB: the one that grew most."""
-    return max((seen[-1][1] - seen[0][1] for seen in soak.drains.values()), default=0)
+    """What a drain process grew by from the first to the last time that it was seen, in KiB, beyond what it had for the
+    tunnels that it collected: the one that grew most."""
+    return max((seen[-1][1] - seen[0][1] - COLLECTED * collected(seen) for seen in soak.drains.values()), default=0)
+
+
+def collected(seen):
+    """How many more tunnels a drain process had at any time than when it was first seen."""
+    return max(had for _, _, had in seen) - seen[0][2]
 
 
 def oldest(soak):
@@ -122,7 +128,9 @@ def text(soak, said):
         minutes, (first, had), (last, has) = oldest(soak)
         lines.append(f"- The drain process that lived longest was seen for {minutes:.0f} minutes: {first} KiB of its own "
                      f"(anonymous) with {had} tunnels at first, {last} KiB with {has} at last. "
-                     f"None of {len(soak.drains)} grew by more than {grown(soak)} KiB from the first to the last time that it was seen ({ONE_DRAIN} are allowed).")
+                     f"None of {len(soak.drains)} grew by more than {grown(soak)} KiB from the first to the last time that "
+                     f"it was seen ({ONE_DRAIN} are allowed), but for {COLLECTED} KiB for each tunnel that it collected: "
+                     f"at most {max(map(collected, soak.drains.values()))}.")
     lines.append(f"- Lines at warn or above in the error log that no killed process or back end explains: {soak.did['unexpected']}.")
     return "\n".join(lines)
 
