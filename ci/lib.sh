@@ -13,7 +13,7 @@ export GIT_TERMINAL_PROMPT=0
 # on port 80, and no running Apache is touched.
 BUILD_PACKAGES=(apache2-dev libclang-dev clang gcc libc6-dev make pkg-config)
 HTTPD_PACKAGES=(apache2-bin media-types openssl ca-certificates)
-TEST_PACKAGES=(apache2-utils iproute2 libssl-dev python3 python3-venv rpm strace)
+TEST_PACKAGES=(apache2-utils ethtool iproute2 libssl-dev python3 python3-venv rpm strace)
 # Installed by need_servers.
 FLEET_PACKAGES=(haproxy)
 BROWSER_PACKAGES=(chromium chromium-driver tigervnc-standalone-server xterm fonts-dejavu-core)
