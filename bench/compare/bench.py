@@ -27,8 +27,9 @@ from load import LoadError, Wsload
 from processes import Session
 from quiet import Quiet
 
-# The limit of descriptors of every process, if it can be had.
-DESCRIPTORS = 20_000
+# The limit of descriptors of every process, if it can be had: enough for the tunnels that are tried, in two
+# children of httpd's.
+DESCRIPTORS = 40_000
 
 # How many clients come back at once.
 STORM = targets.STORM

@@ -5,7 +5,7 @@ import select
 import subprocess
 import time
 
-# Tunnels per process of the client, if its descriptors allow: with 20,000 there is room left.
+# Tunnels per process of the client, if its descriptors allow.
 PER_PROCESS = 15_000
 
 PATIENCE = 180

@@ -231,7 +231,7 @@ class Apache(Peer):
     """Apache httpd with the event MPM and Debian's number of threads, without the module."""
 
     name = "apache"
-    note = ("event MPM with Debian's 25 threads a child and 150 workers, 4 children at first; "
+    note = ("event MPM as Debian sets it: 2 children at first, 25 threads a child, 150 workers; "
             "ProxyPass ... upgrade=websocket")
     reload_signal = signal.SIGUSR1
     most = 150
@@ -243,16 +243,8 @@ class Apache(Peer):
     defaults_note = "its workers are the limit, as in the other rows"
     # How it is run, and by which other program.
     mode, runner = ("-D", "FOREGROUND"), ()
-    # Debian's mpm_event.conf, but with four children that stay: none comes or goes in a figure,
-    # and with 20,000 descriptors each they have enough for the tunnels that are tried.
-    mpm = """StartServers 4
-MinSpareThreads 25
-MaxSpareThreads 100
-ThreadLimit 64
-ThreadsPerChild 25
-MaxRequestWorkers 150
-"""
-    default_mpm = """StartServers 2
+    # Debian's mpm_event.conf.
+    mpm = """StartServers 2
 MinSpareThreads 25
 MaxSpareThreads 75
 ThreadLimit 64
@@ -277,7 +269,7 @@ LogLevel warn
 Listen {self.address}:{self.port}
 Listen {self.address}:{self.tls_port}
 {f"User {user}" if user else ""}
-{load}{self.default_mpm if self.defaults else self.mpm}
+{load}{self.mpm}
 {self.directives}
 {to_tls}
 ProxyTimeout 3600
@@ -332,8 +324,7 @@ class Relay(Forward):
 
     name = "relay"
     note = ("mod_wsforward in Apache as above (150 workers): WSForward On, WSForwardRelay On; "
-            "by default 2 children at first, with 8,192 descriptors each as Debian's apache2ctl "
-            "sets")
+            "by default 8,192 descriptors a child, as Debian's apache2ctl sets")
     most = None
     has_smaller_defaults = True
 
