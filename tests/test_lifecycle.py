@@ -1,5 +1,6 @@
 """The module through httpd's life: double load, restarts, replacement, and the end."""
 
+import os
 import re
 import shutil
 import signal
@@ -199,6 +200,7 @@ def test_stop_with_open_tunnels(httpd, backend, client, mpm):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+@pytest.mark.skipif("WSF_REPORTS" in os.environ, reason="nobody can look for leaks in a process that strace has")
 @pytest.mark.parametrize("mpm", MPMS)
 def test_signals_to_httpd_while_it_ends_harm_nothing(httpd, backend, client, mpm):
     """Until its very end, when it has given back the memory that its handlers of signals use."""

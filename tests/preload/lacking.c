@@ -2,7 +2,6 @@
  * them up by dlsym. For LD_PRELOAD. */
 
 #define _GNU_SOURCE
-#include <string.h>
 
 #include "looked_up.h"
 
@@ -13,7 +12,9 @@ static inline int nothing(void)
 
 void *dlsym(void *handle, const char *name)
 {
-    size_t length = strlen(name), end = strlen(NAME);
+    const char *end = name;
 
-    return length >= end && !strcmp(name + length - end, NAME) ? (void *)FOUND : looked_up(handle, name);
+    while (*end && !is_same(end, NAME))
+        end++;
+    return *end ? (void *)FOUND : looked_up(handle, name);
 }

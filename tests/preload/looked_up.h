@@ -11,3 +11,11 @@ static void *looked_up(void *handle, const char *name)
         *(void **)&real = dlvsym(RTLD_NEXT, "dlsym", versions[i]);
     return real(handle, name);
 }
+
+/* Whether both are the same. Not strcmp, which AddressSanitizer has, and has not yet when it looks up its first names. */
+static int is_same(const char *one, const char *other)
+{
+    while (*one && *one == *other)
+        one++, other++;
+    return *one == *other;
+}

@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "looked_up.h"
 
@@ -93,7 +92,7 @@ void *dlsym(void *handle, const char *name)
 {
     void *found = looked_up(handle, name);
 
-#define IS(one) (found && !strcmp(name, #one))
+#define IS(one) (found && is_same(name, #one))
 #define USE(one) if (IS(one)) { *(void **)&real_##one = found; return (void *)checked_##one; }
     if (IS(SSL_up_ref))
         return (void *)SSL_up_ref;
