@@ -94,13 +94,14 @@ static void exited(void)
     note("exit");
 }
 
-/* Asks the runtime before it looks. prefork's children end within the handler of a signal, in the middle of whatever
- * they do, and may give nothing up there: they are as good as killed. */
+/* Asks the runtime before it looks. prefork's children end within the handler of SIGTERM or SIGHUP, in the middle of
+ * whatever they do, and may give nothing up there: they are as good as killed. */
 int __lsan_is_turned_off(void)
 {
     sigset_t blocked;
 
-    return pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 && sigismember(&blocked, SIGTERM) == 1 && !is_drain();
+    return pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0 &&
+           (sigismember(&blocked, SIGTERM) == 1 || sigismember(&blocked, SIGHUP) == 1) && !is_drain();
 }
 
 /* Before anything of httpd runs, but for what the C library does at its start. */
