@@ -8,6 +8,8 @@ from harness import wait
 #: Nodes may differ from their mean by this share of it; by so many tunnels in any case, since ws and wss are
 #: balanced each for itself, and which of them are closed is a matter of chance.
 BALANCED, SLACK = 0.1, 4
+#: So often at most the nodes are evened out.
+ROUNDS = 3
 #: More reconnects within so many seconds than this multiple of an even spread are a herd; and so many are none. Shorter
 #: than that a busy machine itself may hold some up.
 WINDOW, HERD, NO_HERD = 5, 1.5, 10
@@ -86,26 +88,38 @@ class Roll:
 
     def even_out(self):
         """The node that was the last one has no tunnels, and gets only new ones. The others let go of what they have
-        too much, over the spread, and leastconn does the rest."""
-        counts = [node.tunnels() for node in self.nodes]
-        mean = self.clients.count / len(self.nodes)
-        self.say(f"tunnels now {counts}: the nodes are evened out")
-        began, opened = time.monotonic(), len(self.clients.opened)
-        moved = [(node, int(count - mean)) for node, count in zip(self.nodes, counts) if count > mean]
+        too much, over the spread, and leastconn does the rest. It counts ws and wss apart, and who has too much of both
+        may let go of one: then once more."""
+        began = time.monotonic()
+        for _ in range(ROUNDS):
+            counts = [node.tunnels() for node in self.nodes]
+            self.say(f"tunnels now {counts}: the nodes are evened out")
+            self.let_go(counts)
+            if self.is_balanced([node.tunnels() for node in self.nodes]):
+                break
+        self.evened = began, time.monotonic()
+
+    def let_go(self, counts):
+        """Each node closes what it has beyond the mean, and all clients come back."""
+        opened, mean = len(self.clients.opened), self.clients.count / len(self.nodes)
+        moved = [(node, int(count - mean)) for node, count in zip(self.nodes, counts) if count >= mean + 1]
         running = [node.close_some(count, self.plan.spread) for node, count in moved]
         for program, (node, count) in zip(running, moved):
             said, wrong = program.communicate(timeout=self.plan.spread + 4 * self.plan.patience)
             assert (program.returncode, said) == (0, f"{count} closed\n"), (node.name, said, wrong)
         self.wait(lambda: len(self.clients.opened) - opened == sum(count for _, count in moved), "they are back")
         self.all_are_back()
-        self.evened = began, time.monotonic()
+
+    def is_balanced(self, counts):
+        """Whether that is within the tolerance."""
+        mean = self.clients.count / len(self.nodes)
+        return all(abs(count - mean) <= max(BALANCED * mean, SLACK) for count in counts)
 
     def balanced(self):
         """What the nodes have, within the tolerance."""
         counts = [node.tunnels() for node in self.nodes]
-        mean = self.clients.count / len(self.nodes)
         assert sum(counts) == self.clients.count, counts
-        assert all(abs(count - mean) <= max(BALANCED * mean, SLACK) for count in counts), counts
+        assert self.is_balanced(counts), counts
         return counts
 
     def reconnects(self):
