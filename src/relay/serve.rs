@@ -214,7 +214,7 @@ pub(crate) fn run(
         runtime.block_on(serve(&thread, &mut commands));
     }));
     shared.alive.store(false, Relaxed);
-    counters.threads.fetch_sub(1, Relaxed);
+    counters.thread_ended();
     if served.is_err() {
         log::error!("{ThreadDied}");
     }

@@ -14,7 +14,7 @@ use messages::{
     ReadyFileAbsent, Refused, WrongExpiry,
 };
 use protocol::origin_rule::Denied;
-use shared::{Full, Refusal, Slot};
+use shared::{Full, Refusal, Slot, wrapping_sum};
 
 use crate::config::{ClientPrefix, DirConfig};
 use crate::ffi::log;
@@ -193,10 +193,12 @@ fn check(r: Request<'_>, slot: &'static Slot) -> Result<Place, (Refusal, String)
     let Some(shared) = shared() else { return Ok(place) };
     let by_memory = settings.by_memory.map(|bound| bound.tunnels);
     if let Some(most) = settings.max_tunnels.or(by_memory) {
-        let of = |slot: &Slot| slot.counts.relay.open.load(Relaxed) + slot.reserved.load(SeqCst);
+        let of = |slot: &Slot| {
+            slot.counts.relay.open.load(Relaxed).wrapping_add(slot.reserved.load(SeqCst))
+        };
         let is_over = |open: u64| open > u64::from(most);
         // Who lives is asked of the kernel only if it matters.
-        if is_over(shared.slots().map(of).sum()) && is_over(shared.processes().map(of).sum()) {
+        if is_over(wrapping_sum(shared.slots().map(of))) && is_over(shared.sum(of)) {
             return Err(match settings.by_memory {
                 None => (Refusal::Tunnels, MaxTunnels { most: &most }.to_string()),
                 Some(bound) => (Refusal::Memory, MemoryFull { bound: &bound }.to_string()),

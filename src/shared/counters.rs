@@ -41,6 +41,14 @@ impl Counters {
         }
     }
 
+    /// A relay thread has ended. Its process may have given its slot back by then, and the gauge with it:
+    /// that stays at 0, as the next process finds it.
+    pub fn thread_ended(&self) {
+        let left = |threads: u64| threads.checked_sub(1);
+        // An error is a gauge that is 0 already.
+        let _ = self.threads.fetch_update(Relaxed, Relaxed, left);
+    }
+
     /// A tunnel was taken in.
     pub fn count_adopted(&self) {
         self.open.fetch_add(1, Relaxed);
@@ -151,6 +159,17 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_ends_late_is_not_missing_for_the_next_process() {
+        let counts = Counts::new();
+        counts.relay.threads.store(2, Relaxed);
+        counts.relay.thread_ended();
+        assert_eq!(counts.relay.threads.load(Relaxed), 1);
+        Counts::new().absorb(&counts);
+        counts.relay.thread_ended();
+        assert_eq!(counts.relay.threads.load(Relaxed), 0);
+    }
 
     #[test]
     fn every_tunnel_is_open_or_has_left_once() {

@@ -59,7 +59,7 @@ pub use role::{Claim, Sent};
 pub use series::Metric;
 pub use sighting::Sighting;
 pub use slot::Slot;
-pub use slots::{Memory, Shared};
+pub use slots::{Memory, Shared, wrapping_sum};
 pub use tally::{Full, TallyEntry};
 pub use tally_words::TallyKey;
 pub use tunnel_entry::TunnelEntry;

@@ -203,17 +203,25 @@ impl<'a> Shared<'a> {
 
     /// The sum of one count over all processes, dead ones included.
     pub fn total(self, of: impl Fn(&Counts) -> &Count) -> u64 {
-        let living = self.processes().map(|slot| of(&slot.counts).load(Relaxed));
-        let living = living.fold(0, u64::wrapping_add);
+        let living = self.sum(|slot| of(&slot.counts).load(Relaxed));
         // Behind that, which clears the slots of dead ones.
         living.wrapping_add(of(&self.memory.retired).load(Relaxed))
     }
 
     /// Relayed tunnels open, in all processes.
     pub fn open(self) -> u64 {
-        let open = self.processes().map(|slot| slot.counts.relay.open.load(Relaxed));
-        open.fold(0, u64::wrapping_add)
+        self.sum(|slot| slot.counts.relay.open.load(Relaxed))
     }
+
+    /// The sum of a figure over all processes that live. It wraps: what is in a slot comes from a child.
+    pub fn sum(self, of: impl Fn(&Slot) -> u64) -> u64 {
+        wrapping_sum(self.processes().map(of))
+    }
+}
+
+/// A sum that wraps.
+pub fn wrapping_sum(figures: impl Iterator<Item = u64>) -> u64 {
+    figures.fold(0, u64::wrapping_add)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -278,6 +286,17 @@ mod tests {
         assert_eq!((slot.pid(), slot.living_pid()), (0, None));
         assert_eq!(memory.retired.handed_over.load(Relaxed), 3);
         assert_eq!(*world.0.lock().expect("no panic"), [(200, 0)]);
+    }
+
+    /// Whatever a child writes into its slot.
+    #[test]
+    fn figures_of_processes_are_added_up() {
+        let (memory, world) = (memory(), World::default());
+        let shared = Shared::new(&memory, None, &world, 1);
+        for threads in [1, u64::MAX, 3] {
+            shared.claim().expect("a slot").counts.relay.threads.store(threads, Relaxed);
+        }
+        assert_eq!(shared.sum(|slot| slot.counts.relay.threads.load(Relaxed)), 3);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn possible(shared: Shared<'_>) -> u64 {
     let settings = child::settings();
     // A drain process takes no more than it has.
     let of = |slot: &Slot| slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed));
-    let by_descriptors: u64 = shared.processes().map(of).sum();
+    let by_descriptors = shared.sum(of);
     let by_memory = settings.by_memory.map(|bound| bound.tunnels);
     let limit = settings.max_tunnels.or(by_memory).map_or(u64::MAX, u64::from);
     by_descriptors.min(limit)

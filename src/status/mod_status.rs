@@ -23,7 +23,7 @@ fn figures() -> Vec<Figure> {
     let mut add = |key: &str, text: &str, value: u64| {
         figures.push(Figure { key: format!("WSForward{key}"), text: text.to_owned(), value });
     };
-    let living = |of: fn(&Slot) -> u64| shared.processes().map(of).sum();
+    let living = |of: fn(&Slot) -> u64| shared.sum(of);
     add("Tunnels", "Relayed tunnels open", shared.open());
     add(
         "TunnelsPossible",
@@ -35,12 +35,15 @@ fn figures() -> Vec<Figure> {
     add("BytesUp", "Bytes from clients to back ends", shared.total(|c| &c.relay.bytes_up));
     add("BytesDown", "Bytes from back ends to clients", shared.total(|c| &c.relay.bytes_down));
     add("RelayThreads", "Relay threads", living(|slot| slot.counts.relay.threads.load(Relaxed)));
-    add("Descriptors", "Descriptors of relayed tunnels", 2 * shared.open());
+    add("Descriptors", "Descriptors of relayed tunnels", shared.open().wrapping_mul(2));
     add(
         "DescriptorsPossible",
         "Descriptors that relayed tunnels may have",
         // A drain process takes no more than it has.
-        living(|slot| 2 * slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed))),
+        living(|slot| {
+            let most = slot.capacity.load(Relaxed).max(slot.counts.relay.open.load(Relaxed));
+            most.wrapping_mul(2)
+        }),
     );
     let drains = registry::drains().len();
     add("DrainProcesses", "Drain processes", drains as u64);
