@@ -13,6 +13,9 @@ const MASK: u8 = 0x80;
 /// The most bytes of a Ping without a payload.
 pub(crate) const PING_BYTES: usize = 6;
 
+/// The longest frame header (RFC 6455 5.2).
+pub(crate) const HEADER_BYTES: usize = 14;
+
 /// The most messages of a kind that a frozen tunnel may have carried.
 const MAX_MESSAGES: u64 = u64::MAX / 4;
 
@@ -168,6 +171,17 @@ impl Tracker {
         }
     }
 
+    /// The payload length of the frame whose header went by last, in bytes; 0 within a header.
+    pub(crate) fn last_length(&self) -> u64 {
+        let [_, length, eight @ ..] = self.head;
+        match length & !MASK {
+            _ if self.have > 0 => 0,
+            127 => u64::from_be_bytes(eight),
+            126 => u64::from(u16::from_be_bytes([eight[0], eight[1]])),
+            length => u64::from(length),
+        }
+    }
+
     /// Takes note of bytes that went by unseen, no more than [`skippable`](Self::skippable).
     pub(crate) fn skip(&mut self, count: u64) {
         self.left = self.left.saturating_sub(count);
@@ -246,8 +260,7 @@ impl Tracker {
         self.have = 0;
         let length = match head[1] & !MASK {
             127 => {
-                let [_, _, eight @ ..] = head;
-                let length = u64::from_be_bytes(eight);
+                let length = self.last_length();
                 // The most significant bit must be 0, the encoding the shortest (5.2).
                 if !(0x1_0000..=i64::MAX as u64).contains(&length) {
                     self.mode = Mode::Opaque;
@@ -256,7 +269,7 @@ impl Tracker {
                 length
             }
             126 => {
-                let length = u64::from(u16::from_be_bytes([head[2], head[3]]));
+                let length = self.last_length();
                 if length < 126 {
                     self.mode = Mode::Opaque;
                     return;

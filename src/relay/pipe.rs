@@ -66,11 +66,29 @@ impl Pipe {
         self.length == 0
     }
 
-    /// Moves at most `most` bytes from a socket into the empty pipe. `Ok(0)` is the socket's
-    /// end, or an urgent byte behind which there is one.
+    /// Puts a frame header into the empty pipe, before its payload.
     ///
     /// # Errors
-    /// `WouldBlock` if the socket has nothing, or an urgent byte is next: an empty pipe has room.
+    /// The kernel's: nothing is in it then.
+    pub(crate) fn put(&mut self, header: &[u8]) -> io::Result<()> {
+        loop {
+            // SAFETY: the kernel reads at most header.len() bytes from header, borrowed for the call.
+            let n = unsafe {
+                libc::write(self.into.as_raw_fd(), header.as_ptr().cast::<c_void>(), header.len())
+            };
+            // All of it or nothing: it is shorter than PIPE_BUF (pipe(7)).
+            if let Some(result) = returned(n) {
+                self.length += result?;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves at most `most` bytes from a socket into the pipe, in which there is no more than a frame
+    /// header. `Ok(0)` is the socket's end, or an urgent byte behind which there is one.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the socket has nothing, or an urgent byte is next: such a pipe has room.
     pub(crate) fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let n = splice(from, self.into.as_fd(), most)?;
         self.length += n;

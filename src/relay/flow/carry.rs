@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use super::{Along, Flow, Kept, Stage};
 use crate::budget::{Budget, give_way};
 use crate::buffers::ThreadBuffers;
-use crate::frames::PING_BYTES;
+use crate::frames::{HEADER_BYTES, PING_BYTES};
 use crate::pipe::{Pipe, Pipes};
 use crate::stream::Stream;
 
@@ -17,6 +17,9 @@ const READ_COST: usize = 4096;
 const FLOOD_READ_BYTES: usize = 32 * 1024;
 /// So many such reads in a row are a flood.
 const FLOOD_READS: u8 = 2;
+/// Of a payload of which so much is still to come, splicing it costs less than copying it, with a read of
+/// its own for the header before it.
+const SPLICE_BYTES: usize = 32 * 1024;
 
 /// Which side failed, and how.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Flow {
                 return Ok(());
             };
             let spliced = if self.is_flood(most) && source.is_plain() && sink.is_plain() {
-                self.poll_splice(cx, source, sink, most, &mut buffers.pipes)?
+                self.poll_splice(cx, source, sink, most, &mut buffers.pipes, &mut budget)?
             } else {
                 None
             };
@@ -213,8 +216,8 @@ impl Flow {
         length
     }
 
-    /// Moves at most `most` bytes of payload by way of a pipe. Ready with how much was taken; `None` if
-    /// bytes have to be copied, or a read has to tell whether there are any.
+    /// Moves at most `most` bytes by way of a pipe: payload, and the header before it. Ready with how much
+    /// was taken; `None` if bytes have to be copied, or a read has to tell whether there are any.
     fn poll_splice(
         &mut self,
         cx: &mut Context<'_>,
@@ -222,32 +225,76 @@ impl Flow {
         sink: &mut Stream,
         most: usize,
         pipes: &mut Pipes,
+        budget: &mut Budget,
     ) -> Result<Option<Poll<usize>>, Fault> {
         let Some(mut pipe) = pipes.take() else {
             self.flood_reads = 0;
             return Ok(None);
         };
-        match source.poll_fill(cx, &mut pipe, most) {
-            Poll::Ready(Ok(n)) if n > 0 => {
-                self.arrived += n as u64;
-                self.frames.skip(n as u64);
-                if let Some(guard) = &mut self.guard {
-                    guard.skip(n as u64);
+        let mut taken = 0;
+        if self.skippable() == 0 {
+            taken = match self.poll_header(cx, source, sink, &mut pipe, budget)? {
+                Poll::Ready(n) if n > 0 => n,
+                ended => {
+                    pipes.give_back(pipe);
+                    return Ok(Some(ended));
                 }
-                self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
-                return Ok(Some(Poll::Ready(n)));
-            }
-            Poll::Ready(Err(error)) if cannot_splice(&error) => self.can_splice = false,
-            Poll::Ready(Err(error)) => return Err(Fault::Source(error)),
-            // Splicing begins anew behind what is read then.
-            Poll::Ready(Ok(_)) => self.flood_reads = 0,
-            Poll::Pending => {
-                pipes.give_back(pipe);
-                return Ok(Some(Poll::Pending));
+            };
+        }
+        if !pipe.is_empty() || taken == 0 {
+            let most = most - taken;
+            let most = usize::try_from(self.skippable()).map_or(most, |bytes| bytes.min(most));
+            match source.poll_fill(cx, &mut pipe, most) {
+                Poll::Ready(Ok(n)) if n > 0 => {
+                    self.arrived += n as u64;
+                    self.frames.skip(n as u64);
+                    if let Some(guard) = &mut self.guard {
+                        guard.skip(n as u64);
+                    }
+                    taken += n;
+                }
+                Poll::Ready(Err(error)) if cannot_splice(&error) => self.can_splice = false,
+                Poll::Ready(Err(error)) => {
+                    // What came before goes on, as far as it gets.
+                    if let Ok(header) = pipe.take() {
+                        self.keep(header);
+                    }
+                    return Err(Fault::Source(error));
+                }
+                // Splicing begins anew behind what is read then.
+                Poll::Ready(Ok(_)) => self.flood_reads = 0,
+                Poll::Pending if taken == 0 => {
+                    pipes.give_back(pipe);
+                    return Ok(Some(Poll::Pending));
+                }
+                Poll::Pending => {}
             }
         }
-        pipes.give_back(pipe);
-        Ok(None)
+        self.send_from(cx, sink, pipe, pipes).map_err(Fault::Sink)?;
+        Ok((taken > 0).then_some(Poll::Ready(taken)))
+    }
+
+    /// Reads the next frame header alone, and puts it into the empty pipe if a payload follows that is to be
+    /// spliced. All else is sent at once. Ready with how much was read.
+    fn poll_header(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+        pipe: &mut Pipe,
+        budget: &mut Budget,
+    ) -> Result<Poll<usize>, Fault> {
+        let mut header = [0; HEADER_BYTES];
+        let n = match source.poll_read(cx, &mut header, budget).map_err(Fault::Source)? {
+            Poll::Ready(n) if n > 0 => n,
+            ended => return Ok(ended),
+        };
+        self.arrived += n as u64;
+        let allowed = self.allow(&header[..n]);
+        if allowed < n || !self.is_within_long() || pipe.put(&header[..n]).is_err() {
+            self.send(cx, sink, &header[..allowed], false).map_err(Fault::Sink)?;
+        }
+        Ok(Poll::Ready(n))
     }
 
     /// Writes what is in a pipe at once and keeps what the sink does not take.
@@ -274,13 +321,33 @@ impl Flow {
         Ok(())
     }
 
-    /// Whether so much comes, without a frame header to look at, that splicing is cheaper than
-    /// copying.
+    /// Whether so much comes that splicing is cheaper than copying: payload, or most probably the header of
+    /// another long frame.
     fn is_flood(&self, at_once: usize) -> bool {
         self.flood_reads == FLOOD_READS
             && self.can_splice
-            && self.frames.skippable() >= at_once as u64
-            && self.guard.as_ref().is_none_or(|guard| guard.skippable() >= at_once as u64)
+            && (self.skippable() >= at_once.min(SPLICE_BYTES) as u64
+                || at_once >= SPLICE_BYTES && (self.is_within_long() || self.is_behind_long()))
+    }
+
+    /// Whether what comes next is payload of a long frame.
+    fn is_within_long(&self) -> bool {
+        self.frames.last_length() >= SPLICE_BYTES as u64 && self.skippable() > 0
+    }
+
+    /// Whether what comes next is the header behind a long frame, no Ping waits to go before it, and no guard
+    /// wants to see it in one piece with what comes before and behind.
+    fn is_behind_long(&self) -> bool {
+        self.frames.last_length() >= SPLICE_BYTES as u64
+            && self.frames.at_boundary()
+            && self.along != Along::Wanted
+            && self.guard.is_none()
+    }
+
+    /// How many of the bytes that come next nobody has to look at.
+    fn skippable(&self) -> u64 {
+        let of_guard = self.guard.as_ref().map_or(u64::MAX, |guard| guard.skippable());
+        self.frames.skippable().min(of_guard)
     }
 
     /// Writes at once, perhaps with `more` to follow, and keeps what the sink does not take.
