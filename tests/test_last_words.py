@@ -71,10 +71,20 @@ def test_close_of_a_client_that_is_sent_more(server, carrier, tunnel):
     go = threading.Event()
     talk = tunnel("plain", "tcp", all_of(*[Frame(TEXT, b"tick")] * 3, mask=False), steps.wait_for(go), steps.drain,
                   steps.close)  # fmt: skip
-    said = all_of(*MESSAGES, *MESSAGES, websocket.close_frame(1001), mask=True)
-    talk.send(said)
     here, there = talk.sock.getsockname()[1], talk.sock.getpeername()[1]
     wait.until(lambda: procfs.tcp_socket(here, there)[1] > 0, "the back end has spoken")
+    # Until the relay reads no more, since the back end does not: three in a row are all in the server's kernel.
+    said, waiting = b"", [0]
+    while len(waiting) < 4:
+        part = all_of(Frame(BINARY, b"m" * 10_000), mask=True)
+        talk.send(part)
+        said += part
+        wait.until(lambda: procfs.tcp_socket(here, there)[0] == 0, "all of it is with the server")
+        unread = procfs.tcp_socket(there, here)[1]
+        waiting = [*waiting, unread] if unread == waiting[-1] + len(part) else [unread]
+    part = all_of(websocket.close_frame(1001), mask=True)
+    talk.send(part)
+    said += part
     wait.until(lambda: procfs.tcp_socket(here, there)[0] == 0, "all of it is with the server")
     # What it has not read makes this a reset.
     talk.sock.close()
