@@ -507,7 +507,7 @@ unsafe extern "C" fn splice(
         let mut bytes = vec![0; length.min(1 << 16)];
         let result = kernel.receive(number, &mut bytes, false);
         if let Ok(n) = result {
-            // SAFETY: bytes of ours, into a pipe that is empty.
+            // SAFETY: bytes of ours, into a pipe in which there is no more than a frame header.
             let written = unsafe { libc::write(to, bytes.as_ptr().cast(), n) };
             kernel.expect(written == n as isize, "the pipe that is filled has no room");
         }
