@@ -552,6 +552,31 @@ def test_a_storm_is_over_when_all_are_back():
     assert figures.remarks == []
 
 
+def test_a_storm_fits_the_descriptors_of_one_process(monkeypatch):
+    monkeypatch.setattr(rows, "most_descriptors", lambda wanted: min(wanted, 20000))
+    assert rows.Storm.most(20000) == 9000
+    assert rows.Storm.most(500) == 500
+    monkeypatch.setattr(rows, "most_descriptors", lambda wanted: wanted)
+    assert rows.Storm.most(20000) == 20000
+
+
+@pytest.mark.parametrize("size, row", [
+    (20000, "storm, ws, 20,000 tunnels, until all are open"),
+    (9000, "storm, ws, 9,000 tunnels, until all are open (the descriptors do not allow 20,000)")])
+def test_a_smaller_storm_is_judged_and_says_so(size, row):
+    results = {f"storm ws {size}: s until all are open": {"relay": [1.1], "nginx": [1.0]},
+               f"storm ws {size}: GET p99 us": {"relay": [2e6]}}
+    judged = target(results, row)
+    assert (judged["reached"], judged["aim reached"]) == (True, False)
+
+
+def test_growth_is_judged_by_what_could_be_held():
+    row = "CPU per message, 10,000 held / 100 (the descriptors do not allow 20,000)"
+    assert target({"growth of CPU per message: 10,000 held / 100": {"relay": [1.3]}}, row)["reached"] is False
+    both = {f"growth of CPU per message: {held} held / 100": {"relay": [1.1]} for held in ("10,000", "20,000")}
+    assert target(both, "CPU per message, 20,000 held / 100")["reached"] is True
+
+
 def test_a_storm_that_some_do_not_survive_has_no_time():
     figures, _ = storm_of(Herd(499))
     assert "storm ws 500: s until all are open" not in figures

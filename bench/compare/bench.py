@@ -31,9 +31,6 @@ from quiet import Quiet
 # children of httpd's.
 DESCRIPTORS = 40_000
 
-# How many clients come back at once.
-STORM = targets.STORM
-
 
 def plan(mode, load):
     """What is measured: (measurements with all peers up, those that start their own)."""
@@ -57,6 +54,7 @@ def plan(mode, load):
                  rows.Growth(load, True, (100, 500), 0.4, is_once=True),
                  rows.Storm(load, False, 500, 20, is_once=True),
                  rows.Storm(load, True, 500, 20, is_once=True)])
+    storm = rows.Storm.most(targets.STORM)
     steady = [echo(tls, tunnels, rows.SIZES, 1) for tls in (False, True)
               for tunnels in (1, 64, 1000)]
     steady += [bulk(tls, way, 512, 65536) for tls in (False, True)
@@ -68,8 +66,8 @@ def plan(mode, load):
                     rows.Growth(load, False, (100, 1000, 9000, 10000, 20000, 26000), 1),
                     rows.Growth(load, True, (100, 1000, 9000), 1),
                     rows.Growth(load, False, (20000,), 1, defaults=True, is_once=True),
-                    rows.Storm(load, False, STORM, 60),
-                    rows.Storm(load, True, STORM, 120, is_once=True),
+                    rows.Storm(load, False, storm, 60),
+                    rows.Storm(load, True, storm, 120, is_once=True),
                     rows.Reload(load, 20, 2.5)]
 
 

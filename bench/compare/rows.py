@@ -1,6 +1,7 @@
 """The measurements. Each takes a peer, and Figures to put in what it finds."""
 
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -303,6 +304,20 @@ class Growth:
         return figures
 
 
+def most_descriptors(wanted):
+    """So many, if a process can have them, or what it can have."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted <= limits[1]:
+        return wanted
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    except (ValueError, OSError):
+        return limits[1]
+    # Who may raise it may lower it.
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    return wanted
+
+
 class Storm:
     """The back end loses all tunnels at once, and their clients come back without delay, in a
     server started for it. Plain GETs come in meanwhile."""
@@ -316,6 +331,12 @@ class Storm:
         self.load, self.tls, self.tunnels, self.patience = load, tls, tunnels, patience
         self.is_once = is_once
         self.name = f"storm {scheme(tls)} {tunnels}"
+
+    @classmethod
+    def most(cls, wanted):
+        """So many tunnels, or as many as one process may have the descriptors of: a proxy that is
+        one process gets them all."""
+        return min(wanted, (most_descriptors(2 * wanted + cls.OTHER_DESCRIPTORS) - cls.OTHER_DESCRIPTORS) // 2)
 
     def __call__(self, peer, figures):
         if peer.most and peer.most < self.tunnels:
