@@ -232,7 +232,7 @@ class Apache(Peer):
 
     name = "apache"
     note = ("event MPM as Debian sets it: 2 children at first, 25 threads a child, 150 workers; "
-            "ProxyPass ... upgrade=websocket")
+            "ListenBacklog 4096; ProxyPass ... upgrade=websocket")
     reload_signal = signal.SIGUSR1
     most = 150
     # By default: what Debian's apache2ctl sets, unless APACHE_ULIMIT_MAX_FILES does.
@@ -266,6 +266,7 @@ PidFile httpd.pid
 ServerName bench.test
 ErrorLog error.log
 LogLevel warn
+ListenBacklog 4096
 Listen {self.address}:{self.port}
 Listen {self.address}:{self.tls_port}
 {f"User {user}" if user else ""}
