@@ -7,7 +7,7 @@ use crate::messages::{KEY_UPDATE, KEY_UPDATE_NOT_REQUESTED};
 use crate::proof::Proved;
 use crate::protection::Protection;
 use crate::record::{ALERT, DATA, HANDSHAKE, MAX_TEXT_BYTES};
-use crate::suite::{TAG_BYTES, Version};
+use crate::suite::Version;
 
 /// New keys are made after so many records. AES-GCM must not protect more than 2^24.5 full ones
 /// with one key (RFC 8446 5.5).
@@ -42,12 +42,6 @@ impl Sender {
     /// The version of the session.
     pub fn version(&self) -> Version {
         self.protection.version()
-    }
-
-    /// How many bytes [`seal_data`](Self::seal_data) appends for a text of that length at most.
-    pub fn sealed_bytes(text: usize) -> usize {
-        let records = text.div_ceil(MAX_TEXT_BYTES) + 2;
-        text.saturating_add(records * (crate::record::HEADER_BYTES + 8 + 5 + 1 + TAG_BYTES))
     }
 
     /// The peer asked for new keys ([`crate::Content::KeyUpdate`]): they come before the next data,
@@ -87,8 +81,7 @@ impl Sender {
     }
 
     /// Appends `text` in as many records as it needs; none if it is empty. What is owed to the peer
-    /// goes in front, and new keys where it is time for them. `out` grows by
-    /// [`sealed_bytes`](Self::sealed_bytes) at most.
+    /// goes in front, and new keys where it is time for them.
     ///
     /// # Errors
     /// See [`SealError`]; records that were appended before it stay, and must be sent or the

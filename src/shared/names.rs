@@ -97,7 +97,7 @@ impl<const PLACES: usize> Names<PLACES> {
                     return Some(Name(u16::try_from(at).ok()? + 1));
                 }
                 // One that is free, when no more are to be taken.
-                (found == 0).then_some(Name::OTHER)
+                Some(Name::OTHER)
             })
             .unwrap_or(Name::OTHER)
     }

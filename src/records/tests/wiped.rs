@@ -1,11 +1,14 @@
 //! Secrets are overwritten before their memory is given back.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use records::{Keys, Secret, Suite, wipe};
+use common::{Direction, Ring};
+use records::{Keys, Secret, Suite, Version, wipe};
 
 /// What no memory has by chance.
 const MARK: [u8; 16] = *b"\xf3\x91\x0c\xd7\x5e\x88\x1b\xe2\x6d\xa9\x34\xc1\x7f\x02\xbd\x46";
@@ -63,6 +66,18 @@ fn keys_and_secrets_leave_nothing() {
         let keys = Keys::tls12(suite, &MARK, &[1; 4]).expect("its length");
         assert_eq!(keys.key(suite), MARK);
         drop((secret, keys));
+    });
+    assert_eq!(made, 0);
+}
+
+#[test]
+fn a_record_that_proved_something_leaves_nothing() {
+    let mut direction = Direction::new(Version::Tls13, Suite::Aes128Gcm);
+    let last = direction.seal(23, &MARK);
+    let made = seen(|| {
+        let (proved, opened) = direction.keys().prove(&Ring, &last, 0..=0).expect("proved");
+        assert!(opened.is_data());
+        drop((proved, opened));
     });
     assert_eq!(made, 0);
 }

@@ -32,6 +32,8 @@ fn times_in_the_registry() {
     assert_eq!(registry.stops_gracefully(), Some(Times { begin: 2_000_000, end: 32_125_000 }));
     registry.stop_gracefully(Times { begin: u64::MAX, end: 0 });
     assert!(registry.stops_gracefully().is_some());
+    registry.go_on();
+    assert_eq!(registry.stops_gracefully(), None);
 }
 
 #[test]

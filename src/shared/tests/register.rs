@@ -142,7 +142,7 @@ fn of_a_process_that_is_gone_the_relayed_tunnels_are_told() {
     let world = World::default();
     let (_, _, shared) = registered(&world, 10);
     let slot = shared.claim().expect("a slot");
-    let entries = [(); 5].map(|()| shared.register_tunnel(&other(), slot).expect("room"));
+    let entries = [(); 6].map(|()| shared.register_tunnel(&other(), slot).expect("room"));
     entries[..3].iter().for_each(|entry| shared.mark_relayed(*entry));
     shared.forget_tunnel(entries[0]);
     world.become_process(101);
@@ -311,6 +311,21 @@ fn a_slot_of_no_memory_lists_nothing() {
     let slot = shared::Slot::new();
     assert!(shared.register_tunnel(&other(), &slot).is_none());
     assert_eq!(shared.tunnels().count(), 0);
+}
+
+/// Wherever it is.
+#[test]
+fn the_only_free_entry_is_found() {
+    let world = World::default();
+    let (_, _, shared) = registered(&world, 800);
+    let slot = shared.claim().expect("a slot");
+    let register = || shared.register_tunnel(&other(), slot);
+    let entries: Vec<_> = (0..800).map(|_| register().expect("room")).collect();
+    for entry in entries {
+        assert!(register().is_none());
+        shared.forget_tunnel(entry);
+        assert!(register().is_some());
+    }
 }
 
 #[test]

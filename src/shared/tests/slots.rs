@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use common::*;
-use shared::Full;
+use shared::{Full, Memory, Shared};
 
 #[test]
 fn what_a_process_counted_outlives_it() {
@@ -92,6 +92,7 @@ fn back_ends_are_counted_beside_clients() {
     assert_eq!(shared.open_of_client(shared.client_key(b"a")), 0);
 
     let moved = shared.move_backend(first, two).expect("room");
+    assert_eq!(open(), (2, 1));
     shared.forget_backend(first);
     assert_eq!(open(), (2, 1));
     world.kill(100);
@@ -182,6 +183,38 @@ fn entries_run_out_without_harm() {
         .count();
     assert_eq!(shared.open_of_client(key), counted);
     assert!(counted > 130_000, "{counted}");
+    // Who cannot be counted any more is held to what was counted before.
+    assert_eq!(shared.count_client(key, slot, counted), Err(Full));
+    assert_eq!(shared.count_client(key, slot, counted + 1), Ok(None));
+    assert_eq!(shared.count_client(shared.client_key(b"two"), slot, 1), Ok(None));
     shared.release(slot);
     assert_eq!(shared.open_of_client(key), 0);
+}
+
+#[test]
+fn a_process_finds_its_slot_and_says_what_it_takes() {
+    let world = World::default();
+    let (_, shared) = shared(&world);
+    let one = shared.claim().expect("a slot");
+    world.become_process(101);
+    let two = shared.claim().expect("a slot");
+    for (pid, slot) in [(100, one), (101, two)] {
+        assert!(shared.slot_of(pid).is_some_and(|found| std::ptr::eq(found, slot)));
+    }
+    assert!(shared.slot_of(102).is_none());
+    assert!(!one.takes_tunnels());
+    one.capacity.store(1, Relaxed);
+    assert!(one.takes_tunnels() && !two.takes_tunnels());
+}
+
+#[test]
+fn another_configuration_makes_those_before_it_old() {
+    let world = World::default();
+    let (_, memory) = mapping::<Memory>();
+    let memory = memory.get::<Memory>().expect("it fits");
+    let [one, two] = [(); 2].map(|()| {
+        let generation = memory.begin(|| Ok::<_, ()>([1, 2])).expect("numbers");
+        Shared::new(memory, None, &world, generation)
+    });
+    assert!(!one.is_current() && two.is_current());
 }

@@ -57,6 +57,7 @@ impl Crypto for Ring {
         let key = less_safe(suite, keys.key(suite));
         let plain = key.open_in_place(nonce, aead::Aad::from(aad), &mut whole);
         text.copy_from_slice(plain.map_err(|_| OpenError::Forged)?);
+        records::wipe(&mut whole);
         Ok(())
     }
 
