@@ -58,12 +58,14 @@ class Crate:
                 (self.tree / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / file, self.tree / file)
 
-    def build(self):
-        """The programs of its tests. A change that the compiler does not take is left out, until it takes all."""
+    def build(self, flags=""):
+        """The programs of its tests. A change that the compiler does not take is left out, until it takes all.
+        `flags` are rustc's."""
         # The other value would have to be of the same type.
         left_out = {number for number, change in enumerate(self.changes) if change["genre"] == "FnValue"
                     and "impl " in change["function"]["return_type"]}
-        self.outcome.update((number, (NO_PLACE, None)) for number in left_out)
+        for number in left_out:
+            self.outcome.setdefault(number, (NO_PLACE, None))
         path = {name: self.folder / f"{name}.json" for name in ("list", "left_out", "map")}
         path["list"].write_text(json.dumps(self.changes))
         self.pristine = {file: (ROOT / file).read_text() for file in {change["file"] for change in self.changes} | {self.library}}
@@ -74,8 +76,8 @@ class Crate:
             call([self.weaver, path["list"], self.tree, self.library, path["left_out"], path["map"]])
             woven = json.loads(path["map"].read_text())
             for number in woven["without_place"]:
-                self.outcome[number] = (NO_PLACE, None)
-            programs, complaints = self.compile()
+                self.outcome.setdefault(number, (NO_PLACE, None))
+            programs, complaints = self.compile(flags)
             if programs is not None:
                 return programs
             refused = refused_changes(woven["ranges"], complaints)
@@ -83,8 +85,9 @@ class Crate:
             around = set() if refused else refused_changes(woven["ranges"], complaints, is_around=True)
             if not refused and not around:
                 sys.exit("the compiler's complaints are about no change:\n" + "\n".join(c["rendered"] for c in complaints[:5]))
-            self.outcome.update((number, (NO_RUST, None)) for number in refused)
-            self.outcome.update((number, (NO_PLACE, None)) for number in around)
+            # What another build found is not forgotten.
+            for number in refused | around:
+                self.outcome.setdefault(number, (NO_RUST if number in refused else NO_PLACE, None))
             left_out |= refused | around
             print(f"   {len(left_out)} changes are no Rust, or have no place for a switch", flush=True)
 
@@ -274,9 +277,7 @@ def main():
     if options.flags:
         again = [number for number, (outcome, _) in crate.outcome.items() if outcome in (MISSED, UNREACHED)]
         print(f"   {len(again)} are asked about again, with {options.flags}", flush=True)
-        programs, complaints = crate.compile(options.flags)
-        if not programs:
-            sys.exit(complaints[0]["rendered"])
+        programs = crate.build(options.flags)
         others = Tests(programs, crate.tree / "src" / crate.name, len(crate.changes), options.lanes, options.budget)
         with concurrent.futures.ThreadPoolExecutor(options.lanes) as pool:
             for number, outcome in zip(again, pool.map(others.ask, again)):
