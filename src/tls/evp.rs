@@ -227,3 +227,44 @@ impl Drop for Evp<'_> {
         self.forget_keys();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::library::Library;
+
+    fn algorithms() -> Algorithms {
+        // SAFETY: the libssl that the tests link, which stays loaded.
+        let library = unsafe { Library::used_at(openssl_sys::SSL_read as *const std::ffi::c_void) };
+        Algorithms::new(&library.expect("library").native.expect("all functions"))
+    }
+
+    /// How many contexts may have a key.
+    fn kept(evp: &Evp<'_>) -> usize {
+        evp.slots.borrow().iter().flatten().filter(|slot| !slot.context.is_null()).count()
+    }
+
+    #[test]
+    fn keys_are_forgotten_when_they_are_asked_to_be_and_when_new_ones_come() {
+        let algorithms = algorithms();
+        let suite = Suite::Aes128Gcm;
+        let evp = Evp::new(&algorithms);
+        let keys = Keys::tls12(suite, &[1; 16], &[2; 4]).expect("their lengths");
+        let seal = || evp.seal(suite, &keys, &[3; 12], &[], &mut [4; 20]).map(drop);
+        let derive = |label| evp.expand_label(suite, &[5; 32], label, &mut [0; 32]);
+        assert_eq!((seal(), kept(&evp)), (Ok(()), 1));
+        evp.forget_keys();
+        assert_eq!(kept(&evp), 0);
+        assert_eq!((seal(), kept(&evp)), (Ok(()), 1));
+        assert_eq!((derive("key"), kept(&evp)), (Ok(()), 1));
+        assert_eq!((derive("traffic upd"), kept(&evp)), (Ok(()), 0));
+    }
+
+    #[test]
+    fn a_suite_that_is_forbidden_is_not_had() {
+        let mut algorithms = algorithms();
+        assert!(algorithms.has(Suite::Aes256Gcm));
+        algorithms.forbid(Suite::Aes256Gcm);
+        assert!(!algorithms.has(Suite::Aes256Gcm) && algorithms.has(Suite::Aes128Gcm));
+    }
+}

@@ -4,7 +4,7 @@ mod common;
 
 use common::pair::{ALERT, CHANGE_CIPHER_SPEC, DATA, HANDSHAKE, Pair, TLS12, TLS13, VERSIONS};
 use common::{Ring, SUITES};
-use records::{Alert, Content, Receiver, Role, record_bytes};
+use records::{Alert, Content, HEADER_BYTES, MAX_RECORD_BYTES, Receiver, Role, record_bytes};
 
 /// RFC 8446 5.1, 5.2; RFC 5246 6.2.3.
 #[test]
@@ -191,4 +191,15 @@ fn numbers_do_not_wrap() {
         pair.peer.number -= 1;
         pair.refuses(DATA, b"one more", Alert::INTERNAL_ERROR, "no TLS record numbers left");
     }
+}
+
+#[test]
+fn a_record_is_no_longer_than_it_may_be() {
+    let header = |body: usize| {
+        let [high, low] = u16::try_from(body).expect("two bytes").to_be_bytes();
+        [23, 3, 3, high, low]
+    };
+    let most = MAX_RECORD_BYTES - HEADER_BYTES;
+    assert_eq!(record_bytes(TLS12, &header(most)), Ok(Some(MAX_RECORD_BYTES)));
+    assert!(record_bytes(TLS12, &header(most + 1)).is_err());
 }
