@@ -113,7 +113,8 @@ class Crate:
             # loom tries very many orders.
             environment["CARGO_PROFILE_DEV_OPT_LEVEL"] = "2"
         built = subprocess.run(
-            ["cargo", "test", "--package", self.name, "--lib", "--tests", "--locked", "--no-run", "--message-format=json"],
+            # What a second build is for is within the crate.
+            ["cargo", "test", "--package", self.name, "--lib", *([] if flags else ["--tests"]), "--locked", "--no-run", "--message-format=json"],
             cwd=self.tree, env=environment, capture_output=True, text=True)
         messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
         if built.returncode == 0:

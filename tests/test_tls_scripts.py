@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from harness import relayed, relaysite, tlsrecords
+from harness import relayed, relaysite, tlsrecords, wait
 from harness.tlscases import BY_CLIENTS, BY_SERVERS
 from harness.tlsoutcomes import Fails, Goes, GoesAnswering, GoesAnsweringOften
 from harness.tlsrecords import ALERT, CHANGE_CIPHER_SPEC, DATA, FATAL, HANDSHAKE
@@ -121,9 +121,14 @@ def by_server(server, origin, client):
         talk.close()
 
 
+def settled(figures):
+    return figures if figures["HandedOver"] == figures["Tls-native"] + figures["Tls-off"] else None
+
+
 def check(server, other, make, case):
     """Runs a case beside another tunnel of the same child."""
-    before = relayed.figures(server)
+    # A tunnel is counted as handed over a moment before its session is.
+    before = wait.until(lambda: settled(relayed.figures(server)), "the sessions of all tunnels are counted")
     tunnel = make(case)
     [child] = server.children
     sent = case.send(tunnel.talk)
